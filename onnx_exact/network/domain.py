@@ -8,7 +8,7 @@ import numpy as np
 
 from onnx_exact.network.affine import Array, frozen
 
-# Where a side of a box is infinite, points are drawn within this distance of the finite side (or 0).
+# Where a side of a box is infinite, points are drawn this close to its finite side, or to 0.
 UNBOUNDED_SAMPLE_RADIUS = 10.0
 
 
