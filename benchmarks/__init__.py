@@ -1,0 +1,1 @@
+"""Training, comparison and measurement scripts; not part of the installed package."""
