@@ -94,7 +94,11 @@ _MODELS: dict[str, NetworkSpec] = {
 
 _QUICK: tuple[NetworkSpec, ...] = (
     NetworkSpec("mnist", (100, 100), 0.0),
+    NetworkSpec("mnist", (100, 100), 0.0001),
     NetworkSpec("mnist", (100, 100), 0.0002),
+    NetworkSpec("mnist", (100, 100), 0.0004),
+    NetworkSpec("mnist", (200, 200), 0.0002),
+    NetworkSpec("cifar10", (100, 100), 0.0001),
     NetworkSpec("cifar10", (100, 100), 0.000175),
 )
 
@@ -109,11 +113,14 @@ def _paper_specs() -> Iterable[NetworkSpec]:
 
 
 def grid(name: str) -> list[Job]:
-    """The jobs of the grid ``name``, one of `GRIDS`, in the order to train them."""
+    """The jobs of the grid ``name``, one of `GRIDS`, in the order to train them.
+
+    A network that ``models/`` has is not trained again for another grid.
+    """
     if name == "models":
         return [Job(spec, MODELS / f"{file}.onnx") for file, spec in _MODELS.items()]
     specs = _QUICK if name == "quick" else _paper_specs()
-    return [Job(spec, NETWORKS / f"{spec.name}.onnx") for spec in specs]
+    return [Job(spec, find(spec) or NETWORKS / f"{spec.name}.onnx") for spec in specs]
 
 
 GRIDS = ("models", "quick", "paper")
