@@ -1,0 +1,1 @@
+"""Which ReLU units are stable: sound bounds, witnesses, solvers, verdicts."""

@@ -1,0 +1,54 @@
+"""Points of the domain that are likely to show both signs of many units."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from onnx_exact.network.affine import Affine, Array
+from onnx_exact.network.domain import Box
+
+RANDOM_POINTS = 256
+RANDOM_CORNERS = 256
+# Shares of the entries of a corner that are at their upper side: natural inputs are sparse.
+SPARSE_SHARES = (0.02, 0.1, 0.25, 0.75, 0.9)
+# Over an unbounded side points are also taken this far out, so that a bias does not hide a sign.
+FAR = (1.0, 1e2, 1e4)
+
+
+def first_points(first: Affine, box: Box, seed: int) -> Array:
+    """Random points, random and sparse corners, and the extreme corners of every first-layer unit.
+
+    Returns:
+        Points of the box, shape (points, inputs), the same for the same seed.
+    """
+    rng = np.random.default_rng(seed)
+    points = [
+        box.sample(rng, RANDOM_POINTS),
+        box.corners(rng, RANDOM_CORNERS),
+        *(box.corners(rng, RANDOM_CORNERS // 4, share) for share in SPARSE_SHARES),
+        *extreme_corners(first.weight, box),
+    ]
+    return np.concatenate(points)
+
+
+def extreme_corners(coefficients: Array, box: Box) -> tuple[Array, ...]:
+    """The points that maximise and minimise each linear functional over the box.
+
+    Args:
+        coefficients: shape (functionals, inputs).
+        box: over an infinite side the point lies far out instead.
+
+    Returns:
+        Maximisers, then minimisers, each of shape (functionals, inputs).
+    """
+    scales = (1.0,) if box.finite else FAR
+    out = []
+    for scale in scales:
+        low, high = box.sides()
+        low = np.where(np.isfinite(box.lower), low, scale * low)
+        high = np.where(np.isfinite(box.upper), high, scale * high)
+        middle = 0.5 * (low + high)
+        up = np.where(coefficients > 0.0, high, np.where(coefficients < 0.0, low, middle))
+        down = np.where(coefficients > 0.0, low, np.where(coefficients < 0.0, high, middle))
+        out += [up, down]
+    return tuple(out)

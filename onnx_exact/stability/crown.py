@@ -1,0 +1,129 @@
+"""Backward linear bounds (CROWN / DeepPoly) for all units of a layer at once.
+
+Source: Zhang et al. 2018 (CROWN), Singh et al. 2019 (DeepPoly). A functional A g^k + c of the
+pre-activations of layer k is replaced by a functional of h^(k-1), layer by layer down to the
+input. Going back through a ReLU with bounds [l, u], an upper bound needs, for each unstable unit,
+
+    relu(g) <= s g + t,      s = u / (u - l),  t = -s l       (coefficient >= 0)
+    relu(g) >= a g,          any a in [0, 1]                  (coefficient <= 0)
+
+and nothing is lost for a stable unit (s = a = 0 or 1, t = 0). On the way every h^(k-1) offers an
+upper bound of its own, from its interval: the least of them is taken.
+
+Rounding. Each product A W^k is off by at most gamma_n |A| |W^k| entry by entry, so that over the
+domain the value of the functional is off by at most gamma_n |A| (|W^k| H^(k-1) + |b^k|), with H an
+upper bound on |h|: a matrix-vector product for each step bounds the whole error in real arithmetic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnx_exact.network.affine import Affine, Array
+from onnx_exact.network.domain import Box
+from onnx_exact.stability.interval import interval_maximum
+from onnx_exact.stability.rounding import (
+    SMALLEST,
+    SMALLEST_NORMAL,
+    gamma,
+    slack,
+    smallest_nonzero,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Relaxation:
+    """What the backward pass knows of one layer; arrays of shape (units,).
+
+    Attributes:
+        affine: the layer's affine map, g = W h + b.
+        upper_slope, upper_offset: relu(g) <= upper_slope g + upper_offset.
+        lower_slope: relu(g) >= lower_slope g.
+        low, high: bounds on relu(g).
+        magnitude: an upper bound on |relu(g)|.
+        reach: an upper bound on the sum of the absolute terms of g.
+        input_total: the sum of the magnitudes of the layer's inputs.
+        smallest: a lower bound on |slope * weight| where neither is 0.
+    """
+
+    affine: Affine
+    upper_slope: Array
+    upper_offset: Array
+    lower_slope: Array
+    low: Array
+    high: Array
+    magnitude: Array
+    reach: Array
+    input_total: float
+    smallest: float
+
+
+def relax(
+    affine: Affine, relu: bool, lower: Array, upper: Array, input_magnitude: Array
+) -> Relaxation:
+    """The relaxation of a layer whose pre-activations lie in [lower, upper], both finite.
+
+    The lower slope of an unstable unit is 1 where u > -l and 0 elsewhere: the one that leaves the
+    smaller area between the two lines.
+    """
+    unstable = relu & (lower < 0.0) & (upper > 0.0)
+    passing = np.full(lower.shape, not relu) | ((lower >= 0.0) & (upper > 0.0))
+    span = np.where(unstable, upper - lower, 1.0)
+    slope = np.where(unstable, np.clip(upper / span, 0.0, 1.0), passing.astype(np.float64))
+    # The line has to lie above relu at both ends whatever the rounding of its slope.
+    offset = np.maximum(-slope * lower, (1.0 - slope) * upper) * (1.0 + gamma(4))
+    low, high = (np.maximum(v, 0.0) if relu else v for v in (lower, upper))
+    return Relaxation(
+        affine=affine,
+        upper_slope=slope,
+        upper_offset=np.where(unstable, offset, 0.0),
+        lower_slope=np.where(unstable, (upper > -lower).astype(np.float64), slope),
+        low=low,
+        high=high,
+        magnitude=np.maximum(np.abs(low), np.abs(high)),
+        reach=np.abs(affine.weight) @ input_magnitude + np.abs(affine.bias),
+        input_total=float(input_magnitude.sum()),
+        smallest=smallest_nonzero(slope) * smallest_nonzero(affine.weight),
+    )
+
+
+def upper_bounds(
+    rows: Affine, layers: Sequence[Relaxation], box: Box, slopes: Sequence[Array] | None = None
+) -> tuple[Array, Array]:
+    """Sound upper bounds on rows(h) for h the output of the last of `layers`.
+
+    Args:
+        rows: the functionals; n_in is the width of the last layer, or of the box without layers.
+        layers: the relaxations of the layers between the input and h, first to last.
+        box: the domain, finite.
+        slopes: lower slopes in [0, 1] in place of those of `layers`, one array a layer, of shape
+            (units,) or (rows, units); only unstable units have a choice.
+
+    Returns:
+        The bounds, shape (rows,), and the coefficients of the last functional of the input, shape
+        (rows, inputs): its maximiser over the box is a corner worth running forward.
+    """
+    coefficients, constant = rows.weight, rows.bias
+    error = np.zeros(rows.n_out)
+    best = np.full(rows.n_out, np.inf)
+    for k in range(len(layers) - 1, -1, -1):
+        layer = layers[k]
+        checkpoint = interval_maximum(coefficients, constant, layer.low, layer.high)
+        best = np.minimum(best, checkpoint + error)
+        positive = np.maximum(coefficients, 0.0)
+        lower_slope = layer.lower_slope if slopes is None else slopes[k]
+        through = positive * layer.upper_slope + (coefficients - positive) * lower_slope
+        offset = positive @ layer.upper_offset
+        n = layer.affine.n_in + layer.affine.n_out
+        underflow = 0.0
+        if smallest_nonzero(coefficients) * layer.smallest < SMALLEST_NORMAL:
+            underflow = n * SMALLEST * (1.0 + layer.input_total + float(layer.reach.sum()))
+        terms = np.abs(through) @ layer.reach + offset
+        error = error + slack(np.where(terms > 0.0, terms + np.abs(constant), 0.0), n, underflow)
+        constant = constant + offset + through @ layer.affine.bias
+        coefficients = through @ layer.affine.weight
+    final = interval_maximum(coefficients, constant, box.lower, box.upper)
+    return np.minimum(best, final + error), coefficients

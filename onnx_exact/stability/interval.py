@@ -1,0 +1,60 @@
+"""Interval bounds on affine maps over a box: sound in real arithmetic, infinite sides allowed.
+
+    max W x + b = W+ u + W- l + b,    min W x + b = W+ l + W- u + b    over l <= x <= u,
+
+attained at corners, hence exact for the first layer of a chain (up to the slack for rounding).
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+
+from onnx_exact.network.affine import Affine, Array
+from onnx_exact.stability.rounding import SMALLEST, SMALLEST_NORMAL, slack, smallest_nonzero
+
+
+def interval_bounds(affine: Affine, lower: Array, upper: Array) -> tuple[Array, Array]:
+    """Sound bounds on the outputs of `affine` over lower <= x <= upper.
+
+    Args:
+        affine: the map.
+        lower, upper: shape (in,), may be infinite.
+
+    Returns:
+        Lower and upper, shape (out,), widened by the rounding error of their own evaluation.
+    """
+    low = -interval_maximum(-affine.weight, -affine.bias, lower, upper)
+    return low, interval_maximum(affine.weight, affine.bias, lower, upper)
+
+
+def interval_maximum(weight: Array, bias: Array, lower: Array, upper: Array) -> Array:
+    """A sound upper bound on weight x + bias over lower <= x <= upper, shape (rows,)."""
+    positive = np.maximum(weight, 0.0)
+    negative = weight - positive
+    low, high = (np.where(np.isfinite(v), v, 0.0) for v in (lower, upper))
+    value = positive @ high + negative @ low + bias
+    magnitude = positive @ np.abs(high) - negative @ np.abs(low)
+    smallest = smallest_nonzero(weight) * min(smallest_nonzero(low), smallest_nonzero(high))
+    underflow = 2 * low.size * SMALLEST if smallest < SMALLEST_NORMAL else 0.0
+    terms = np.where(magnitude > 0.0, magnitude + np.abs(bias), 0.0)
+    value = value + slack(terms, low.size, underflow)
+    # Every infinite term of a maximum is +inf, so that one of them decides.
+    hit = (positive[:, np.isinf(upper)] != 0.0).any(axis=1)
+    hit |= (negative[:, np.isinf(lower)] != 0.0).any(axis=1)
+    return np.where(hit, np.inf, value)
+
+
+def exact_extremes(
+    affine: Affine, unit: int, lower: Array, upper: Array
+) -> tuple[Fraction, Fraction]:
+    """The exact minimum and maximum of one output over a finite box, in rationals."""
+    low = high = Fraction(float(affine.bias[unit]))
+    row = affine.weight[unit]
+    for j in np.flatnonzero(row):
+        w = Fraction(float(row[j]))
+        ends = w * Fraction(float(lower[j])), w * Fraction(float(upper[j]))
+        low += min(ends)
+        high += max(ends)
+    return low, high

@@ -1,0 +1,192 @@
+"""What is known of a chain while its units are being decided: bounds, witnesses, verdicts.
+
+The only place where a bound becomes a verdict and a point becomes a witness.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_exact.network.affine import Array
+from onnx_exact.network.chain import Chain
+from onnx_exact.network.domain import Box
+from onnx_exact.stability.rounding import SMALLEST, gamma, slack
+from onnx_exact.stability.verdict import Evidence, LayerVerdicts, Stability, Status
+
+# Points that are run forward at once: bounds the memory of the pre-activations.
+FORWARD_BATCH = 4096
+
+
+class ContradictionError(AssertionError):
+    """A bound and a witness disagree: a defect of this package, never of the user's model."""
+
+
+class Knowledge:
+    """Bounds and witnesses of every layer of a chain over a box; grows monotonically.
+
+    Attributes:
+        lower, upper: per layer, sound bounds on the pre-activations; infinite at first.
+        seen_positive, seen_negative: per layer, units whose sign a confirmed point shows.
+        magnitudes: per layer, |W|.
+    """
+
+    def __init__(self, chain: Chain, box: Box) -> None:
+        if box.lower.shape != (chain.n_in,):
+            raise ValueError(f"a box of shape {box.lower.shape} for {chain.n_in} inputs")
+        self.chain, self.box = chain, box
+        widths = [layer.width for layer in chain.layers]
+        self.lower = [np.full(n, -np.inf) for n in widths]
+        self.upper = [np.full(n, np.inf) for n in widths]
+        self.seen_positive = [np.zeros(n, dtype=bool) for n in widths]
+        self.seen_negative = [np.zeros(n, dtype=bool) for n in widths]
+        self.magnitudes = [np.abs(layer.affine.weight) for layer in chain.layers]
+        self._evidence = [np.zeros(n, dtype=np.int8) for n in widths]
+        self._witnesses: list[Array] = []
+
+    def tighten(
+        self,
+        layer: int,
+        evidence: Evidence,
+        lower: Array | None = None,
+        upper: Array | None = None,
+    ) -> None:
+        """Intersects the bounds of a layer with sound ones obtained by `evidence`."""
+        before = self.status(layer)
+        if lower is not None:
+            self.lower[layer] = np.maximum(self.lower[layer], lower)
+        if upper is not None:
+            self.upper[layer] = np.minimum(self.upper[layer], upper)
+        after = self.status(layer)
+        self._evidence[layer][(before == Status.UNDECIDED) & (after != before)] = evidence
+        if (self.lower[layer] > self.upper[layer]).any() or self._contradicted(layer):
+            raise ContradictionError(f"layer {layer}: {evidence.name} bounds exclude a witness")
+
+    def show(self, points: Array) -> int:
+        """Runs points forward, after clipping them into the box, and records what they show.
+
+        Args:
+            points: shape (points, inputs).
+
+        Returns:
+            How many signs were seen for the first time, over all layers.
+        """
+        found = 0
+        for start in range(0, len(points), FORWARD_BATCH):
+            batch = self.box.clip(points[start : start + FORWARD_BATCH])
+            rows = self._promising(self.chain.preactivations(batch))
+            if rows:
+                found += self._confirm(batch[rows])
+        return found
+
+    def _promising(self, values: list[Array]) -> list[int]:
+        """Rows of which each seems to show a sign that is still open."""
+        rows: set[int] = set()
+        for layer in self.relu_layers:
+            g = values[layer]
+            for seen, signed in ((self.seen_positive, g), (self.seen_negative, -g)):
+                wanted = np.flatnonzero(~seen[layer])
+                if wanted.size:
+                    best = signed[:, wanted].argmax(axis=0)
+                    rows.update(best[signed[best, wanted] > 0.0].tolist())
+        return sorted(rows)
+
+    def _confirm(self, points: Array) -> int:
+        """Records the signs that points of the box show beyond the rounding of a forward pass."""
+        values = self._forward(points)
+        total = 0
+        for row, point in enumerate(points):
+            found = 0
+            for layer in self.relu_layers:
+                g, error = (v[row] for v in values[layer])
+                for seen, shown in (
+                    (self.seen_positive[layer], g > error),
+                    (self.seen_negative[layer], g < -error),
+                ):
+                    found += int((shown & ~seen).sum())
+                    seen |= shown
+            if found:
+                self._witnesses.append(point.copy())
+            total += found
+        for layer in self.relu_layers:
+            if self._contradicted(layer):
+                raise ContradictionError(f"layer {layer}: a witness lies outside the bounds")
+        return total
+
+    def _forward(self, points: Array) -> list[tuple[Array, Array]]:
+        """Pre-activations of every layer and how far each may be off, shape (points, units).
+
+        If the inputs of a layer are off by at most e, its pre-activations are off by at most
+        |W| e + gamma_n (|W| |h| + |b|): the running error analysis of Higham 2002, section 3.3.
+        """
+        out = []
+        h, error = points, np.zeros_like(points)
+        for layer, magnitude in zip(self.chain.layers, self.magnitudes, strict=True):
+            n = layer.affine.n_in
+            g = layer.affine.apply(h)
+            terms = (np.abs(h) + error) @ magnitude.T + np.abs(layer.affine.bias)
+            error = (error @ magnitude.T) * (1.0 + gamma(n)) + slack(terms, n, n * SMALLEST)
+            out.append((g, error))
+            h = np.maximum(g, 0.0) if layer.relu else g
+        return out
+
+    def _contradicted(self, layer: int) -> bool:
+        return bool(
+            (self.seen_positive[layer] & (self.upper[layer] <= 0.0)).any()
+            or (self.seen_negative[layer] & (self.lower[layer] >= 0.0)).any()
+        )
+
+    def status(self, layer: int) -> NDArray[np.int8]:
+        """The verdicts on a layer's units as they follow from what is known, of `Status`."""
+        status = np.full(self.lower[layer].shape, Status.UNDECIDED, dtype=np.int8)
+        both = self.seen_positive[layer] & self.seen_negative[layer]
+        status[both] = Status.UNSTABLE
+        status[self.lower[layer] >= 0.0] = Status.ACTIVE
+        status[self.upper[layer] <= 0.0] = Status.INACTIVE
+        return status
+
+    def open_signs(self, layer: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Which units may still turn out positive, and negative, somewhere: shape (units,)."""
+        undecided = self.status(layer) == Status.UNDECIDED
+        return undecided & ~self.seen_positive[layer], undecided & ~self.seen_negative[layer]
+
+    @property
+    def relu_layers(self) -> list[int]:
+        """Indices of the layers that end in a ReLU."""
+        return [i for i, layer in enumerate(self.chain.layers) if layer.relu]
+
+    @property
+    def undecided(self) -> int:
+        """Number of undecided units of all layers."""
+        return sum(int((self.status(i) == Status.UNDECIDED).sum()) for i in self.relu_layers)
+
+    @property
+    def witnesses(self) -> Array:
+        """The points that showed a sign first, shape (points, inputs)."""
+        return np.array(self._witnesses).reshape(-1, self.chain.n_in)
+
+    def freeze(self) -> Stability:
+        """The verdicts as they stand."""
+        layers: list[LayerVerdicts | None] = []
+        for i, layer in enumerate(self.chain.layers):
+            if not layer.relu:
+                layers.append(None)
+                continue
+            status = self.status(i)
+            evidence = self._evidence[i].copy()
+            evidence[status == Status.UNSTABLE] = Evidence.WITNESS
+            evidence[status == Status.UNDECIDED] = Evidence.NONE
+            layers.append(
+                LayerVerdicts(
+                    status,
+                    evidence,
+                    self.lower[i],
+                    self.upper[i],
+                    self.seen_positive[i],
+                    self.seen_negative[i],
+                )
+            )
+        low, high = self.lower[-1], self.upper[-1]
+        if self.chain.layers[-1].relu:
+            low, high = np.maximum(low, 0.0), np.maximum(high, 0.0)
+        return Stability(tuple(layers), self.witnesses, low, high)

@@ -1,0 +1,1 @@
+"""Mixed-integer programs over a chain, in PySCIPOpt."""

@@ -1,0 +1,165 @@
+"""A chain over a box as a mixed-integer program.
+
+Legend, for unit i of layer l with sound bounds L <= g <= U on its pre-activation:
+
+    h^0 = x in the box,    g_i = W_i h^(l-1) + b_i,    h = max(g, 0),    hbar = max(-g, 0)
+
+Constraints (Serra et al. 2020, equations 1 to 6), with g substituted by h - hbar:
+
+    W_i h^(l-1) + b_i = h_i - hbar_i                            unstable or undecided units
+    0 <= h_i <= U z_i,    0 <= hbar_i <= -L (1 - z_i),    z_i in {0, 1}
+    W_i h^(l-1) + b_i = h_i                                     stably active units, linear layers
+
+A stably inactive unit has h = 0 and is left out. Candidates (Serra et al. 2021, section 4): p_i = 1
+only where g_i >= -delta, q_i = 1 only where g_i <= delta,
+
+    h_i - hbar_i >= -delta p_i + L (1 - p_i),    h_i - hbar_i <= delta q_i + U (1 - q_i)
+
+The published p_i <= z_i has delta = 0. The margin keeps a verdict away from the tolerance of the
+solver: that no p_i can be 1 says that g_i < -delta everywhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from onnx_exact.network.affine import Array
+from onnx_exact.stability.knowledge import Knowledge
+from onnx_exact.stability.verdict import Status
+
+if TYPE_CHECKING:
+    from pyscipopt import Model, Variable
+
+# The solver's own tolerance on a row, and the margin of a candidate relative to its bounds.
+FEASIBILITY_TOLERANCE = 1e-7
+CANDIDATE_MARGIN = 1e-6
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A sign that no witness shows yet: unit `unit` of layer `layer`, positive or negative."""
+
+    layer: int
+    unit: int
+    positive: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Encoding:
+    """The program and its variables.
+
+    Attributes:
+        model: SCIP's model, without objective.
+        inputs: the variables x, one an input.
+        indicators: the binary p or q of each candidate.
+    """
+
+    model: Model
+    inputs: list[Variable]
+    indicators: dict[Candidate, Variable]
+
+
+def candidates_of(knowledge: Knowledge) -> list[Candidate]:
+    """Every sign that is still open, first layer first."""
+    found = []
+    for layer in knowledge.relu_layers:
+        for positive, signs in zip((True, False), knowledge.open_signs(layer), strict=True):
+            found += [Candidate(layer, int(unit), positive) for unit in np.flatnonzero(signs)]
+    return found
+
+
+def margin(knowledge: Knowledge, candidate: Candidate) -> float:
+    """The delta of a candidate."""
+    low = float(knowledge.lower[candidate.layer][candidate.unit])
+    high = float(knowledge.upper[candidate.layer][candidate.unit])
+    return CANDIDATE_MARGIN * max(1.0, -low, high)
+
+
+def encode(knowledge: Knowledge, candidates: list[Candidate]) -> Encoding:
+    """The program over all layers up to the last candidate's.
+
+    Args:
+        knowledge: finite bounds on every layer up to there.
+        candidates: at least one.
+    """
+    from pyscipopt import Model
+
+    model = Model()
+    model.hideOutput()
+    model.setParam("numerics/feastol", FEASIBILITY_TOLERANCE)
+    box = knowledge.box
+    inputs = [
+        model.addVar(name=f"x_{j}", lb=float(box.lower[j]), ub=float(box.upper[j]))
+        for j in range(knowledge.chain.n_in)
+    ]
+    by_unit = {(c.layer, c.unit, c.positive): c for c in candidates}
+    indicators: dict[Candidate, Variable] = {}
+    below: list[Variable | None] = list(inputs)
+    for index in range(max(c.layer for c in candidates) + 1):
+        below = [
+            _add_unit(model, knowledge, index, unit, below, by_unit, indicators)
+            for unit in range(knowledge.chain.layers[index].width)
+        ]
+    return Encoding(model, inputs, indicators)
+
+
+def _add_unit(
+    model: Model,
+    knowledge: Knowledge,
+    index: int,
+    unit: int,
+    below: list[Variable | None],
+    by_unit: dict[tuple[int, int, bool], Candidate],
+    indicators: dict[Candidate, Variable],
+) -> Variable | None:
+    """Adds one unit and returns its h, None where it is stably inactive."""
+    layer = knowledge.chain.layers[index]
+    row, bias = layer.affine.weight[unit], float(layer.affine.bias[unit])
+    low, high = float(knowledge.lower[index][unit]), float(knowledge.upper[index][unit])
+    name = f"{index}_{unit}"
+    status = knowledge.status(index)[unit]
+    if layer.relu and status == Status.INACTIVE:
+        return None
+    if not layer.relu or status == Status.ACTIVE:
+        h = model.addVar(name=f"h_{name}", lb=low, ub=high)
+        _add_row(model, row, below, [(h, -1.0)], -bias)
+        return h
+    h = model.addVar(name=f"h_{name}", lb=0.0, ub=high)
+    hbar = model.addVar(name=f"hbar_{name}", lb=0.0, ub=-low)
+    z = model.addVar(name=f"z_{name}", vtype="B")
+    _add_row(model, row, below, [(h, -1.0), (hbar, 1.0)], -bias)
+    model.addCons(h <= high * z)
+    model.addCons(hbar <= -low * (1 - z))
+    for positive in (True, False):
+        candidate = by_unit.get((index, unit, positive))
+        if candidate is None:
+            continue
+        delta = margin(knowledge, candidate)
+        switch = model.addVar(name=f"{'p' if positive else 'q'}_{name}", vtype="B")
+        if positive:
+            model.addCons(h - hbar >= -delta * switch + low * (1 - switch))
+        else:
+            model.addCons(h - hbar <= delta * switch + high * (1 - switch))
+        indicators[candidate] = switch
+    return h
+
+
+def _add_row(
+    model: Model,
+    row: Array,
+    below: list[Variable | None],
+    own: list[tuple[Variable, float]],
+    constant: float,
+) -> None:
+    """Adds row h + own = constant; coefficient by coefficient, which is the quick way in."""
+    (first, factor), *rest = own
+    constraint = model.addCons(factor * first == constant)
+    for variable, coefficient in rest:
+        model.addCoefLinear(constraint, variable, coefficient)
+    for j in np.flatnonzero(row):
+        source = below[j]
+        if source is not None:
+            model.addCoefLinear(constraint, source, float(row[j]))

@@ -1,0 +1,43 @@
+"""Bounds on the rounding errors of float64 sums and products.
+
+For a sum of n products in any order, with or without fused multiply-add (Higham 2002, section 3.1),
+
+    |fl(x . y) - x . y| <= gamma_n |x| . |y|,    gamma_n = n u / (1 - n u),    u = 2^-53,
+
+unless a product underflows, which adds at most 2^-1074 each.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from onnx_exact.network.affine import Array
+
+UNIT_ROUNDOFF = 2.0**-53
+SMALLEST = 2.0**-1074
+SMALLEST_NORMAL = 2.0**-1022
+# The few extra operations of a step: the bias, a slope, the evaluation of the error bound itself.
+EXTRA_OPERATIONS = 16
+
+
+def gamma(n: int) -> float:
+    """Twice gamma_(n + EXTRA_OPERATIONS): the factor covers the rounding of |x| . |y| as well."""
+    k = (n + EXTRA_OPERATIONS) * UNIT_ROUNDOFF
+    return 2.0 * k / (1.0 - k)
+
+
+def slack(magnitude: Array, n: int, underflow: float = 0.0) -> Array:
+    """How far n-term sums with `magnitude` as sum of absolute terms may be off.
+
+    Args:
+        magnitude: |x| . |y| as computed; where it is 0 every term is 0 and so is the error.
+        n: number of terms.
+        underflow: what products that underflow may add in total; 0 where none can.
+    """
+    return gamma(n) * magnitude + underflow
+
+
+def smallest_nonzero(values: Array) -> float:
+    """The smallest magnitude of a non-zero entry, inf where there is none."""
+    magnitudes = np.abs(values)
+    return float(np.min(magnitudes, where=magnitudes > 0.0, initial=np.inf))
