@@ -119,9 +119,9 @@ def parse_idx(data: bytes) -> NDArray[np.uint8]:
     Raises `BenchmarkError` where the header and the length do not agree.
     """
     unsigned_byte = 8
-    if len(data) < 4 or data[:3] != bytes([0, 0, unsigned_byte]):
+    rank = data[3] if len(data) > 3 else 0
+    if data[:3] != bytes([0, 0, unsigned_byte]) or len(data) < 4 + 4 * rank:
         raise BenchmarkError("not an IDX file of unsigned bytes: delete it and fetch it again")
-    rank = data[3]
     shape = tuple(int(n) for n in np.frombuffer(data, dtype=">u4", count=rank, offset=4))
     values = np.frombuffer(data, dtype=np.uint8, offset=4 + 4 * rank)
     if values.size != int(np.prod(shape)):
