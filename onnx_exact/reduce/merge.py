@@ -1,0 +1,138 @@
+"""Stably active units whose incoming weights depend linearly on others of the layer are merged.
+
+With W_D = K W_B for stably active units D and B of one layer (Serra et al. 2020, section 4),
+
+    h_D = W_D x + b_D = K h_B + (b_D - K b_B),      hence
+    V_D h_D + V_B h_B + c = (V_B + V_D K) h_B + c + V_D (b_D - K b_B).
+
+K comes from float64 arithmetic. What it leaves over, R = W_D - K W_B, and the rounding of the
+stored weights move the next pre-activations by at most |V_D| |R| X + |delta V_B| H_B + |delta c|;
+dependent units for which that exceeds the budget stay, with the reason.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_exact.network.affine import Affine, Array
+from onnx_exact.reduce.budget import Refusal, own_rounding, reach
+from onnx_exact.reduce.state import State
+from onnx_exact.stability.verdict import Status
+
+# A pivot this much smaller than the first is looked at as dependent. Only a proposal: whether the
+# unit may go is decided by the bound on what its removal moves.
+PIVOT_TOLERANCE = 1e-6
+# Entries of K below this share of the largest of their row are tried as zero.
+NEGLIGIBLE = 1e-9
+
+
+@dataclass(frozen=True, eq=False)
+class _Dependence:
+    """Units `dependent` as combinations `factor` of units `basis`, up to `residual`."""
+
+    basis: NDArray[np.intp]
+    dependent: NDArray[np.intp]
+    factor: Array
+    residual: Array
+
+    def without(self, place: int) -> _Dependence:
+        """The same with one dependent unit less; it stays in the network, in no role."""
+        left = np.delete(np.arange(self.dependent.size), place)
+        return _Dependence(self.basis, self.dependent[left], self.factor[left], self.residual[left])
+
+
+def merge(state: State) -> tuple[State, tuple[Refusal, ...]]:
+    """The state with dependent units merged, or `state` itself, and what was refused."""
+    refused: list[Refusal] = []
+    for index in range(len(state.layers) - 1):
+        decided = state.layers[index]
+        active = np.flatnonzero(decided.status == Status.ACTIVE)
+        if not decided.layer.relu or active.size == 0:
+            continue
+        dependence = _dependence(decided.layer.affine, active)
+        if dependence.dependent.size:
+            state, refusal = _merge_layer(state, index, dependence)
+            refused += refusal
+    return state, tuple(refused)
+
+
+def _dependence(affine: Affine, active: NDArray[np.intp]) -> _Dependence:
+    """Splits the active units into a well-conditioned basis and combinations of it."""
+    from scipy.linalg import qr
+
+    rows = affine.weight[active]
+    norms = np.linalg.norm(rows, axis=1)
+    scaled = rows / np.where(norms > 0.0, norms, 1.0)[:, None]
+    r, order = qr(scaled.T, mode="r", pivoting=True)
+    pivots = np.abs(np.diagonal(r))
+    rank = int((pivots > PIVOT_TOLERANCE).sum())
+    basis, dependent = np.sort(order[:rank]), np.sort(order[rank:])
+    if dependent.size == 0 or rank == 0:
+        factor = np.zeros((dependent.size, rank))
+    else:
+        factor = np.linalg.lstsq(rows[basis].T, rows[dependent].T, rcond=None)[0].T
+    factor = _simplest(factor, rows[basis], rows[dependent])
+    residual = rows[dependent] - factor @ rows[basis]
+    return _Dependence(active[basis], active[dependent], factor, residual)
+
+
+def _simplest(factor: Array, basis: Array, dependent: Array) -> Array:
+    """Replaces rows of the factor by short ones that leave nothing over (duplicates, multiples)."""
+    if factor.size == 0:
+        return factor
+    largest = np.abs(factor).max(axis=1, keepdims=True)
+    short = np.where(np.abs(factor) < NEGLIGIBLE * largest, 0.0, factor)
+    short = short.astype(np.float32).astype(np.float64)
+    left_over = np.abs(dependent - short @ basis).max(axis=1, keepdims=True)
+    return np.where(left_over == 0.0, short, factor)
+
+
+def _merge_layer(state: State, index: int, dependence: _Dependence) -> tuple[State, list[Refusal]]:
+    """Merges as many of the dependent units as the budget admits."""
+    decided, after = state.layers[index], state.layers[index + 1]
+    affine = after.layer.affine
+    budget = own_rounding(affine, decided.magnitude, state.dtype)
+    refused: list[Refusal] = []
+    while dependence.dependent.size:
+        weight, bias, moved = _merged(state, index, dependence)
+        if np.isfinite(moved).all() and (moved <= budget).all():
+            kept = np.ones(decided.layer.width, dtype=bool)
+            kept[dependence.dependent] = False
+            merged = after.with_affine(weight[:, kept], bias)
+            return state.with_layers(index, index + 2, decided.keep(kept), merged), refused
+        place = int(np.argmax(_cost(state, index, dependence)))
+        unit = int(decided.units[dependence.dependent[place]])
+        reason = f"merging unit {unit} would move the next layer by more than its own rounding"
+        row = int(np.argmax(moved / np.maximum(budget, np.finfo(np.float64).tiny)))
+        numbers = {"moved": float(moved[row]), "allowed": float(budget[row])}
+        refused.append(Refusal("merge", decided.source, reason, numbers))
+        dependence = dependence.without(place)
+    return state, refused
+
+
+def _merged(state: State, index: int, dependence: _Dependence) -> tuple[Array, Array, Array]:
+    """The next layer's stored weight and bias, and how far its pre-activations move at most."""
+    decided = state.layers[index]
+    first, second = decided.layer.affine, state.layers[index + 1].layer.affine
+    outgoing = second.weight[:, dependence.dependent]
+    exact_weight = second.weight.copy()
+    exact_weight[:, dependence.basis] += outgoing @ dependence.factor
+    shift = first.bias[dependence.dependent] - dependence.factor @ first.bias[dependence.basis]
+    exact_bias = second.bias + outgoing @ shift
+    weight, bias = state.stored(exact_weight), state.stored(exact_bias)
+    with np.errstate(invalid="ignore"):
+        rounding = reach(weight - exact_weight, decided.magnitude) + np.abs(bias - exact_bias)
+    left_over = reach(dependence.residual, state.input_magnitude(index))
+    return weight, bias, rounding + reach(outgoing, left_over)
+
+
+def _cost(state: State, index: int, dependence: _Dependence) -> Array:
+    """How much each dependent unit contributes to what a merge moves, up to a common factor."""
+    second = state.layers[index + 1].layer.affine
+    outgoing = np.abs(second.weight[:, dependence.dependent]).max(axis=0)
+    left_over = reach(dependence.residual, state.input_magnitude(index))
+    spread = reach(dependence.factor, state.layers[index].magnitude[dependence.basis])
+    return np.asarray(outgoing * (left_over + np.finfo(np.float32).eps * spread))

@@ -1,0 +1,107 @@
+"""A chain together with the verdicts on its units, as reductions take and give it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_exact.network.affine import Affine, Array
+from onnx_exact.network.chain import Chain, Layer
+from onnx_exact.network.domain import Box
+from onnx_exact.reduce.budget import FloatType
+from onnx_exact.stability.verdict import Stability, Status
+
+
+@dataclass(frozen=True, eq=False)
+class Decided:
+    """One layer with what is known of its units; arrays of shape (units,).
+
+    Attributes:
+        layer: the affine map and whether a ReLU follows.
+        status: of `Status`; ACTIVE throughout for a layer without ReLU.
+        lower, upper: sound bounds on the pre-activations.
+        source: index of the layer of the original chain that this one stands for.
+        units: index in that layer of the unit each unit continues.
+    """
+
+    layer: Layer
+    status: NDArray[np.int8]
+    lower: Array
+    upper: Array
+    source: int
+    units: NDArray[np.intp]
+
+    @property
+    def magnitude(self) -> Array:
+        """An upper bound on |h|, the layer's output."""
+        if self.layer.relu:
+            return np.maximum(self.upper, 0.0)
+        return np.maximum(np.abs(self.lower), np.abs(self.upper))
+
+    def keep(self, kept: NDArray[np.bool_]) -> Decided:
+        """The layer with only the units that `kept` selects."""
+        return replace(
+            self,
+            layer=Layer(self.layer.affine.rows(kept), self.layer.relu),
+            status=self.status[kept],
+            lower=self.lower[kept],
+            upper=self.upper[kept],
+            units=self.units[kept],
+        )
+
+    def with_affine(self, weight: Array, bias: Array) -> Decided:
+        """The same units, computed from other inputs."""
+        return replace(self, layer=Layer(Affine(weight, bias), self.layer.relu))
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """The layers of a chain, first to last, over a box; `dtype` is what weights are stored in."""
+
+    layers: tuple[Decided, ...]
+    box: Box
+    dtype: FloatType
+
+    @staticmethod
+    def of(chain: Chain, stability: Stability, box: Box, dtype: FloatType) -> State:
+        """The start of every reduction: nothing reduced yet."""
+        layers = []
+        for index, (layer, verdicts) in enumerate(zip(chain.layers, stability.layers, strict=True)):
+            units = np.arange(layer.width)
+            if verdicts is None:
+                status = np.full(layer.width, Status.ACTIVE, dtype=np.int8)
+                low, high = _linear_bounds(chain, stability, index)
+            else:
+                status, low, high = verdicts.status, verdicts.lower, verdicts.upper
+            layers.append(Decided(layer, status, low, high, index, units))
+        return State(tuple(layers), box, dtype)
+
+    @property
+    def chain(self) -> Chain:
+        """The chain as it stands."""
+        return Chain(tuple(decided.layer for decided in self.layers))
+
+    def input_magnitude(self, index: int) -> Array:
+        """An upper bound on the magnitude of the inputs of a layer."""
+        if index:
+            return self.layers[index - 1].magnitude
+        return np.maximum(np.abs(self.box.lower), np.abs(self.box.upper))
+
+    def with_layers(self, start: int, stop: int, *new: Decided) -> State:
+        """The state with layers[start:stop] replaced by `new`."""
+        return replace(self, layers=(*self.layers[:start], *new, *self.layers[stop:]))
+
+    def stored(self, values: Array) -> Array:
+        """`values` as the model's dtype holds them; inf where they do not fit."""
+        with np.errstate(over="ignore"):
+            return np.asarray(values.astype(self.dtype), dtype=np.float64)
+
+
+def _linear_bounds(chain: Chain, stability: Stability, index: int) -> tuple[Array, Array]:
+    """Bounds on a layer without ReLU: known for the last one, unbounded elsewhere."""
+    if index == len(chain.layers) - 1:
+        return stability.output_lower, stability.output_upper
+    width = chain.layers[index].width
+    return np.full(width, -np.inf), np.full(width, np.inf)
