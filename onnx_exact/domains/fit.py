@@ -1,0 +1,138 @@
+"""Fits declared bounds to the shape and the element type of a graph's input."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_exact.domains.domain import InputLike
+from onnx_exact.elements import numpy_type
+from onnx_exact.errors import DomainError
+from onnx_exact.network import Box
+from onnx_exact.network.affine import Array
+
+
+def known_shape(spec: InputLike) -> tuple[int, ...]:
+    """The input's shape with 1 for every size that is not known; () for an unknown rank."""
+    return tuple(1 if size is None else size for size in spec.shape or ())
+
+
+def unbounded(spec: InputLike) -> Box:
+    """The box of every finite value of the input."""
+    shape = known_shape(spec)
+    return Box(np.full(shape, -np.inf), np.full(shape, np.inf), "nothing declared")
+
+
+def fit_box(lower: Any, upper: Any, spec: InputLike, source: str) -> Box:
+    """The box of the input with those bounds.
+
+    Each bound is a number, or an array with one entry for each of the tensor's (an unknown size
+    counts as 1) or for each of one sample's, which is the tensor without its first axis. None is
+    an infinite side, in an array too.
+
+    The box is widened by what rounding an end to the input's element type needs (1e-8 for 0.1 in
+    float32), so that rounding a real point of it never leaves it.
+
+    Raises:
+        DomainError: bounds of the wrong size or order, nan, lower > upper.
+    """
+    if not spec.is_float:
+        raise DomainError(
+            f"{source}: input {spec.name!r} holds no floating-point numbers and takes no domain"
+        )
+    sides = [_fit(side, spec, source) for side in (_array(lower, -np.inf), _array(upper, np.inf))]
+    try:
+        box = Box(sides[0], sides[1], source)
+    except ValueError as error:
+        raise DomainError(f"{source}: input {spec.name!r}: {error}") from error
+    return _storable(box, spec)
+
+
+def _array(bound: Any, infinite: float) -> Array | None:
+    """`bound` as float64 with None as the infinite side; None where it holds no numbers."""
+    try:
+        values = np.asarray(bound)
+        if values.dtype == object:
+            flat = [infinite if v is None else _real(v) for v in values.flat]
+            return np.asarray(flat, dtype=np.float64).reshape(values.shape)
+        if values.dtype.kind not in "fiu":
+            return None
+        return values.astype(np.float64)
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _real(value: Any) -> float:
+    if isinstance(value, bool | str):
+        raise TypeError("no number")
+    return float(value)
+
+
+def _fit(values: Array | None, spec: InputLike, source: str) -> Array:
+    where = f"{source}: input {spec.name!r}"
+    if values is None:
+        raise DomainError(f"{where}: bounds are numbers or arrays of numbers, all rows as long")
+    shape = known_shape(spec)
+    if values.ndim == 0 or (values.size == 1 and math.prod(shape) != 0):
+        return np.full(shape, values.reshape(-1)[0])
+    sample = shape[1:]
+    for target in (shape, sample):
+        if spec.shape is not None and values.size == math.prod(target):
+            if not _regroups(values, target):
+                raise DomainError(
+                    f"{where}: bounds of shape {values.shape} are no regrouping of {target};"
+                    " give them in the input's own order"
+                )
+            return np.broadcast_to(values.reshape(target), shape)
+    raise DomainError(f"{where} takes {_sizes(spec)}, not {values.size} in shape {values.shape}")
+
+
+def _regroups(values: NDArray[np.float64], target: tuple[int, ...]) -> bool:
+    """Whether reshaping only merges or only splits neighbouring axes, so that no two swap.
+
+    Equal sizes do not show that the order is the same: (32, 32, 3) fills (3, 32, 32) wrongly.
+    """
+    return may_regroup(values.shape, target) or np.unique(values).size == 1
+
+
+def may_regroup(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
+    """Whether one shape only splits axes of the other, which keeps the order of the entries."""
+    ours, theirs = _partial_products(shape), _partial_products(target)
+    return ours <= theirs or theirs <= ours
+
+
+def _partial_products(shape: tuple[int, ...]) -> set[int]:
+    return {math.prod(shape[:axis]) for axis in range(len(shape) + 1)}
+
+
+def _sizes(spec: InputLike) -> str:
+    if spec.shape is None:
+        return "one number as each bound, for its rank is unknown"
+    shape = known_shape(spec)
+    counts = {1: None, math.prod(shape[1:]): None, math.prod(shape): None}
+    return " or ".join(str(count) for count in counts) + f" bounds (its shape is {_words(spec)})"
+
+
+def _words(spec: InputLike) -> str:
+    return "(" + ", ".join("?" if size is None else str(size) for size in spec.shape or ()) + ")"
+
+
+def _storable(box: Box, spec: InputLike) -> Box:
+    """The box with its ends' nearest values of the input's element type added.
+
+    Rounding is monotone, so every real point of the result rounds to a point of the result.
+    """
+    dtype = numpy_type(spec.elem_type)
+    if dtype is None or dtype == np.float64:
+        return box
+    with np.errstate(over="ignore"):
+        low = box.lower.astype(dtype).astype(np.float64)
+        high = box.upper.astype(dtype).astype(np.float64)
+    if (low == np.inf).any() or (high == -np.inf).any():
+        raise DomainError(
+            f"{box.source}: input {spec.name!r}: a bound is beyond every finite {dtype} number"
+        )
+    return Box(np.minimum(box.lower, low), np.maximum(box.upper, high), box.source)
