@@ -87,8 +87,8 @@ _MODELS: dict[str, NetworkSpec] = {
     "mnist_2x100_l1": NetworkSpec("mnist", (100, 100), 0.0002),
     "cifar10_2x100_l1": NetworkSpec("cifar10", (100, 100), 0.000175),
     "mnist_2x100": NetworkSpec("mnist", (100, 100), 0.0),
-    "mnist_5x100_l1": NetworkSpec("mnist", (100,) * 5, 0.0001),
-    "cifar10_5x100_l1": NetworkSpec("cifar10", (100,) * 5, 0.0001),
+    "mnist_5x100_l1": NetworkSpec("mnist", (100,) * 5, 0.0002),
+    "cifar10_5x100_l1": NetworkSpec("cifar10", (100,) * 5, 0.000175),
     "mnist_2x400_l1": NetworkSpec("mnist", (400, 400), 0.0002),
 }
 
