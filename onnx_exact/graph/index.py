@@ -1,0 +1,239 @@
+"""What a graph knows of its tensors: who makes and reads them, constants, shapes, element types."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
+
+from onnx_exact.graph.layout import Dim, Shape
+from onnx_exact.network.affine import Array
+
+DEFAULT_DOMAINS = ("", "ai.onnx")
+# From this IR version on a user may override an initializer that is also a graph input.
+OVERRIDABLE_SINCE_IR = 4
+# Larger initializers cannot be shapes or axes: shape inference does without their values.
+SHAPE_INFERENCE_BYTES = 1024
+
+FLOATS: dict[int, np.dtype[np.floating]] = {
+    TensorProto.FLOAT: np.dtype(np.float32),
+    TensorProto.DOUBLE: np.dtype(np.float64),
+    TensorProto.FLOAT16: np.dtype(np.float16),
+}
+INTEGERS = (TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL)
+
+
+def attributes(node: NodeProto) -> dict[str, AttributeProto]:
+    """The attributes of a node by name."""
+    return {attribute.name: attribute for attribute in node.attribute}
+
+
+def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
+    """The graphs in the attributes of a node."""
+    for attribute in node.attribute:
+        if attribute.type == AttributeProto.GRAPH:
+            yield attribute.g
+        elif attribute.type == AttributeProto.GRAPHS:
+            yield from attribute.graphs
+
+
+def names_in(graph: GraphProto) -> Iterator[str]:
+    """Every tensor name a subgraph mentions; those of the outer scope are among them."""
+    for node in graph.node:
+        yield from node.input
+        yield from node.output
+        for inner in subgraphs(node):
+            yield from names_in(inner)
+    yield from (value.name for value in (*graph.input, *graph.output))
+    yield from (tensor.name for tensor in graph.initializer)
+    yield from (tensor.values.name for tensor in graph.sparse_initializer)
+
+
+def outer_reads(graph: GraphProto) -> set[str]:
+    """The tensors of the outer scope that a subgraph reads."""
+    own = {value.name for value in graph.input} | {t.name for t in graph.initializer}
+    own |= {t.values.name for t in graph.sparse_initializer}
+    reads: set[str] = {value.name for value in graph.output}
+    for node in graph.node:
+        reads.update(node.input)
+        for inner in subgraphs(node):
+            reads |= outer_reads(inner)
+        own.update(node.output)
+    return reads - own - {""}
+
+
+class Index:
+    """Look-ups in the main graph of a model, which must not change while the index is in use."""
+
+    def __init__(self, model: ModelProto) -> None:
+        self.model = model
+        self.graph = model.graph
+        self.nodes = list(model.graph.node)
+        self.producer = {t: i for i, node in enumerate(self.nodes) for t in node.output if t}
+        self.readers: dict[str, list[int]] = {}
+        # Read by someone who cannot be part of a chain: the graph's outputs and subgraphs.
+        self.pinned = {value.name for value in self.graph.output}
+        for i, node in enumerate(self.nodes):
+            for tensor in node.input:
+                if tensor:
+                    self.readers.setdefault(tensor, []).append(i)
+            for inner in subgraphs(node):
+                self.pinned |= outer_reads(inner)
+        self._initializers = {tensor.name: tensor for tensor in self.graph.initializer}
+        self._inputs = {value.name for value in self.graph.input}
+        self._local = {(f.domain, f.name) for f in model.functions}
+        self._arrays: dict[str, NDArray[np.generic] | None] = {}
+
+    @cached_property
+    def opset(self) -> int:
+        """The version of the default operator set, 0 where the model does not import it."""
+        versions = (o.version for o in self.model.opset_import if o.domain in DEFAULT_DOMAINS)
+        return max(versions, default=0)
+
+    def is_standard(self, node: NodeProto) -> bool:
+        """Whether the node's operator is ONNX's own, not a custom or model-local one."""
+        if node.domain not in DEFAULT_DOMAINS:
+            return False
+        return not any((domain, node.op_type) in self._local for domain in DEFAULT_DOMAINS)
+
+    def sole_reader(self, tensor: str) -> int | None:
+        """The one node that reads the tensor, once; None where anyone else does too."""
+        readers = self.readers.get(tensor, [])
+        return readers[0] if len(readers) == 1 and tensor not in self.pinned else None
+
+    def unread(self, tensor: str) -> bool:
+        """Whether nobody reads the tensor."""
+        return tensor not in self.readers and tensor not in self.pinned
+
+    # -- constants --
+
+    def array(self, tensor: str) -> NDArray[np.generic] | None:
+        """The value of a constant in its own type; None for anything that is none.
+
+        An initializer counts unless a user may override it; so does a Constant node. Types other
+        than float16, float32, float64, int32, int64 and bool, and sparse tensors, are left alone.
+        """
+        if tensor not in self._arrays:
+            self._arrays[tensor] = self._read(tensor)
+        return self._arrays[tensor]
+
+    def _read(self, tensor: str) -> NDArray[np.generic] | None:
+        if tensor in self._initializers:
+            overridable = self.model.ir_version >= OVERRIDABLE_SINCE_IR
+            if overridable and tensor in self._inputs:
+                return None
+            return _to_array(self._initializers[tensor])
+        if tensor in self.producer:
+            node = self.nodes[self.producer[tensor]]
+            if node.op_type == "Constant" and self.is_standard(node):
+                return _constant_value(node)
+        return None
+
+    def floats(self, tensor: str) -> Array | None:
+        """The value of a constant of a supported floating-point type, in float64."""
+        values = self.array(tensor)
+        if values is None or values.dtype not in FLOATS.values():
+            return None
+        return values.astype(np.float64)
+
+    def integers(self, tensor: str) -> list[int] | None:
+        """The entries of an integer or boolean constant."""
+        values = self.array(tensor)
+        if values is None or values.dtype.kind not in "ib":
+            return None
+        return [int(v) for v in values.reshape(-1)]
+
+    # -- shapes and types --
+
+    @cached_property
+    def _types(self) -> dict[str, ValueInfoProto]:
+        return _inferred(self.model)
+
+    def elem_type(self, tensor: str) -> int:
+        """The ONNX element type of a tensor, 0 where it is not known."""
+        info = self._types.get(tensor)
+        return info.type.tensor_type.elem_type if info is not None else 0
+
+    def shape(self, tensor: str) -> Shape | None:
+        """The shape of a tensor, with a symbol of its own for every unknown size; None: unknown."""
+        info = self._types.get(tensor)
+        if info is None or not info.type.tensor_type.HasField("shape"):
+            return None
+        dims = info.type.tensor_type.shape.dim
+        return tuple(_dim(d, tensor, axis) for axis, d in enumerate(dims))
+
+
+def _dim(dim: onnx.TensorShapeProto.Dimension, tensor: str, axis: int) -> Dim:
+    if dim.HasField("dim_value") and dim.dim_value >= 0:
+        return Dim(dim.dim_value)
+    # A symbol that inference invented is unique, one that the model declares is meant to be equal.
+    return Dim(1, (dim.dim_param or f"?{tensor}:{axis}",))
+
+
+def _to_array(tensor: TensorProto) -> NDArray[np.generic] | None:
+    if tensor.data_type not in FLOATS and tensor.data_type not in INTEGERS:
+        return None
+    return onnx.numpy_helper.to_array(tensor)
+
+
+def _constant_value(node: NodeProto) -> NDArray[np.generic] | None:
+    for name, attribute in attributes(node).items():
+        if attribute.ref_attr_name:
+            return None
+        match name:
+            case "value":
+                return _to_array(attribute.t)
+            case "value_float":
+                return np.asarray(attribute.f, dtype=np.float32)
+            case "value_floats":
+                return np.asarray(attribute.floats, dtype=np.float32)
+            case "value_int":
+                return np.asarray(attribute.i, dtype=np.int64)
+            case "value_ints":
+                return np.asarray(attribute.ints, dtype=np.int64)
+    return None
+
+
+def _inferred(model: ModelProto) -> dict[str, ValueInfoProto]:
+    """Types of all tensors of the main graph.
+
+    Declared types of interior tensors may be stale: they count only where inference alone does not
+    reach, such as behind a custom operator.
+    """
+    found = _infer(model, ())
+    declared = [v for v in model.graph.value_info if not _has_shape(found.get(v.name))]
+    return _infer(model, declared) if declared else found
+
+
+def _has_shape(info: ValueInfoProto | None) -> bool:
+    return info is not None and info.type.tensor_type.HasField("shape")
+
+
+def _infer(model: ModelProto, declared: Iterable[ValueInfoProto]) -> dict[str, ValueInfoProto]:
+    skeleton = ModelProto(ir_version=model.ir_version)
+    skeleton.opset_import.extend(model.opset_import)
+    skeleton.functions.extend(model.functions)
+    graph = skeleton.graph
+    graph.name = model.graph.name or "graph"
+    graph.node.extend(model.graph.node)
+    graph.input.extend(model.graph.input)
+    graph.output.extend(model.graph.output)
+    graph.value_info.extend(declared)
+    inputs = {value.name for value in graph.input}
+    for tensor in model.graph.initializer:
+        if len(tensor.raw_data) <= SHAPE_INFERENCE_BYTES:
+            graph.initializer.append(tensor)
+        if tensor.name not in inputs:
+            info = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            graph.input.append(info)
+    for value in model.graph.sparse_initializer:
+        if value.values.name not in inputs:
+            kind = value.values.data_type
+            info = onnx.helper.make_tensor_value_info(value.values.name, kind, value.dims)
+            graph.input.append(info)
+    done = onnx.shape_inference.infer_shapes(skeleton, strict_mode=False, data_prop=True).graph
+    return {value.name: value for value in (*done.output, *done.value_info, *done.input)}

@@ -1,0 +1,252 @@
+"""Finds the maximal chains of affine maps and ReLUs in a graph.
+
+    chain = segment (Relu segment)* Relu?
+
+A segment holds at least one Gemm or MatMul with a constant, and whatever acts on each unit by
+itself or only regroups the features. A chain starts at its first Gemm or MatMul and ends where a
+tensor is read by anyone else, or at an operator that is none of these.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+
+import numpy as np
+from onnx import ModelProto
+
+from onnx_exact.errors import ModelError
+from onnx_exact.graph.index import FLOATS, Index
+from onnx_exact.graph.layout import Layout
+from onnx_exact.graph.ops import Dense, Diagonal, Rectify, Step, entry, read_step
+from onnx_exact.network import Affine, Chain, Layer
+from onnx_exact.network.affine import Array
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where one layer of a chain lives in the file.
+
+    Attributes:
+        nodes: positions of its nodes in the graph.
+        input, output: names of the tensors at its boundaries.
+        layout_in, layout_out: where the features lie in these.
+        dense: positions of its Gemm and MatMul nodes among all nodes, at least one.
+        relu: position of its Relu, if it has one.
+    """
+
+    nodes: tuple[int, ...]
+    input: str
+    output: str
+    layout_in: Layout
+    layout_out: Layout
+    dense: tuple[int, ...]
+    relu: int | None
+
+
+@dataclass(frozen=True, eq=False)
+class LocatedChain:
+    """A chain of a graph, and where each of its layers lives.
+
+    Attributes:
+        name: for the report, unique in the graph.
+        chain: its float64 view; plain weights hold exactly the stored numbers.
+        sites: one for every layer of `chain`.
+        dtype: storage type of the weights.
+        nodes: names of the nodes it came from (the output's name where a node has none).
+    """
+
+    name: str
+    chain: Chain
+    sites: tuple[Site, ...]
+    dtype: np.dtype[np.floating]
+    nodes: tuple[str, ...]
+
+    @property
+    def input(self) -> str:
+        """Name of the tensor the chain reads."""
+        return self.sites[0].input
+
+    @property
+    def output(self) -> str:
+        """Name of the tensor the chain makes."""
+        return self.sites[-1].output
+
+
+@dataclass(frozen=True, eq=False)
+class _Walked:
+    node: int
+    step: Step
+    input: str
+    output: str
+    layout_in: Layout
+
+
+def locate_chains(model: ModelProto | Index) -> tuple[LocatedChain, ...]:
+    """All maximal chains that have a ReLU or at least two layers, in the order of the graph.
+
+    Raises:
+        ModelError: a weight that a chain would take in is NaN or infinite.
+    """
+    index = model if isinstance(model, Index) else Index(model)
+    found = []
+    used: set[int] = set()
+    for position, node in enumerate(index.nodes):
+        start = entry(index, node) if position not in used else None
+        if start is None:
+            continue
+        walked = _parsed(_walk(index, position, *start))
+        chain = _located(index, walked) if walked else None
+        used.update(w.node for w in walked)
+        if chain is not None:
+            found.append(chain)
+    return _uniquely_named(found)
+
+
+def _walk(index: Index, position: int | None, tensor: str, layout: Layout) -> list[_Walked]:
+    """Steps from the node at `position` on, up to the first barrier."""
+    walked: list[_Walked] = []
+    while position is not None:
+        node = index.nodes[position]
+        step = read_step(index, node, tensor, layout)
+        if step is None:
+            break
+        walked.append(_Walked(position, step, tensor, node.output[0], layout))
+        tensor, layout = node.output[0], step.layout
+        position = index.sole_reader(tensor)
+    return walked
+
+
+def _parsed(walked: list[_Walked]) -> list[_Walked]:
+    """The longest prefix that follows the grammar and does not end in mere regrouping."""
+    end = segment_end = 0
+    dense = False
+    for i, w in enumerate(walked):
+        if isinstance(w.step, Rectify):
+            if not dense:
+                break
+            end = segment_end = i + 1
+            dense = False
+        elif isinstance(w.step, Dense):
+            dense = True
+        if dense and isinstance(w.step, Dense | Diagonal):
+            segment_end = i + 1
+    return walked[: max(end, segment_end)]
+
+
+class _Layers:
+    """Collects steps into layers."""
+
+    def __init__(self) -> None:
+        self.layers: list[Layer] = []
+        self.sites: list[Site] = []
+        self._steps: list[_Walked] = []
+        self._affine: Affine | None = None
+        # What acts on the units between the last ReLU and the next dense map.
+        self._before: tuple[Array, Array] | None = None
+        # Steps since the last that changed a value: they go with whichever layer comes next.
+        self._idle: list[_Walked] = []
+
+    def add(self, w: _Walked) -> None:
+        """Takes the next step in."""
+        match w.step:
+            case Dense(affine=affine):
+                self._dense(affine)
+            case Diagonal(scale=scale, shift=shift):
+                self._diagonal(scale, shift)
+            case Rectify():
+                self._take(w)
+                self.close(relu=True)
+                return
+            case _:
+                self._idle.append(w)
+                return
+        self._take(w)
+
+    def _take(self, w: _Walked) -> None:
+        self._steps += [*self._idle, w]
+        self._idle = []
+
+    def _dense(self, affine: Affine) -> None:
+        if self._before is not None:
+            scale, shift = self._before
+            # W (s h + t) + b, and exactly b where nothing is shifted.
+            moved = affine.weight @ shift if shift.any() else 0.0
+            affine = _affine(affine.weight * scale, affine.bias + moved)
+            self._before = None
+        if self._affine is not None:
+            first = self._affine
+            if affine.n_out * first.n_in > affine.weight.size + first.weight.size:
+                self.close(relu=False)
+            else:
+                product = affine.weight @ first.weight
+                affine = _affine(product, affine.weight @ first.bias + affine.bias)
+        self._affine = affine
+
+    def _diagonal(self, scale: Array, shift: Array) -> None:
+        if self._affine is not None:
+            weight = self._affine.weight * scale[:, None]
+            self._affine = _affine(weight, self._affine.bias * scale + shift)
+        elif self._before is not None:
+            self._before = (self._before[0] * scale, self._before[1] * scale + shift)
+        else:
+            self._before = (scale, shift)
+
+    def close(self, relu: bool) -> None:
+        """Ends the layer."""
+        assert self._affine is not None
+        steps = self._steps
+        self.layers.append(Layer(self._affine, relu))
+        self.sites.append(
+            Site(
+                nodes=tuple(w.node for w in steps),
+                input=steps[0].input,
+                output=steps[-1].output,
+                layout_in=steps[0].layout_in,
+                layout_out=steps[-1].step.layout,
+                dense=tuple(w.node for w in steps if isinstance(w.step, Dense)),
+                relu=steps[-1].node if relu else None,
+            )
+        )
+        self._affine, self._steps = None, []
+
+    @property
+    def open(self) -> bool:
+        """Whether a layer has begun that is not closed."""
+        return self._affine is not None
+
+
+def _affine(weight: Array, bias: Array) -> Affine:
+    if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
+        raise ModelError("the product of successive weights overflows; repair the weights first")
+    return Affine(weight, bias)
+
+
+def _located(index: Index, walked: list[_Walked]) -> LocatedChain | None:
+    collected = _Layers()
+    for w in walked:
+        collected.add(w)
+    if collected.open:
+        collected.close(relu=False)
+    chain = Chain(tuple(collected.layers))
+    dense = sum(len(site.dense) for site in collected.sites)
+    if dense < 2 and chain.relu_units == 0:
+        return None
+    nodes = [index.nodes[w.node] for w in walked]
+    names = tuple(node.name or node.output[0] for node in nodes)
+    first = nodes[0]
+    constants = [index.array(name) for name in first.input[:2]]
+    kinds = [
+        dtype for dtype in FLOATS.values() for c in constants if c is not None and c.dtype == dtype
+    ]
+    label = names[0] if len(names) == 1 else f"{names[0]}..{names[-1]}"
+    return LocatedChain(label, chain, tuple(collected.sites), kinds[0], names)
+
+
+def _uniquely_named(found: list[LocatedChain]) -> tuple[LocatedChain, ...]:
+    counts = Counter(chain.name for chain in found)
+    # Names of nodes may repeat; those of tensors do not.
+    return tuple(
+        chain if counts[chain.name] == 1 else replace(chain, name=f"{chain.name} -> {chain.output}")
+        for chain in found
+    )

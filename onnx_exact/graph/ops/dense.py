@@ -1,0 +1,113 @@
+"""Gemm and MatMul with a constant matrix on either side.
+
+With the constant W on the right the features lie along the last axis, X W: h -> W^T h. With W on
+the left they lie along the last axis but one, W X: h -> W h (column layout). Gemm transposes first:
+alpha A' B' + beta C.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from onnx import NodeProto
+
+from onnx_exact.graph.index import Index, attributes
+from onnx_exact.graph.layout import Dim, Layout, Shape
+from onnx_exact.graph.ops.step import Dense, weights
+from onnx_exact.network.affine import Affine, Array
+
+GEMM_ATTRIBUTES = {"alpha", "beta", "transA", "transB"}
+
+
+def gemm(index: Index, node: NodeProto, slot: int, layout: Layout) -> Dense | None:
+    """Gemm with A or B constant, C constant per unit or missing."""
+    known = attributes(node)
+    if slot > 1 or layout.rank != 2 or known.keys() - GEMM_ATTRIBUTES:
+        return None
+    matrix = weights(index, node.input[1 - slot])
+    if matrix is None or matrix.ndim != 2 or 0 in matrix.shape:
+        return None
+    transposed = [bool(known[key].i) if key in known else False for key in ("transA", "transB")]
+    alpha, beta = (known[key].f if key in known else 1.0 for key in ("alpha", "beta"))
+    # The axis of the chain's tensor that is summed over, and the other one.
+    axis = (1 - slot) ^ transposed[slot]
+    weight = matrix.T if slot == 0 else matrix
+    weight = alpha * (weight.T if transposed[1 - slot] else weight)
+    if not layout.along(axis) or weight.shape[1] != layout.width:
+        return None
+    batch, width = layout.shape[1 - axis], Dim(weight.shape[0])
+    after = Layout((batch, width), 1, 2) if slot == 0 else Layout((width, batch), 0, 1)
+    bias = np.zeros(after.width)
+    if len(node.input) > 2 and node.input[2]:
+        constant = weights(index, node.input[2])
+        per_unit = None if constant is None else after.per_unit(constant)
+        if per_unit is None:
+            return None
+        bias = beta * per_unit
+    return Dense(Affine(weight, bias), after)
+
+
+def matmul(index: Index, node: NodeProto, slot: int, layout: Layout) -> Dense | None:
+    """MatMul with a constant vector, matrix, or matrix with leading axes of size 1."""
+    if node.attribute:
+        return None
+    matrix = weights(index, node.input[1 - slot])
+    if matrix is None or matrix.ndim == 0 or 0 in matrix.shape:
+        return None
+    if matrix.ndim > 2:
+        if matrix.ndim > layout.rank or any(size != 1 for size in matrix.shape[:-2]):
+            return None
+        matrix = matrix.reshape(matrix.shape[-2:])
+    axis = layout.rank - (1 if slot == 0 or layout.rank == 1 else 2)
+    vector = matrix.ndim == 1
+    weight = matrix.reshape(1, -1) if vector else (matrix.T if slot == 0 else matrix)
+    if not layout.along(axis) or weight.shape[1] != layout.width:
+        return None
+    width: Shape = () if vector else (Dim(weight.shape[0]),)
+    shape = layout.shape[:axis] + width + layout.shape[axis + 1 :]
+    after = Layout(shape, axis, axis + len(width))
+    return Dense(Affine(weight, np.zeros(weight.shape[0])), after)
+
+
+def entry(index: Index, node: NodeProto) -> tuple[int, Layout] | None:
+    """Where a chain can enter this Gemm or MatMul: the input's position and its layout."""
+    if len(node.input) < 2:
+        return None
+    constant = [index.floats(name) for name in node.input[:2]]
+    if (constant[0] is None) == (constant[1] is None):
+        return None
+    slot = 0 if constant[0] is None else 1
+    matrix = constant[1 - slot]
+    assert matrix is not None
+    if matrix.ndim == 0 or 0 in matrix.shape:
+        return None
+    return (
+        _gemm_entry(index, node, slot, matrix)
+        if node.op_type == "Gemm"
+        else _matmul_entry(index, node, slot, matrix)
+    )
+
+
+def _gemm_entry(
+    index: Index, node: NodeProto, slot: int, matrix: Array
+) -> tuple[int, Layout] | None:
+    known = attributes(node)
+    transposed = [bool(known[key].i) if key in known else False for key in ("transA", "transB")]
+    if matrix.ndim != 2:
+        return None
+    axis = (1 - slot) ^ transposed[slot]
+    size = matrix.shape[slot ^ transposed[1 - slot]]
+    name = node.input[slot]
+    # Gemm takes matrices only, so the rank is known even where the shape is not.
+    shape = index.shape(name) or tuple(Dim(1, (f"?{name}:{i}",)) for i in range(2))
+    return (slot, Layout.at_axis(shape, axis, size)) if len(shape) == 2 else None
+
+
+def _matmul_entry(
+    index: Index, node: NodeProto, slot: int, matrix: Array
+) -> tuple[int, Layout] | None:
+    shape = index.shape(node.input[slot])
+    if not shape:
+        return None
+    size = matrix.shape[-2] if slot == 0 and matrix.ndim > 1 else matrix.shape[-1]
+    axis = -1 if slot == 0 or len(shape) == 1 else -2
+    return slot, Layout.at_axis(shape, axis, size)

@@ -1,0 +1,33 @@
+"""Identity, and Dropout in inference form."""
+
+from __future__ import annotations
+
+from onnx import NodeProto
+
+from onnx_exact.graph.index import Index, attributes
+from onnx_exact.graph.layout import Layout
+from onnx_exact.graph.ops.step import Regroup
+
+# ratio and seed only act in training.
+DROPOUT_ATTRIBUTES = {"ratio", "seed"}
+
+
+def identity(index: Index, node: NodeProto, slot: int, layout: Layout) -> Regroup | None:
+    """x."""
+    return None if node.attribute else Regroup(layout)
+
+
+def dropout(index: Index, node: NodeProto, slot: int, layout: Layout) -> Regroup | None:
+    """x, where the node does not train and nobody reads its mask."""
+    return Regroup(layout) if slot == 0 and drops_nothing(index, node) else None
+
+
+def drops_nothing(index: Index, node: NodeProto) -> bool:
+    """Whether a Dropout is in inference form: training_mode missing or constant false."""
+    if attributes(node).keys() - DROPOUT_ATTRIBUTES:
+        return False
+    if any(mask and not index.unread(mask) for mask in node.output[1:]):
+        return False
+    if len(node.input) > 2 and node.input[2]:
+        return index.integers(node.input[2]) == [0]
+    return True

@@ -1,0 +1,217 @@
+"""Loads and checks a model, and names what is wrong with one that cannot be used."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError, EncodeError  # type: ignore[import-untyped]
+from onnx import AttributeProto, GraphProto, ModelProto, TensorProto
+from onnx.external_data_helper import (
+    ExternalDataInfo,
+    load_external_data_for_model,
+    uses_external_data,
+)
+
+from onnx_exact.errors import ModelError
+from onnx_exact.graph.index import FLOATS
+
+# Messages of other libraries are cut to one line of at most this many characters.
+LONGEST_REASON = 300
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """An input a user has to feed.
+
+    Attributes:
+        name: its name.
+        shape: its sizes, None for each that is not fixed; None where not even the rank is known.
+        elem_type: ONNX element type, 0 for what is no tensor.
+    """
+
+    name: str
+    shape: tuple[int | None, ...] | None
+    elem_type: int
+
+    @property
+    def is_float(self) -> bool:
+        """Whether a domain can say something about this input."""
+        return self.elem_type in FLOATS
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A model as it was given.
+
+    Attributes:
+        model: with external data loaded; nobody else holds this object.
+        path: its file, None for a model in memory.
+        sha256: of the file, or of the deterministic serialization of a model in memory.
+        nbytes: size of the file and of its external data.
+        external: whether it kept tensors in external data.
+    """
+
+    model: ModelProto
+    path: Path | None
+    sha256: str
+    nbytes: int
+    external: bool
+
+
+def read_model(model_or_path: ModelProto | str | os.PathLike[str]) -> Source:
+    """Loads and checks a model.
+
+    Raises:
+        ModelError: it is missing, no ONNX file, fails the checker, or lacks its external data.
+    """
+    if isinstance(model_or_path, ModelProto):
+        return _from_memory(model_or_path)
+    return _from_file(Path(model_or_path))
+
+
+def inputs_of(model: ModelProto) -> tuple[InputSpec, ...]:
+    """The inputs to feed: those of the graph that no initializer gives a value."""
+    given = {tensor.name for tensor in model.graph.initializer}
+    given |= {tensor.values.name for tensor in model.graph.sparse_initializer}
+    specs = []
+    for value in model.graph.input:
+        if value.name in given:
+            continue
+        if not value.type.HasField("tensor_type"):
+            specs.append(InputSpec(value.name, None, 0))
+            continue
+        tensor = value.type.tensor_type
+        shape = None
+        if tensor.HasField("shape"):
+            dims = tensor.shape.dim
+            shape = tuple(d.dim_value if d.HasField("dim_value") else None for d in dims)
+        specs.append(InputSpec(value.name, shape, tensor.elem_type))
+    return tuple(specs)
+
+
+def external_files(model: ModelProto) -> tuple[str, ...]:
+    """Locations of the external data of a model whose external data is not loaded."""
+    return tuple(
+        dict.fromkeys(
+            ExternalDataInfo(tensor).location
+            for tensor in tensors_of(model)
+            if uses_external_data(tensor)
+        )
+    )
+
+
+def tensors_of(model: ModelProto) -> Iterator[TensorProto]:
+    """Every tensor stored in a model: initializers and attributes, subgraphs and functions too."""
+    yield from _graph_tensors(model.graph)
+    for function in model.functions:
+        for node in function.node:
+            for attribute in node.attribute:
+                yield from _attribute_tensors(attribute)
+
+
+def _graph_tensors(graph: GraphProto) -> Iterator[TensorProto]:
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield sparse.values
+        yield sparse.indices
+    for node in graph.node:
+        for attribute in node.attribute:
+            yield from _attribute_tensors(attribute)
+
+
+def _attribute_tensors(attribute: AttributeProto) -> Iterator[TensorProto]:
+    if attribute.HasField("t"):
+        yield attribute.t
+    yield from attribute.tensors
+    if attribute.HasField("g"):
+        yield from _graph_tensors(attribute.g)
+    for graph in attribute.graphs:
+        yield from _graph_tensors(graph)
+
+
+def one_line(error: BaseException) -> str:
+    """What another library's exception says, in one line."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= LONGEST_REASON else text[: LONGEST_REASON - 3] + "..."
+
+
+def _from_memory(given: ModelProto) -> Source:
+    model = ModelProto()
+    model.CopyFrom(given)
+    if external_files(model):
+        raise ModelError(
+            "the model's external data is not loaded; load it with onnx.load or pass the file name"
+        )
+    try:
+        data = model.SerializeToString(deterministic=True)
+        onnx.checker.check_model(model, full_check=True)
+    except (EncodeError, ValueError) as error:
+        raise ModelError(
+            f"the model cannot be serialized ({one_line(error)}); above 2 GB save it with"
+            " external data and pass the file name"
+        ) from error
+    except _CHECKER_ERRORS as error:
+        raise ModelError(f"the model fails the ONNX checker: {one_line(error)}") from error
+    return Source(model, None, hashlib.sha256(data).hexdigest(), len(data), external=False)
+
+
+def _from_file(path: Path) -> Source:
+    data = _bytes_of(path)
+    model = ModelProto()
+    try:
+        model.ParseFromString(data)
+    except DecodeError as error:
+        raise ModelError(
+            f"{path} is no ONNX file, or a truncated one: it does not parse"
+        ) from error
+    if not model.ir_version or not model.HasField("graph"):
+        raise ModelError(f"{path} is no ONNX file: it holds no graph")
+    locations = external_files(model)
+    size = len(data) + sum(_external_size(path, location) for location in locations)
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except _CHECKER_ERRORS as error:
+        raise ModelError(f"{path} fails the ONNX checker: {one_line(error)}") from error
+    try:
+        load_external_data_for_model(model, str(path.parent))
+    except (OSError, ValueError, onnx.checker.ValidationError) as error:
+        raise ModelError(f"{path}: its external data cannot be read: {one_line(error)}") from error
+    digest = hashlib.sha256(data).hexdigest()
+    return Source(model, path, digest, size, external=bool(locations))
+
+
+_CHECKER_ERRORS = (
+    onnx.checker.ValidationError,
+    onnx.shape_inference.InferenceError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+)
+
+
+def _bytes_of(path: Path) -> bytes:
+    if path.is_dir():
+        raise ModelError(f"{path} is a folder; give an ONNX file")
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise ModelError(f"{path} does not exist") from error
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}") from error
+    if not data:
+        raise ModelError(f"{path} is empty; give an ONNX file")
+    return data
+
+
+def _external_size(path: Path, location: str) -> int:
+    file = path.parent / location
+    if not file.is_file():
+        raise ModelError(
+            f"{path}: its external data {location!r} is missing; put it beside the model"
+        )
+    return file.stat().st_size

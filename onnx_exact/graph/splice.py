@@ -1,0 +1,308 @@
+"""Puts new layers in the place of old ones; everything else of the model stays as it was.
+
+A layer that equals the old one keeps its nodes. Every run of other layers between two tensors that
+stay is replaced where its last node was. What only the replaced nodes read goes with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
+
+from onnx_exact.graph.emit import Emitted, LayerNames, Run, emit
+from onnx_exact.graph.index import Index, names_in, subgraphs
+from onnx_exact.graph.layout import Layout
+from onnx_exact.graph.locate import LocatedChain, Site
+from onnx_exact.graph.names import Names
+from onnx_exact.network import Chain, Layer
+
+# Up to this IR version the checker wants every initializer among the graph's inputs.
+INITIALIZERS_ARE_INPUTS_UNTIL_IR = 3
+
+
+@dataclass(frozen=True, eq=False)
+class _Exchange:
+    """Old layers [old.start, old.stop) of a chain against new ones."""
+
+    located: LocatedChain
+    sites: tuple[Site, ...]
+    layers: tuple[Layer, ...]
+
+
+@dataclass
+class _Edit:
+    """What changes in the graph, collected over all exchanges."""
+
+    dropped: set[int] = field(default_factory=set)
+    inserted: dict[int, list[NodeProto]] = field(default_factory=dict)
+    initializers: list[TensorProto] = field(default_factory=list)
+    layouts: dict[str, Layout] = field(default_factory=dict)
+
+
+def splice(model: ModelProto, replacements: Sequence[tuple[LocatedChain, Chain]]) -> ModelProto:
+    """A copy of `model` with each located chain replaced by the one beside it.
+
+    Args:
+        model: the model the chains were located in.
+        replacements: chains, each with a new chain of the same number of inputs and outputs. One
+            layer with zero weight is written as a constant of the output's shape.
+
+    Raises:
+        ValueError: a new chain does not fit.
+    """
+    exchanges = [e for old, new in replacements for e in _exchanges(old, new)]
+    result = ModelProto()
+    result.CopyFrom(model)
+    if exchanges:
+        _apply(result, Index(model), exchanges)
+    return result
+
+
+def _exchanges(located: LocatedChain, new: Chain) -> list[_Exchange]:
+    """The runs of layers that differ."""
+    old = located.chain
+    if (new.n_in, new.n_out) != (old.n_in, old.n_out):
+        raise ValueError(f"{new.n_in} -> {new.n_out} in place of {old.n_in} -> {old.n_out}")
+    if len(new.layers) != len(old.layers):
+        front = _equal_prefix(old.layers, new.layers)
+        room = min(len(old.layers), len(new.layers)) - front
+        back = min(_equal_prefix(old.layers[::-1], new.layers[::-1]), room)
+        back = min(back, len(new.layers) - front - 1, len(old.layers) - front - 1)
+        ends = len(old.layers) - back, len(new.layers) - back
+        return [_Exchange(located, located.sites[front : ends[0]], new.layers[front : ends[1]])]
+    runs: list[_Exchange] = []
+    start = None
+    for i in range(len(new.layers) + 1):
+        same = i == len(new.layers) or _same(old.layers[i], new.layers[i])
+        if not same and start is None:
+            start = i
+        elif same and start is not None:
+            runs.append(_Exchange(located, located.sites[start:i], new.layers[start:i]))
+            start = None
+    return runs
+
+
+def _same(old: Layer, new: Layer) -> bool:
+    return old.relu == new.relu and old.affine.equals(new.affine)
+
+
+def _equal_prefix(old: Sequence[Layer], new: Sequence[Layer]) -> int:
+    count = 0
+    for a, b in zip(old, new, strict=False):
+        if not _same(a, b):
+            break
+        count += 1
+    return count
+
+
+# -- the graph --
+
+
+def _apply(result: ModelProto, index: Index, exchanges: Sequence[_Exchange]) -> None:
+    edit = _Edit()
+    for exchange in exchanges:
+        edit.dropped |= {node for site in exchange.sites for node in site.nodes}
+    orphans = _orphans(index, edit.dropped)
+    edit.dropped |= {index.producer[name] for name in orphans if name in index.producer}
+    kept = {tensor for e in exchanges for tensor in (e.sites[0].input, e.sites[-1].output)}
+    tensors = Names(_surviving_tensors(index, edit.dropped, orphans) | kept)
+    nodes = Names(n.name for i, n in enumerate(index.nodes) if i not in edit.dropped and n.name)
+    # Tensors in between keep their names, so nobody else may take one of these before.
+    wishes = {
+        site.output
+        for e in exchanges
+        for site in e.sites[max(0, len(e.sites) - len(e.layers)) :]
+        if site.output not in kept
+    }
+    for name in wishes:
+        tensors.claim(name)
+    for exchange in exchanges:
+        run = _run(index, exchange, tensors)
+        emitted = emit(run, tensors.claim, nodes.claim)
+        _inherit(index, exchange, emitted.nodes)
+        edit.inserted[exchange.sites[-1].nodes[-1]] = emitted.nodes
+        edit.initializers += emitted.initializers
+        edit.layouts |= _inner(emitted, run)
+    _rewrite(result, index, edit, orphans)
+
+
+def _inner(emitted: Emitted, run: Run) -> dict[str, Layout]:
+    return {name: at for name, at in emitted.layouts.items() if name != run.outputs[-1]}
+
+
+def _orphans(index: Index, dropped: set[int]) -> set[str]:
+    """Constants that only dropped nodes read."""
+    read = {name for node in dropped for name in index.nodes[node].input if name}
+    return {
+        name
+        for name in read
+        if index.array(name) is not None
+        and name not in index.pinned
+        and all(reader in dropped for reader in index.readers[name])
+    }
+
+
+def _surviving_tensors(index: Index, dropped: set[int], orphans: set[str]) -> set[str]:
+    graph = index.graph
+    names = {value.name for value in (*graph.input, *graph.output)}
+    names |= {tensor.name for tensor in graph.initializer}
+    names |= {tensor.values.name for tensor in graph.sparse_initializer}
+    names -= orphans
+    made: set[str] = set()
+    for i, node in enumerate(index.nodes):
+        (made if i in dropped else names).update(node.output)
+        if i not in dropped:
+            names.update(node.input)
+            for inner in subgraphs(node):
+                names.update(names_in(inner))
+    # A type that is declared for a tensor nobody makes must not become that of a new one.
+    names |= {value.name for value in graph.value_info} - made - orphans
+    return names
+
+
+def _run(index: Index, exchange: _Exchange, tensors: Names) -> Run:
+    sites, layers = exchange.sites, exchange.layers
+    # Layers vanish into later ones, so the last new layer stands where the last old one stood.
+    offset = len(sites) - len(layers)
+    names, outputs = [], []
+    for i in range(len(layers)):
+        site = sites[offset + i] if offset + i >= 0 else None
+        names.append(_names(index, site) if site else LayerNames())
+        fallback = tensors.claim(f"{sites[-1].output}_layer") if site is None else ""
+        outputs.append(site.output if site else fallback)
+    first = index.nodes[sites[-1].dense[-1]]
+    return Run(
+        layers=layers,
+        names=names,
+        outputs=outputs,
+        input=sites[0].input,
+        layout_in=sites[0].layout_in,
+        layout_out=sites[-1].layout_out,
+        dtype=exchange.located.dtype,
+        gemm=first.op_type == "Gemm",
+        opset=index.opset,
+    )
+
+
+def _names(index: Index, site: Site) -> LayerNames:
+    """The names of the old layer's parts."""
+    dense = index.nodes[site.dense[-1]]
+    adds = [i for i in site.nodes if i > site.dense[-1] and index.nodes[i].op_type == "Add"]
+    add = index.nodes[adds[0]] if adds else None
+    relu = index.nodes[site.relu] if site.relu is not None else None
+    weight = next(name for name in dense.input[:2] if index.array(name) is not None)
+    is_gemm = dense.op_type == "Gemm"
+    bias = dense.input[2] if is_gemm and len(dense.input) > 2 else ""
+    if add is not None:
+        bias = next((name for name in add.input if index.array(name) is not None), bias)
+    return LayerNames(
+        dense=dense.name,
+        add=add.name if add is not None else "",
+        relu=relu.name if relu is not None else "",
+        product="" if is_gemm else dense.output[0],
+        sum=relu.input[0] if relu is not None else "",
+        weight=weight,
+        bias=bias,
+        has_bias=is_gemm or add is not None,
+    )
+
+
+def _inherit(index: Index, exchange: _Exchange, nodes: list[NodeProto]) -> None:
+    """Doc strings and metadata of the nodes that persist under their name."""
+    old = {index.nodes[i].name: index.nodes[i] for site in exchange.sites for i in site.nodes}
+    domain = index.nodes[exchange.sites[-1].nodes[-1]].domain
+    for node in nodes:
+        node.domain = domain
+        before = old.get(node.name) if node.name else None
+        if before is not None and before.op_type == node.op_type:
+            node.doc_string = before.doc_string
+            node.metadata_props.extend(before.metadata_props)
+            if not before.doc_string:
+                node.ClearField("doc_string")
+
+
+def _rewrite(result: ModelProto, index: Index, edit: _Edit, orphans: set[str]) -> None:
+    graph = result.graph
+    nodes: list[NodeProto] = []
+    for i, node in enumerate(index.nodes):
+        if i not in edit.dropped:
+            nodes.append(node)
+        nodes += edit.inserted.get(i, [])
+    del graph.node[:]
+    graph.node.extend(nodes)
+    _replace_initializers(result, edit.initializers, orphans)
+    _correct_types(result, index, edit)
+
+
+def _replace_initializers(result: ModelProto, new: list[TensorProto], orphans: set[str]) -> None:
+    """New initializers at the place of the old ones whose name they take, the others at the end."""
+    graph = result.graph
+    fresh = {tensor.name: tensor for tensor in new}
+    old = [tensor.name for tensor in graph.initializer]
+    for position in range(len(old) - 1, -1, -1):
+        name = old[position]
+        if name in fresh:
+            graph.initializer[position].CopyFrom(fresh[name])
+        elif name in orphans:
+            del graph.initializer[position]
+    graph.initializer.extend(t for t in new if t.name not in set(old))
+    _align_inputs(result, fresh, orphans & set(old))
+
+
+def _align_inputs(result: ModelProto, fresh: dict[str, TensorProto], orphans: set[str]) -> None:
+    """Graph inputs that stand for initializers follow these."""
+    graph = result.graph
+    listed = set()
+    for position in range(len(graph.input) - 1, -1, -1):
+        value = graph.input[position]
+        listed.add(value.name)
+        if value.name in fresh:
+            tensor = fresh[value.name]
+            kind = helper.make_tensor_type_proto(tensor.data_type, list(tensor.dims))
+            value.type.CopyFrom(kind)
+        elif value.name in orphans:
+            del graph.input[position]
+    if result.ir_version <= INITIALIZERS_ARE_INPUTS_UNTIL_IR:
+        graph.input.extend(
+            helper.make_tensor_value_info(t.name, t.data_type, list(t.dims))
+            for t in fresh.values()
+            if t.name not in listed
+        )
+
+
+def _correct_types(result: ModelProto, index: Index, edit: _Edit) -> None:
+    """Shapes of tensors that changed are corrected; those of tensors that went are dropped."""
+    graph = result.graph
+    made = {name for node in graph.node for name in node.output}
+    made |= {t.name for t in graph.initializer}
+    gone = {name for i in edit.dropped for name in index.nodes[i].output} - made
+    gone |= {t.name for t in index.graph.initializer} - made
+    stored = {t.name for t in edit.initializers}
+    for position in range(len(graph.value_info) - 1, -1, -1):
+        value = graph.value_info[position]
+        layout = edit.layouts.get(value.name)
+        if value.name in gone | stored or (layout is not None and not _corrected(value, layout)):
+            del graph.value_info[position]
+    for position in range(len(graph.quantization_annotation) - 1, -1, -1):
+        if graph.quantization_annotation[position].tensor_name in gone:
+            del graph.quantization_annotation[position]
+
+
+def _corrected(value: ValueInfoProto, layout: Layout) -> bool:
+    """Sets the width in a declared shape; False where the shape no longer has that form."""
+    tensor = value.type.tensor_type
+    if not tensor.HasField("shape"):
+        return True
+    dims = tensor.shape.dim
+    if len(dims) != layout.rank:
+        return False
+    for axis, dim in enumerate(layout.shape):
+        declared = dims[axis]
+        if layout.start <= axis < layout.stop:
+            declared.Clear()
+            declared.dim_value = dim.size
+        elif declared.HasField("dim_value") and dim.static and declared.dim_value != dim.size:
+            return False
+    return True
