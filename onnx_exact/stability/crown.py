@@ -24,7 +24,7 @@ import numpy as np
 
 from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.domain import Box
-from onnx_exact.stability.interval import interval_maximum
+from onnx_exact.stability.interval import interval_maximum, times
 from onnx_exact.stability.rounding import (
     SMALLEST,
     SMALLEST_NORMAL,
@@ -36,7 +36,7 @@ from onnx_exact.stability.rounding import (
 
 @dataclass(frozen=True, eq=False)
 class Relaxation:
-    """What the backward pass knows of one layer; arrays of shape (units,).
+    """What the backward pass knows of one layer; arrays of shape (..., units), one box or many.
 
     Attributes:
         affine: the layer's affine map, g = W h + b.
@@ -45,7 +45,7 @@ class Relaxation:
         low, high: bounds on relu(g).
         magnitude: an upper bound on |relu(g)|.
         reach: an upper bound on the sum of the absolute terms of g.
-        input_total: the sum of the magnitudes of the layer's inputs.
+        input_total: an upper bound on the sum of the magnitudes of the layer's inputs.
         smallest: a lower bound on |slope * weight| where neither is 0.
     """
 
@@ -68,6 +68,12 @@ def relax(
 
     The lower slope of an unstable unit is 1 where u > -l and 0 elsewhere: the one that leaves the
     smaller area between the two lines.
+
+    Args:
+        affine: the layer's map.
+        relu: whether a ReLU follows.
+        lower, upper: shape (..., units).
+        input_magnitude: an upper bound on |h| of the layer before, shape (..., inputs).
     """
     unstable = relu & (lower < 0.0) & (upper > 0.0)
     passing = np.full(lower.shape, not relu) | ((lower >= 0.0) & (upper > 0.0))
@@ -84,8 +90,8 @@ def relax(
         low=low,
         high=high,
         magnitude=np.maximum(np.abs(low), np.abs(high)),
-        reach=np.abs(affine.weight) @ input_magnitude + np.abs(affine.bias),
-        input_total=float(input_magnitude.sum()),
+        reach=times(np.abs(affine.weight), input_magnitude) + np.abs(affine.bias),
+        input_total=float(input_magnitude.sum(axis=-1).max()),
         smallest=smallest_nonzero(slope) * smallest_nonzero(affine.weight),
     )
 
@@ -98,13 +104,13 @@ def upper_bounds(
     Args:
         rows: the functionals; n_in is the width of the last layer, or of the box without layers.
         layers: the relaxations of the layers between the input and h, first to last.
-        box: the domain, finite.
+        box: the domain, finite, of shape (inputs,), or (boxes, inputs) with relaxations for each.
         slopes: lower slopes in [0, 1] in place of those of `layers`, one array a layer, of shape
-            (units,) or (rows, units); only unstable units have a choice.
+            (..., rows, units); only unstable units have a choice.
 
     Returns:
-        The bounds, shape (rows,), and the coefficients of the last functional of the input, shape
-        (rows, inputs): its maximiser over the box is a corner worth running forward.
+        The bounds, shape (..., rows), and the coefficients of the last functional of the input,
+        shape (..., rows, inputs): its maximiser over the box is a corner worth running forward.
     """
     coefficients, constant = rows.weight, rows.bias
     error = np.zeros(rows.n_out)
@@ -114,14 +120,16 @@ def upper_bounds(
         checkpoint = interval_maximum(coefficients, constant, layer.low, layer.high)
         best = np.minimum(best, checkpoint + error)
         positive = np.maximum(coefficients, 0.0)
-        lower_slope = layer.lower_slope if slopes is None else slopes[k]
-        through = positive * layer.upper_slope + (coefficients - positive) * lower_slope
-        offset = positive @ layer.upper_offset
+        lower_slope = layer.lower_slope[..., None, :] if slopes is None else slopes[k]
+        through = positive * layer.upper_slope[..., None, :]
+        through += (coefficients - positive) * lower_slope
+        offset = times(positive, layer.upper_offset)
         n = layer.affine.n_in + layer.affine.n_out
         underflow = 0.0
         if smallest_nonzero(coefficients) * layer.smallest < SMALLEST_NORMAL:
-            underflow = n * SMALLEST * (1.0 + layer.input_total + float(layer.reach.sum()))
-        terms = np.abs(through) @ layer.reach + offset
+            reach = float(layer.reach.sum(axis=-1).max())
+            underflow = n * SMALLEST * (1.0 + layer.input_total + reach)
+        terms = times(np.abs(through), layer.reach) + offset
         error = error + slack(np.where(terms > 0.0, terms + np.abs(constant), 0.0), n, underflow)
         constant = constant + offset + through @ layer.affine.bias
         coefficients = through @ layer.affine.weight

@@ -20,30 +20,43 @@ def interval_bounds(affine: Affine, lower: Array, upper: Array) -> tuple[Array, 
 
     Args:
         affine: the map.
-        lower, upper: shape (in,), may be infinite.
+        lower, upper: shape (..., in): one box or many; may be infinite.
 
     Returns:
-        Lower and upper, shape (out,), widened by the rounding error of their own evaluation.
+        Lower and upper, shape (..., out), widened by the rounding error of their own evaluation.
     """
     low = -interval_maximum(-affine.weight, -affine.bias, lower, upper)
     return low, interval_maximum(affine.weight, affine.bias, lower, upper)
 
 
 def interval_maximum(weight: Array, bias: Array, lower: Array, upper: Array) -> Array:
-    """A sound upper bound on weight x + bias over lower <= x <= upper, shape (rows,)."""
+    """A sound upper bound on weight x + bias over lower <= x <= upper, shape (..., rows).
+
+    Args:
+        weight, bias: shape (..., rows, in) and (..., rows).
+        lower, upper: shape (..., in).
+    """
     positive = np.maximum(weight, 0.0)
     negative = weight - positive
     low, high = (np.where(np.isfinite(v), v, 0.0) for v in (lower, upper))
-    value = positive @ high + negative @ low + bias
-    magnitude = positive @ np.abs(high) - negative @ np.abs(low)
+    value = times(positive, high) + times(negative, low) + bias
+    magnitude = times(positive, np.abs(high)) - times(negative, np.abs(low))
     smallest = smallest_nonzero(weight) * min(smallest_nonzero(low), smallest_nonzero(high))
-    underflow = 2 * low.size * SMALLEST if smallest < SMALLEST_NORMAL else 0.0
+    n = low.shape[-1]
+    underflow = 2 * n * SMALLEST if smallest < SMALLEST_NORMAL else 0.0
     terms = np.where(magnitude > 0.0, magnitude + np.abs(bias), 0.0)
-    value = value + slack(terms, low.size, underflow)
-    # Every infinite term of a maximum is +inf, so that one of them decides.
-    hit = (positive[:, np.isinf(upper)] != 0.0).any(axis=1)
-    hit |= (negative[:, np.isinf(lower)] != 0.0).any(axis=1)
-    return np.where(hit, np.inf, value)
+    value = value + slack(terms, n, underflow)
+    if not (np.isfinite(lower).all() and np.isfinite(upper).all()):
+        # Every infinite term of a maximum is +inf, so that one of them decides.
+        hit = times((positive > 0.0).astype(np.float64), np.isinf(upper).astype(np.float64))
+        hit += times((negative < 0.0).astype(np.float64), np.isinf(lower).astype(np.float64))
+        value = np.where(hit > 0.0, np.inf, value)
+    return value
+
+
+def times(matrix: Array, vector: Array) -> Array:
+    """matrix @ vector for one or many of either: (..., rows, in) and (..., in)."""
+    return np.asarray(np.matmul(matrix, vector[..., None])[..., 0])
 
 
 def exact_extremes(
