@@ -1,5 +1,13 @@
 """The exceptions of the package: one tree, one line a message, the cause and the way out."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 
 class OnnxExactError(Exception):
     """What is wrong with the user's file, flag or machine; `exit_code` is the command's."""
@@ -24,6 +32,16 @@ class OutputError(OnnxExactError):
 
 
 class ValidationError(OnnxExactError):
-    """The rewritten model does not agree with the original."""
+    """The rewritten model does not agree with the original.
+
+    Attributes:
+        counterexample: the inputs that show it, by name; None where no input does.
+    """
 
     exit_code = 1
+
+    def __init__(
+        self, message: str, counterexample: Mapping[str, NDArray[Any]] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.counterexample = counterexample
