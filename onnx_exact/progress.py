@@ -1,0 +1,97 @@
+"""What is going on during long work: silent in the library, shown by the command."""
+
+from __future__ import annotations
+
+import threading
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol, TextIO
+
+if TYPE_CHECKING:
+    from rich.status import Status
+
+# Work that ends sooner than this shows nothing.
+PATIENCE_SECONDS = 2.0
+
+
+class Progress(Protocol):
+    """Told by the pipeline what it does."""
+
+    def stage(self, name: str, detail: str = "") -> None:
+        """The work now is `name`, on `detail`."""
+
+
+class Silent:
+    """Shows nothing."""
+
+    def stage(self, name: str, detail: str = "") -> None:
+        """Nothing is shown."""
+
+
+class Shown:
+    """Shows the stage once `patience` seconds have passed: a spinner, or lines in a pipe.
+
+    A context manager: leaving it ends the display. A stage that holds the interpreter's lock all
+    along shows up when it first lets go.
+    """
+
+    def __init__(self, stream: TextIO, patience: float = PATIENCE_SECONDS) -> None:
+        self._stream = stream
+        self._patience = patience
+        self._started = time.monotonic()
+        self._text = ""
+        self._shown = ""
+        self._status: Status | None = None
+        self._closed = False
+        self._lock = threading.Lock()
+        self._timer = threading.Timer(patience, self._show)
+        self._timer.daemon = True
+
+    def __enter__(self) -> Shown:
+        self._started = time.monotonic()
+        self._timer.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._timer.cancel()
+        with self._lock:
+            self._closed = True
+            if self._status is not None:
+                self._status.stop()
+
+    def stage(self, name: str, detail: str = "") -> None:
+        """The work now is `name`, on `detail`."""
+        self._text = f"{name}: {detail}" if detail else name
+        if time.monotonic() - self._started >= self._patience:
+            self._show()
+
+    def _show(self) -> None:
+        with self._lock:
+            if self._closed or not self._text or self._text == self._shown:
+                return
+            self._shown = self._text
+            if self._stream.isatty():
+                self._spin(self._text)
+            else:
+                print(_encodable(self._text, self._stream) + " ...", file=self._stream, flush=True)
+
+    def _spin(self, text: str) -> None:
+        from rich.console import Console
+        from rich.text import Text
+
+        if self._status is None:
+            self._status = Console(file=self._stream).status(Text(text))
+            self._status.start()
+        else:
+            self._status.update(Text(text))
+
+
+def _encodable(text: str, stream: TextIO) -> str:
+    """`text` with whatever the stream cannot write replaced."""
+    encoding = stream.encoding or "utf-8"
+    return text.encode(encoding, errors="replace").decode(encoding)

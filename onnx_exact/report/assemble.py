@@ -1,0 +1,115 @@
+"""Gathers what a run found and changed into its report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from onnx_exact._version import __version__
+from onnx_exact.network.chain import Chain
+from onnx_exact.reduce import LayerReduction, Reduction
+from onnx_exact.report.report import ChainReport, LayerReport, Refusal, Report, Totals
+from onnx_exact.run import Run
+from onnx_exact.stability.verdict import LayerVerdicts, Status
+from onnx_exact.validate import Deviation
+
+
+def assemble(
+    run: Run,
+    command: str,
+    reductions: Sequence[Reduction] | None = None,
+    deviation: Deviation | None = None,
+    bytes_after: int | None = None,
+) -> Report:
+    """The report of a run; without `reductions` that of an analysis."""
+    per_chain = reductions or [None] * len(run.chains)
+    chains, refused = [], []
+    for (located, _, stability), reduction in zip(run.chains, per_chain, strict=True):
+        layers = [
+            _layer(layer.width, verdicts, reduction.layers[index] if reduction else None)
+            for index, (layer, verdicts) in enumerate(
+                zip(located.chain.layers, stability.layers, strict=True)
+            )
+        ]
+        chains.append(ChainReport(located.name, tuple(layers), located.nodes, located.dtype.name))
+        for r in reduction.refused if reduction else ():
+            refused.append(Refusal(located.name, r.layer, r.what, r.reason, r.numbers))
+    settings = run.settings
+    return Report(
+        command=command,
+        version=__version__,
+        source=run.source.path.name if run.source.path else "",
+        source_sha256=run.source.sha256,
+        domain=run.domain.to_json(),
+        domain_source=run.domain.source,
+        domain_declared=run.domain.declared,
+        method=settings.method,
+        seed=settings.seed,
+        changed=any(reduction.changed for reduction in reductions or ()),
+        chains=tuple(chains),
+        totals=_totals(run, reductions, bytes_after),
+        deviation=deviation,
+        seconds=run.seconds,
+        refused=tuple(refused),
+    )
+
+
+def _layer(
+    width: int, verdicts: LayerVerdicts | None, reduction: LayerReduction | None
+) -> LayerReport:
+    count = {} if verdicts is None else _counts([verdicts])
+    if reduction is None:
+        return LayerReport(width, **count, relu=verdicts is not None)
+    return LayerReport(
+        width,
+        **count,
+        removed=reduction.removed,
+        merged=reduction.merged,
+        folded=reduction.folded,
+        units_after=reduction.units_after,
+        relu=verdicts is not None,
+    )
+
+
+def _counts(layers: Sequence[LayerVerdicts]) -> dict[str, int]:
+    names = {
+        "stably_inactive": Status.INACTIVE,
+        "stably_active": Status.ACTIVE,
+        "unstable": Status.UNSTABLE,
+        "undecided": Status.UNDECIDED,
+    }
+    return {name: sum(v.count(status) for v in layers) for name, status in names.items()}
+
+
+def _totals(run: Run, reductions: Sequence[Reduction] | None, bytes_after: int | None) -> Totals:
+    before = [located.chain for located, _, _ in run.chains]
+    after = None if reductions is None else [reduction.chain for reduction in reductions]
+    verdicts = [v for _, _, stability in run.chains for v in stability.layers if v is not None]
+    return Totals(
+        units_before=_units(before),
+        units_after=None if after is None else _units(after),
+        connections_before=sum(chain.connections for chain in before),
+        connections_after=None if after is None else sum(_connections(c) for c in after),
+        parameters_before=sum(chain.parameters for chain in before),
+        parameters_after=None if after is None else sum(_parameters(c) for c in after),
+        bytes_before=run.source.nbytes,
+        bytes_after=bytes_after,
+        **_counts(verdicts),
+    )
+
+
+def _units(chains: Sequence[Chain]) -> int:
+    return sum(chain.relu_units for chain in chains)
+
+
+def _is_constant(chain: Chain) -> bool:
+    """Whether the file holds the chain's value alone and no weight."""
+    only = chain.layers[0]
+    return len(chain.layers) == 1 and not only.relu and not only.affine.weight.any()
+
+
+def _connections(chain: Chain) -> int:
+    return 0 if _is_constant(chain) else chain.connections
+
+
+def _parameters(chain: Chain) -> int:
+    return chain.n_out if _is_constant(chain) else chain.parameters

@@ -1,0 +1,96 @@
+"""The report as strict JSON; the names in it are a public contract."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from onnx_exact.errors import OutputError
+from onnx_exact.report.report import LayerReport, Refusal, Report
+
+
+def to_json_dict(report: Report) -> dict[str, Any]:
+    """The report as JSON values. A number that is not finite is null, as is what was not run."""
+    seconds = dict(report.seconds)
+    seconds["total"] = report.total_seconds
+    deviation = report.deviation
+    data = {
+        "version": report.version,
+        "command": report.command,
+        "source": report.source,
+        "source_sha256": report.source_sha256,
+        "domain": report.domain,
+        "domain_source": report.domain_source,
+        "domain_declared": report.domain_declared,
+        "method": report.method,
+        "seed": report.seed,
+        "changed": report.changed,
+        "chains": [
+            {
+                "name": chain.name,
+                "nodes": list(chain.nodes),
+                "dtype": chain.dtype,
+                "layers": [_layer(layer) for layer in chain.layers],
+            }
+            for chain in report.chains
+        ],
+        "totals": asdict(report.totals),
+        "deviation": {
+            "observed_max_abs": None if deviation is None else deviation.observed_max_abs,
+            "points": 0 if deviation is None else deviation.points,
+            "worst_output": None if deviation is None else deviation.worst_output,
+        },
+        "seconds": seconds,
+        "refused": [_refusal(refusal) for refusal in report.refused],
+    }
+    strict: dict[str, Any] = _strict(data)
+    return strict
+
+
+def write_json(report: Report, path: Path) -> None:
+    """Writes the report, by way of a temporary file in the same folder.
+
+    Raises:
+        OutputError: the file cannot be written; none is left behind.
+    """
+    text = json.dumps(to_json_dict(report), indent=2, allow_nan=False) + "\n"
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise OutputError(f"the report {path} cannot be written: {error.strerror}") from error
+
+
+def _layer(layer: LayerReport) -> dict[str, Any]:
+    return asdict(layer)
+
+
+def _refusal(refusal: Refusal) -> dict[str, Any]:
+    return {
+        "chain": refusal.chain,
+        "layer": refusal.layer,
+        "what": refusal.what,
+        "reason": refusal.reason,
+        "numbers": dict(refusal.numbers),
+    }
+
+
+def _strict(value: Any) -> Any:
+    """`value` made of JSON's own types, with null for a number that is not finite."""
+    if isinstance(value, Mapping):
+        return {str(key): _strict(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(item) for item in value]
+    if value is None or isinstance(value, bool | str | int):
+        return value
+    number = value.item() if hasattr(value, "item") else value
+    if isinstance(number, float) and not math.isfinite(number):
+        return None
+    return number

@@ -1,0 +1,152 @@
+"""The facts of one run, as frozen values; their names are those of the JSON report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from onnx_exact.validate import Deviation
+
+OPTIMIZE = "optimize"
+ANALYZE = "analyze"
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """The units of one layer, the counts all over the first reading of the chain.
+
+    Attributes:
+        units: width of the layer.
+        stably_inactive, stably_active, unstable, undecided: units by verdict; they sum to `units`
+            where `relu`, and are 0 for a layer without ReLU, which has no verdicts.
+        removed, merged, folded: units taken away, by how.
+        units_after: width of what is left; 0 where the layer is gone. None if only analyzed.
+        relu: whether a ReLU follows.
+    """
+
+    units: int
+    stably_inactive: int = 0
+    stably_active: int = 0
+    unstable: int = 0
+    undecided: int = 0
+    removed: int = 0
+    merged: int = 0
+    folded: int = 0
+    units_after: int | None = None
+    relu: bool = True
+
+
+@dataclass(frozen=True)
+class ChainReport:
+    """One chain of the graph.
+
+    Attributes:
+        name: unique in the report.
+        nodes: names of the graph's nodes it was read from.
+        dtype: of its weights, as numpy names it.
+        layers: in order.
+    """
+
+    name: str
+    layers: tuple[LayerReport, ...]
+    nodes: tuple[str, ...] = ()
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Sums over all chains; a connection is an entry of a weight matrix.
+
+    The sizes after are None if the model was only analyzed. Units are those with a ReLU.
+    """
+
+    units_before: int
+    units_after: int | None
+    connections_before: int
+    connections_after: int | None
+    parameters_before: int
+    parameters_after: int | None
+    bytes_before: int
+    bytes_after: int | None
+    stably_inactive: int
+    stably_active: int
+    unstable: int
+    undecided: int
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Something that was not done, and why.
+
+    Attributes:
+        chain: name of the chain, empty where it concerns the whole model.
+        layer: index in the chain, None where it concerns the whole chain.
+        what: what was not done, such as "merge 3 units".
+        reason: in words.
+        numbers: the figures the reason rests on.
+    """
+
+    chain: str
+    layer: int | None
+    what: str
+    reason: str
+    numbers: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "numbers", MappingProxyType(dict(self.numbers)))
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything the user is told about one run.
+
+    Attributes:
+        command: OPTIMIZE or ANALYZE.
+        version: of this package.
+        source: file name of the original model, empty for one in memory.
+        source_sha256: of the original file's bytes.
+        domain: `Domain.to_json`.
+        domain_source: where it came from, in words.
+        domain_declared: False where it is every finite input, for want of a declaration.
+        method: how units were decided.
+        seed: of all random points.
+        changed: whether the new model differs from the original.
+        chains: in the order of the graph.
+        totals: sums over them.
+        deviation: of the new model from the original in onnxruntime; None if none was run.
+        seconds: time of each stage, in order; `total` is added.
+        refused: what was not done.
+    """
+
+    command: str
+    version: str
+    source: str
+    source_sha256: str
+    domain: Mapping[str, Mapping[str, Any]]
+    domain_source: str
+    domain_declared: bool
+    method: str
+    seed: int
+    changed: bool
+    chains: tuple[ChainReport, ...]
+    totals: Totals
+    deviation: Deviation | None
+    seconds: Mapping[str, float]
+    refused: tuple[Refusal, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("domain", "seconds"):
+            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
+
+    @property
+    def total_seconds(self) -> float:
+        """The time of all stages, or the `total` that was measured."""
+        return self.seconds.get("total", sum(self.seconds.values()))
+
+    def to_json_dict(self) -> dict[str, Any]:
+        """The report as JSON values; see `onnx_exact.report.json`."""
+        from onnx_exact.report.json import to_json_dict
+
+        return to_json_dict(self)

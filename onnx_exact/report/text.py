@@ -1,0 +1,148 @@
+"""The report as text: a table a chain, the totals, and one sentence on what was proved."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from onnx_exact.report.report import ANALYZE, ChainReport, Report
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+WIDTH = 100
+
+# A run on a large network can refuse hundreds of merges; the JSON report holds them all.
+SHOWN_REFUSALS = 5
+
+
+def to_text(report: Report, *, width: int = WIDTH, unicode: bool = True) -> str:
+    """The report for a terminal or a pipe: no colours, no line longer than `width`.
+
+    Args:
+        report: what to show.
+        width: columns to use.
+        unicode: False for plain ASCII frames and text.
+    """
+    from rich.console import Console
+
+    out = io.StringIO()
+    console = Console(
+        file=out, width=width, color_system=None, markup=False, highlight=False, emoji=False
+    )
+    for chain in report.chains:
+        console.print(_chain_table(chain, unicode))
+    console.print(_totals_table(report, unicode))
+    for line in _lines(report):
+        console.print(line)
+    text = "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
+    return text if unicode else text.encode("ascii", errors="replace").decode("ascii")
+
+
+def _table(title: str, columns: Sequence[str], unicode: bool) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    frame = box.SIMPLE_HEAD if unicode else box.ASCII2
+    table = Table(title=Text(title), title_justify="left", box=frame, padding=(0, 1, 0, 0))
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
+    return table
+
+
+def _chain_table(chain: ChainReport, unicode: bool) -> Table:
+    table = _table(
+        f"Chain {chain.name}",
+        [
+            *("layer", "units", "stably\ninactive", "stably\nactive", "unstable", "undecided"),
+            *("removed", "merged", "folded", "units\nafter"),
+        ],
+        unicode,
+    )
+    for number, layer in enumerate(chain.layers, start=1):
+        verdicts = (layer.stably_inactive, layer.stably_active, layer.unstable, layer.undecided)
+        table.add_row(
+            f"{number}" if layer.relu else f"{number} linear",
+            _count(layer.units),
+            *(_count(units) if layer.relu else "" for units in verdicts),
+            *(_count(units) for units in (layer.removed, layer.merged, layer.folded)),
+            _count(layer.units_after),
+        )
+    return table
+
+
+def _totals_table(report: Report, unicode: bool) -> Table:
+    totals = report.totals
+    table = _table("Totals", ["", "before", "after", "change"], unicode)
+    for name, before, after in (
+        ("ReLU units", totals.units_before, totals.units_after),
+        ("connections", totals.connections_before, totals.connections_after),
+        ("parameters", totals.parameters_before, totals.parameters_after),
+        ("file size in bytes", totals.bytes_before, totals.bytes_after),
+    ):
+        table.add_row(name, _count(before), _count(after), _change(before, after))
+    return table
+
+
+def _count(number: int | None) -> str:
+    return "" if number is None else f"{number:,}"
+
+
+def _change(before: int, after: int | None) -> str:
+    return "" if after is None or not before else f"{(after - before) / before:+.1%}"
+
+
+def _lines(report: Report) -> Iterable[str]:
+    totals = report.totals
+    if not report.chains:
+        yield "No chain of affine maps and ReLUs was found in this model."
+    yield (
+        f"Verdicts: {totals.stably_inactive:,} stably inactive, {totals.stably_active:,} stably"
+        f" active, {totals.unstable:,} unstable, {totals.undecided:,} undecided."
+    )
+    if report.deviation is not None:
+        yield (
+            f"Largest deviation observed: {report.deviation.observed_max_abs:.3g} in output"
+            f" {report.deviation.worst_output!r}, at {report.deviation.points:,} points."
+        )
+    stages = ", ".join(
+        f"{name} {seconds:.2f}" for name, seconds in report.seconds.items() if name != "total"
+    )
+    yield f"Seconds: {report.total_seconds:.2f} in total{f' ({stages})' if stages else ''}."
+    for refusal in report.refused[:SHOWN_REFUSALS]:
+        place = refusal.chain if refusal.layer is None else f"{refusal.chain}, {refusal.layer + 1}"
+        yield f"Refused ({place}): {refusal.what}: {refusal.reason}."
+    hidden = len(report.refused) - SHOWN_REFUSALS
+    if hidden > 0:
+        yield f"Refused: {hidden:,} more; --report lists them all."
+    if not report.domain_declared:
+        yield (
+            "No domain was given: everything holds for every finite input. More can be taken away"
+            " over a smaller domain; give one with --domain LO:HI."
+        )
+    yield proved(report)
+
+
+def proved(report: Report) -> str:
+    """One sentence on what was proved, and over which domain."""
+    domain = report.domain_source
+    where = f"over {domain}" if not report.domain_declared else f"over the domain ({domain})"
+    totals = report.totals
+    if report.command == ANALYZE:
+        return (
+            f"Proved {where}: {totals.stably_inactive:,} units are never positive and"
+            f" {totals.stably_active:,} more never negative; nothing was changed."
+        )
+    if not report.changed:
+        return f"Nothing could be taken away {where}: the output is a copy of the input."
+    dtype = "/".join(sorted({chain.dtype for chain in report.chains}))
+    layers = [layer for chain in report.chains for layer in chain.layers]
+    same = "the new network is the same function over the reals"
+    if any(layer.merged or layer.folded for layer in layers):
+        same += f" apart from rounding its merged and folded weights to {dtype}"
+    within = ""
+    if report.deviation is not None:
+        within = f", and in {dtype} both agree within the deviation observed"
+    return f"Proved {where}: {same}; removing units alone changes no value over the reals{within}."

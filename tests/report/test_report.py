@@ -1,0 +1,174 @@
+"""The report as JSON and as text."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from onnx_exact.errors import OutputError
+from onnx_exact.report import (
+    ChainReport,
+    LayerReport,
+    Refusal,
+    Report,
+    Totals,
+    to_json_dict,
+    to_text,
+    write_json,
+)
+from onnx_exact.report.text import SHOWN_REFUSALS, WIDTH
+from onnx_exact.validate import Deviation
+
+LAYERS = (
+    LayerReport(1000, 300, 100, 590, 10, removed=300, merged=40, folded=0, units_after=660),
+    LayerReport(10, units_after=10, relu=False),
+)
+TOTALS = Totals(
+    *(1000, 660, 794_000, 524_040, 795_010, 524_710, 3_180_300, 2_099_000),
+    stably_inactive=300,
+    stably_active=100,
+    unstable=590,
+    undecided=10,
+)
+REPORT = Report(
+    command="optimize",
+    version="1.2.3",
+    source="in.onnx",
+    source_sha256="ab" * 32,
+    domain={"x": {"lower": 0.0, "upper": 1.0}},
+    domain_source="--domain 0:1",
+    domain_declared=True,
+    method="auto",
+    seed=0,
+    changed=True,
+    chains=(ChainReport("fc1[0]..fc2", LAYERS, ("fc1[0]", "relu", "fc2")),),
+    totals=TOTALS,
+    deviation=Deviation(observed_max_abs=3.25e-6, points=512, worst_output="logits"),
+    seconds={"read": 0.25, "decide": 1.5},
+    refused=(Refusal("fc1[0]..fc2", 0, "merge 2 units", "too far off", {"error": math.inf}),),
+)
+
+
+def changed(**fields: Any) -> Report:
+    return dataclasses.replace(REPORT, **fields)
+
+
+def test_json_has_the_names_that_scripts_rely_on() -> None:
+    data = json.loads(json.dumps(to_json_dict(REPORT), allow_nan=False))
+    assert data["version"] == "1.2.3"
+    assert data["source_sha256"] == "ab" * 32
+    assert data["domain"] == {"x": {"lower": 0.0, "upper": 1.0}}
+    assert data["method"] == "auto"
+    layer = data["chains"][0]["layers"][0]
+    for name, value in {
+        "units": 1000,
+        "stably_inactive": 300,
+        "stably_active": 100,
+        "unstable": 590,
+        "undecided": 10,
+        "units_after": 660,
+    }.items():
+        assert layer[name] == value
+    for name in ("units", "connections", "parameters", "bytes"):
+        assert data["totals"][f"{name}_before"] > data["totals"][f"{name}_after"] > 0
+    for name in ("stably_inactive", "stably_active", "unstable", "undecided"):
+        assert data["totals"][name] == layer[name]
+    assert data["seconds"] == {"read": 0.25, "decide": 1.5, "total": 1.75}
+    assert data["deviation"]["observed_max_abs"] == 3.25e-6
+    assert data["refused"][0]["what"] == "merge 2 units"
+
+
+def test_json_has_null_for_numbers_that_are_not_finite_and_for_what_was_not_run() -> None:
+    data = to_json_dict(
+        changed(deviation=None, totals=dataclasses.replace(TOTALS, units_after=None))
+    )
+    assert data["refused"][0]["numbers"] == {"error": None}
+    assert data["deviation"]["observed_max_abs"] is None
+    assert data["totals"]["units_after"] is None
+
+
+def test_json_takes_numbers_of_numpy() -> None:
+    layer = LayerReport(np.int64(3), unstable=np.int32(3))  # type: ignore[arg-type]
+    data = to_json_dict(changed(chains=(ChainReport("c", (layer,)),), seed=np.int64(7)))
+    assert json.loads(json.dumps(data))["chains"][0]["layers"][0]["unstable"] == 3
+
+
+def test_measured_total_is_kept() -> None:
+    assert to_json_dict(changed(seconds={"read": 1.0, "total": 9.0}))["seconds"]["total"] == 9.0
+
+
+def test_written_report_reads_back_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "r.json"
+    write_json(REPORT, path)
+    assert json.loads(path.read_text()) == to_json_dict(REPORT)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_report_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "r.json").mkdir()
+    with pytest.raises(OutputError, match=r"r\.json"):
+        write_json(REPORT, tmp_path / "r.json")
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_text_shows_every_figure_and_fits_the_width() -> None:
+    text = to_text(REPORT)
+    for figure in ("1,000", "300", "660", "794,000", "524,040", "-34.0%", "3.25e-06", "512"):
+        assert figure in text
+    assert "fc1[0]..fc2" in text
+    assert "decide 1.50" in text
+    assert max(len(line) for line in text.splitlines()) <= WIDTH
+    assert "\x1b" not in text
+
+
+def test_text_without_unicode_is_ascii_whatever_the_names_are() -> None:
+    text = to_text(changed(chains=(ChainReport("ünit→", LAYERS),)), unicode=False)
+    assert text.isascii()
+    assert "?nit?" in text
+
+
+def sentence(report: Report) -> str:
+    return " ".join(to_text(report, width=1000).splitlines()[-1].split())
+
+
+def test_last_line_says_what_was_proved_and_where() -> None:
+    said = sentence(REPORT)
+    assert said.startswith("Proved over the domain (--domain 0:1)")
+    assert "same function over the reals" in said
+    assert "rounding its merged and folded weights to float32" in said
+    assert "deviation observed" in said
+
+
+def test_pure_removal_is_said_to_change_nothing_over_the_reals() -> None:
+    layers = (dataclasses.replace(LAYERS[0], merged=0), LAYERS[1])
+    assert "merged" not in sentence(changed(chains=(ChainReport("c", layers),)))
+
+
+def test_unchanged_and_analyzed_models_are_said_to_be_so() -> None:
+    assert "copy of the input" in sentence(changed(changed=False, deviation=None))
+    said = sentence(changed(command="analyze", changed=False, deviation=None))
+    assert "nothing was changed" in said
+    assert "300 units are never positive" in said
+
+
+def test_missing_domain_is_said_with_the_way_to_give_one() -> None:
+    text = to_text(changed(domain_declared=False, domain_source="every finite input"))
+    assert "No domain was given" in text
+    assert "--domain LO:HI" in text
+
+
+def test_long_list_of_refusals_is_cut_with_a_count() -> None:
+    refusals = REPORT.refused * (SHOWN_REFUSALS + 3)
+    text = to_text(changed(refused=refusals))
+    assert text.count("merge 2 units") == SHOWN_REFUSALS
+    assert "3 more" in text
+
+
+def test_model_without_chains_is_said_to_have_none() -> None:
+    assert "No chain" in to_text(changed(chains=(), changed=False))
