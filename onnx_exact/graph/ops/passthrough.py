@@ -19,15 +19,16 @@ def identity(index: Index, node: NodeProto, slot: int, layout: Layout) -> Regrou
 
 def dropout(index: Index, node: NodeProto, slot: int, layout: Layout) -> Regroup | None:
     """x, where the node does not train and nobody reads its mask."""
-    return Regroup(layout) if slot == 0 and drops_nothing(index, node) else None
+    if slot != 0 or trains(index, node):
+        return None
+    read = any(mask and not index.unread(mask) for mask in node.output[1:])
+    return None if read else Regroup(layout)
 
 
-def drops_nothing(index: Index, node: NodeProto) -> bool:
-    """Whether a Dropout is in inference form: training_mode missing or constant false."""
+def trains(index: Index, node: NodeProto) -> bool:
+    """Whether a Dropout may drop something: its training_mode is not a constant false."""
     if attributes(node).keys() - DROPOUT_ATTRIBUTES:
-        return False
-    if any(mask and not index.unread(mask) for mask in node.output[1:]):
-        return False
+        return True
     if len(node.input) > 2 and node.input[2]:
-        return index.integers(node.input[2]) == [0]
-    return True
+        return index.integers(node.input[2]) != [0]
+    return False

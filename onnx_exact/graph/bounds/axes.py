@@ -1,0 +1,106 @@
+"""Intervals through operators that only move, pick or join entries, and through pooling."""
+
+from __future__ import annotations
+
+from functools import reduce
+
+import numpy as np
+
+from onnx_exact.graph.bounds.context import Context
+from onnx_exact.graph.bounds.interval import Interval
+from onnx_exact.graph.layout import Shape, is_static, product
+from onnx_exact.graph.ops.regroup import reshaped
+from onnx_exact.network.affine import Array
+
+
+def reshape(c: Context) -> Interval | None:
+    """The same entries along other axes."""
+    before = c.shape()
+    if before is None:
+        return _anywhere(c)
+    after = reshaped(c.index, c.node, before) or c.shape_out
+    if after is None or c.x.rank != len(before):
+        return _anywhere(c)
+    for start in range(len(before) + 1):
+        tail = before[start:]
+        split = _tail(after, tail) if is_static(tail) else None
+        if split is not None and product(before[:start]) == product(after[:split]):
+            return _moved(c.x, start, tail, split, after[split:])
+    return _anywhere(c)
+
+
+def _tail(shape: Shape, tail: Shape) -> int | None:
+    """Where the axes of `shape` start that hold as many entries as `tail`."""
+    for split in range(len(shape) + 1):
+        if is_static(shape[split:]) and product(shape[split:]) == product(tail):
+            return split
+    return None
+
+
+def _moved(x: Interval, start: int, tail: Shape, split: int, after: Shape) -> Interval:
+    sizes, target = [d.size for d in tail], (1,) * split + tuple(d.size for d in after)
+
+    def move(values: Array) -> Array:
+        part = values.reshape(values.shape[start:])
+        return np.broadcast_to(part, sizes).reshape(target)
+
+    return x.hull(tuple(range(start))).mapped(move)
+
+
+def _anywhere(c: Context) -> Interval:
+    """The bounds over all entries, with the rank of the output."""
+    rank = c.rank_out() or 0
+    return c.x.hull().mapped(lambda v: v.reshape((1,) * rank))
+
+
+def pick(c: Context) -> Interval | None:
+    """Some entries of the first input, anywhere."""
+    return _anywhere(c)
+
+
+def transpose(c: Context) -> Interval | None:
+    """Axes in another order."""
+    axes = c.integers("perm") or list(range(c.x.rank))[::-1]
+    if len(axes) != c.x.rank:
+        return _anywhere(c)
+    return c.x.mapped(lambda v: v.transpose(axes))
+
+
+def concat(c: Context) -> Interval | None:
+    """The inputs one after another along an axis."""
+    inputs = [x for x in c.inputs if x is not None]
+    rank = c.rank_out()
+    if not rank or any(x.rank != rank for x in inputs):
+        return None
+    axis = c.integer("axis", 1) % rank
+    shapes = [c.shape(i) for i in range(len(inputs))]
+    sizes = [shape[axis] for shape in shapes if shape is not None]
+    if len(sizes) < len(inputs) or not is_static(tuple(sizes)):
+        # Where each input lies is not known: the same bounds all along the axis.
+        inputs = [x.hull((axis,)) for x in inputs]
+        return Interval(
+            reduce(np.minimum, [x.lower for x in inputs]),
+            reduce(np.maximum, [x.upper for x in inputs]),
+        )
+    common = [max(x.lower.shape[a] for x in inputs) for a in range(rank)]
+
+    def joined(parts: list[Array]) -> Array:
+        pieces = []
+        for part, size in zip(parts, sizes, strict=True):
+            pieces.append(np.broadcast_to(part, [*common[:axis], size.size, *common[axis + 1 :]]))
+        return np.concatenate(pieces, axis)
+
+    return Interval(joined([x.lower for x in inputs]), joined([x.upper for x in inputs]))
+
+
+def max_pool(c: Context) -> Interval | None:
+    """Something between the least and the largest entry of each channel."""
+    return c.x.hull(tuple(range(2, c.x.rank))) if c.x.rank > 2 else None
+
+
+def average_pool(c: Context) -> Interval | None:
+    """As for the maximum, with the zeros of the padding where these count."""
+    found = max_pool(c)
+    if found is not None and c.integer("count_include_pad", 0):
+        return Interval(np.minimum(found.lower, 0.0), np.maximum(found.upper, 0.0))
+    return found

@@ -1,0 +1,78 @@
+"""What the interval of a node's outputs is computed from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from onnx import NodeProto
+
+from onnx_exact.graph.bounds.interval import Interval
+from onnx_exact.graph.index import Index, attributes
+from onnx_exact.graph.layout import Shape
+from onnx_exact.network.affine import Array
+
+
+@dataclass(frozen=True, eq=False)
+class Context:
+    """A node and the intervals of its inputs, None for an input that is left out.
+
+    Every interval has the rank of its tensor, or none where the rank is not known.
+    """
+
+    index: Index
+    node: NodeProto
+    inputs: tuple[Interval | None, ...]
+
+    @property
+    def x(self) -> Interval:
+        """The first input."""
+        first = self.inputs[0]
+        assert first is not None
+        return first
+
+    def shape(self, position: int = 0) -> Shape | None:
+        """The shape of an input."""
+        return self.index.shape(self.node.input[position])
+
+    @property
+    def shape_out(self) -> Shape | None:
+        """The shape of the first output."""
+        return self.index.shape(self.node.output[0])
+
+    def rank_out(self) -> int | None:
+        """The rank of the first output."""
+        shape = self.shape_out
+        return None if shape is None else len(shape)
+
+    def integer(self, name: str, default: int) -> int:
+        """An integer attribute."""
+        known = attributes(self.node)
+        return known[name].i if name in known else default
+
+    def number(self, name: str, default: float) -> float:
+        """A real attribute."""
+        known = attributes(self.node)
+        return known[name].f if name in known else default
+
+    def text(self, name: str, default: str) -> str:
+        """A string attribute."""
+        known = attributes(self.node)
+        return known[name].s.decode() if name in known else default
+
+    def integers(self, name: str) -> list[int] | None:
+        """An attribute that is a list of integers, None where it is missing."""
+        known = attributes(self.node)
+        return list(known[name].ints) if name in known else None
+
+    def constant(self, position: int) -> Array | None:
+        """A finite constant input in float64."""
+        if position >= len(self.node.input):
+            return None
+        values = self.index.floats(self.node.input[position])
+        return values if values is not None and np.isfinite(values).all() else None
+
+
+# The interval of the first output; None where nothing is known.
+Rule = Callable[[Context], Interval | None]
