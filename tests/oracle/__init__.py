@@ -1,0 +1,1 @@
+"""An exact reference for small chains: linear regions in rational arithmetic, no tolerance."""
