@@ -65,9 +65,15 @@ class Chain:
         return sum(layer.width for layer in self.layers if layer.relu)
 
     @property
+    def is_constant(self) -> bool:
+        """Whether it is a constant already: one linear layer with zero weights."""
+        only = self.layers[0]
+        return len(self.layers) == 1 and not only.relu and not only.affine.weight.any()
+
+    @property
     def connections(self) -> int:
-        """Number of entries of all weight matrices."""
-        return sum(layer.affine.weight.size for layer in self.layers)
+        """Number of entries of all weight matrices; a constant needs none."""
+        return 0 if self.is_constant else sum(layer.affine.weight.size for layer in self.layers)
 
     @property
     def parameters(self) -> int:

@@ -33,7 +33,7 @@ def constant_output(state: State) -> Array | None:
 def collapse(state: State) -> State:
     """The constant as a single layer with zero weights, or `state` itself."""
     value = constant_output(state)
-    if value is None or is_constant(state):
+    if value is None or state.chain.is_constant:
         return state
     width = value.size
     stored = state.stored(value)
@@ -42,9 +42,3 @@ def collapse(state: State) -> State:
     last = state.layers[-1]
     single = Decided(Layer(affine, False), status, stored, stored, last.source, last.units)
     return state.with_layers(0, len(state.layers), single)
-
-
-def is_constant(state: State) -> bool:
-    """Whether the chain is a constant already: one linear layer with zero weights."""
-    only = state.layers[0].layer
-    return len(state.layers) == 1 and not only.relu and not only.affine.weight.any()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from onnx_exact.network.chain import Chain
 from onnx_exact.network.domain import Box
 from onnx_exact.reduce.budget import FloatType, Refusal
-from onnx_exact.reduce.collapse import collapse, is_constant
+from onnx_exact.reduce.collapse import collapse
 from onnx_exact.reduce.fold import fold
 from onnx_exact.reduce.merge import merge
 from onnx_exact.reduce.prune import prune
@@ -91,7 +91,7 @@ def reduce_chain(chain: Chain, stability: Stability, box: Box, dtype: FloatType)
         for layer, count, width in zip(chain.layers, counts, widths, strict=True)
     )
     new = state.chain if changed else chain
-    removal_only = not rounded and not is_constant(state)
+    removal_only = not rounded and not state.chain.is_constant
     return Reduction(new, changed, removal_only, layers, tuple(refused.values()))
 
 

@@ -21,7 +21,9 @@ def assemble(
     bytes_after: int | None = None,
 ) -> Report:
     """The report of a run; without `reductions` that of an analysis."""
-    per_chain = reductions or [None] * len(run.chains)
+    per_chain: Sequence[Reduction | None] = (
+        [None] * len(run.chains) if reductions is None else reductions
+    )
     chains, refused = [], []
     for (located, _, stability), reduction in zip(run.chains, per_chain, strict=True):
         layers = [
@@ -88,9 +90,9 @@ def _totals(run: Run, reductions: Sequence[Reduction] | None, bytes_after: int |
         units_before=_units(before),
         units_after=None if after is None else _units(after),
         connections_before=sum(chain.connections for chain in before),
-        connections_after=None if after is None else sum(_connections(c) for c in after),
+        connections_after=None if after is None else sum(chain.connections for chain in after),
         parameters_before=sum(chain.parameters for chain in before),
-        parameters_after=None if after is None else sum(_parameters(c) for c in after),
+        parameters_after=None if after is None else sum(chain.parameters for chain in after),
         bytes_before=run.source.nbytes,
         bytes_after=bytes_after,
         **_counts(verdicts),
@@ -99,17 +101,3 @@ def _totals(run: Run, reductions: Sequence[Reduction] | None, bytes_after: int |
 
 def _units(chains: Sequence[Chain]) -> int:
     return sum(chain.relu_units for chain in chains)
-
-
-def _is_constant(chain: Chain) -> bool:
-    """Whether the file holds the chain's value alone and no weight."""
-    only = chain.layers[0]
-    return len(chain.layers) == 1 and not only.relu and not only.affine.weight.any()
-
-
-def _connections(chain: Chain) -> int:
-    return 0 if _is_constant(chain) else chain.connections
-
-
-def _parameters(chain: Chain) -> int:
-    return chain.n_out if _is_constant(chain) else chain.parameters

@@ -1,0 +1,224 @@
+"""The straight line from a model to a smaller one: read, decide, reduce, validate, write."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto
+
+from onnx_exact._version import __version__
+from onnx_exact.deadline import Deadline
+from onnx_exact.domains import DOMAIN_KEY, resolve_domain
+from onnx_exact.errors import OutputError, ValidationError
+from onnx_exact.graph.locate import locate_chains
+from onnx_exact.graph.metadata import metadata_of, stamp
+from onnx_exact.graph.ranges import ChainDomain, Ranges
+from onnx_exact.graph.read import inputs_of, read_model
+from onnx_exact.graph.splice import splice
+from onnx_exact.graph.write import copy_unchanged, write_model
+from onnx_exact.network.affine import Array
+from onnx_exact.reduce import Reduction, reduce_chain
+from onnx_exact.report.assemble import assemble
+from onnx_exact.report.report import ANALYZE, OPTIMIZE, Report
+from onnx_exact.run import Run, Settings
+from onnx_exact.samples import Samples, load_samples
+from onnx_exact.stability.decide import Options, analyze_chain
+from onnx_exact.validate import Deviation, validate
+
+ModelLike = ModelProto | str | os.PathLike[str]
+# Witnesses that validation runs, spread evenly over all of a chain's; more only cost time.
+MOST_WITNESSES = 512
+
+
+def optimize(model: ModelLike, **settings: Any) -> tuple[ModelProto, Report]:
+    """Makes a model smaller without changing what it computes over its domain.
+
+    Args:
+        model: a file name or a model; neither is changed.
+        **settings: the fields of `Settings`: `domain`, `method`, `time_limit` (seconds),
+            `samples`, `rtol`, `atol`, `seed`, `progress`.
+
+    Returns:
+        The new model and what was proved and changed. A model that could not be made smaller
+        comes back as it was.
+
+    Raises:
+        OnnxExactError: one line that names what is wrong and the way out.
+    """
+    run = _decide(model, Settings(**settings))
+    reductions = _reduce(run)
+    new = _rewrite(run, reductions)
+    if new is None:
+        same = ModelProto()
+        same.CopyFrom(run.source.model)
+        return same, assemble(run, OPTIMIZE, reductions, bytes_after=run.source.nbytes)
+    after = new.SerializeToString()
+    with run.stage("validate"):
+        deviation = _validate(run, run.source.model.SerializeToString(), after)
+    return new, assemble(run, OPTIMIZE, reductions, deviation, len(after))
+
+
+def optimize_file(
+    model: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    in_place: bool = False,
+    **settings: Any,
+) -> Report:
+    """As `optimize`, from file to file; `target` appears only once it has been validated.
+
+    Raises:
+        OnnxExactError: one line; no file is written, but for the input that shows a deviation.
+    """
+    path = Path(target)
+    if not in_place and path.exists() and path.samefile(model):
+        raise OutputError(f"{path} is the input itself; name another output or give --in-place")
+    run = _decide(model, Settings(**settings))
+    reductions = _reduce(run)
+    new = _rewrite(run, reductions)
+    if new is None:
+        with run.stage("write"):
+            copy_unchanged(run.source, path)
+        return assemble(run, OPTIMIZE, reductions, bytes_after=run.source.nbytes)
+    found: list[Deviation] = []
+
+    def check(candidate: Path) -> None:
+        with run.stage("validate"):
+            found.append(_validate(run, Path(model), candidate))
+
+    with run.stage("write"):
+        try:
+            write_model(new, path, source=run.source, check=check)
+        except ValidationError as error:
+            raise _with_counterexample(error, path) from error
+    run.seconds["write"] -= run.seconds["validate"]
+    data = path.with_name(path.name + ".data")
+    size = path.stat().st_size + (data.stat().st_size if run.source.external else 0)
+    return assemble(run, OPTIMIZE, reductions, found[0], size)
+
+
+def analyze(model: ModelLike, **settings: Any) -> Report:
+    """Decides the ReLU units of a model and changes nothing.
+
+    Args and errors are those of `optimize`.
+    """
+    return assemble(_decide(model, Settings(**settings)), ANALYZE)
+
+
+def _decide(model: ModelLike, settings: Settings) -> Run:
+    """Reads a model and decides the units of all its chains."""
+    deadline = Deadline(settings.time_limit)
+    seconds: dict[str, float] = {}
+    started = time.monotonic()
+    settings.progress.stage("read")
+    source = read_model(model)
+    inputs = inputs_of(source.model)
+    domain = resolve_domain(settings.domain, inputs, metadata_of(source.model))
+    samples = None
+    if settings.samples is not None:
+        samples = load_samples(settings.samples, inputs, domain)
+    located = locate_chains(source.model)
+    ranges = Ranges(source.model, domain.boxes)
+    seconds["read"] = time.monotonic() - started
+    run = Run(settings, source, inputs, domain, samples, (), seconds)
+    chains = []
+    with run.stage("decide"):
+        for number, chain in enumerate(located):
+            # The time that is left is shared out evenly among the chains that are left.
+            share = deadline.remaining / (len(located) - number)
+            options = Options(
+                method=settings.method,
+                deadline=Deadline(share),
+                seed=settings.seed,
+                progress=settings.progress.stage,
+            )
+            where = ranges.chain_domain(chain)
+            points = _chain_points(where, samples)
+            stability = analyze_chain(chain.chain, where.box, options, points)
+            ranges.assume(chain.output, stability.output_lower, stability.output_upper)
+            chains.append((chain, where, stability))
+    return Run(settings, source, inputs, domain, samples, tuple(chains), seconds)
+
+
+def _reduce(run: Run) -> list[Reduction]:
+    """Reduces every chain by its verdicts."""
+    with run.stage("reduce"):
+        return [
+            reduce_chain(located.chain, stability, where.box, located.dtype)
+            for located, where, stability in run.chains
+        ]
+
+
+def _rewrite(run: Run, reductions: list[Reduction]) -> ModelProto | None:
+    """The model with every reduced chain in its place, or None where nothing changed."""
+    replacements = [
+        (located, reduction.chain)
+        for (located, _, _), reduction in zip(run.chains, reductions, strict=True)
+        if reduction.changed
+    ]
+    if not replacements:
+        return None
+    with run.stage("rewrite"):
+        new = splice(run.source.model, replacements)
+        stamp(new, _provenance(run))
+    return new
+
+
+def _provenance(run: Run) -> dict[str, str]:
+    """What a changed model says of itself: where it is valid and what it was made from, how."""
+    options = {"method": run.settings.method, "seed": run.settings.seed}
+    if run.settings.time_limit is not None:
+        options["time_limit"] = run.settings.time_limit
+    return {
+        DOMAIN_KEY: json.dumps(run.domain.to_json()),
+        "onnx_exact.version": __version__,
+        "onnx_exact.options": json.dumps(options),
+        "onnx_exact.source_sha256": run.source.sha256,
+    }
+
+
+def _validate(run: Run, before: bytes | Path, after: bytes | Path) -> Deviation:
+    """Compares both models in onnxruntime, at the user's points and every witness too."""
+    extra: list[Mapping[str, NDArray[Any]]] = []
+    if run.samples is not None:
+        extra.append(run.samples.rows)
+    for _, where, stability in run.chains:
+        points = stability.witnesses
+        if where.origin is not None and len(points):
+            chosen = np.unique(np.linspace(0, len(points) - 1, MOST_WITNESSES).astype(int))
+            extra.append({where.origin.input: where.origin.to_graph(points[chosen])})
+    settings = run.settings
+    return validate(
+        before,
+        after,
+        run.inputs,
+        run.domain,
+        extra=extra,
+        rtol=settings.rtol,
+        atol=settings.atol,
+        seed=settings.seed,
+    )
+
+
+def _with_counterexample(error: ValidationError, target: Path) -> ValidationError:
+    """The error, saying where the input that shows it was saved."""
+    if error.counterexample is None:
+        return error
+    path = target.with_name(target.name + ".counterexample.npz")
+    arrays: dict[str, Any] = dict(error.counterexample)
+    np.savez(path, **arrays)
+    return ValidationError(f"{error}; the input that shows it is in {path}", error.counterexample)
+
+
+def _chain_points(where: ChainDomain, samples: Samples | None) -> Array | None:
+    """The user's points as the chain sees them, where it hangs on a graph's input directly."""
+    if samples is None or where.origin is None or where.origin.input not in samples.rows:
+        return None
+    return where.origin.to_chain(samples.rows[where.origin.input])

@@ -1,0 +1,79 @@
+"""What the user asked for, and a model on its way through the pipeline."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from onnx_exact.domains import Domain, DomainLike
+from onnx_exact.errors import UsageError
+from onnx_exact.graph.locate import LocatedChain
+from onnx_exact.graph.ranges import ChainDomain
+from onnx_exact.graph.read import InputSpec, Source
+from onnx_exact.methods import METHODS
+from onnx_exact.progress import Progress, Silent
+from onnx_exact.samples import Samples, SamplesLike
+from onnx_exact.stability.verdict import Stability
+
+
+@dataclass(frozen=True, eq=False)
+class Settings:
+    """What the user asked for; the names are those of the command's flags.
+
+    Raises:
+        UsageError: a value that cannot be used.
+    """
+
+    domain: DomainLike | None = None
+    method: str = "auto"
+    time_limit: float | None = None
+    samples: SamplesLike | None = None
+    rtol: float | None = None
+    atol: float | None = None
+    seed: int = 0
+    progress: Progress = field(default_factory=Silent)
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise UsageError(f"unknown method {self.method!r}; choose one of {', '.join(METHODS)}")
+        if self.time_limit is not None and not self.time_limit > 0.0:
+            raise UsageError(f"the time limit must be positive, not {self.time_limit}")
+        for name, value in (("rtol", self.rtol), ("atol", self.atol)):
+            if value is not None and not (np.isfinite(value) and value >= 0.0):
+                raise UsageError(f"{name} must be a number from 0 on, not {value}")
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A model on its way through the pipeline.
+
+    Attributes:
+        source: the model as read.
+        inputs: what has to be fed to it.
+        domain: over which everything is decided.
+        samples: the user's own points.
+        chains: what was found, each with its box and its verdicts.
+        seconds: the time of each stage so far.
+    """
+
+    settings: Settings
+    source: Source
+    inputs: tuple[InputSpec, ...]
+    domain: Domain
+    samples: Samples | None
+    chains: tuple[tuple[LocatedChain, ChainDomain, Stability], ...]
+    seconds: dict[str, float]
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Tells the progress and keeps the time of a stage."""
+        self.settings.progress.stage(name)
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - started
