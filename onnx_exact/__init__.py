@@ -1,5 +1,34 @@
 """Makes ReLU networks in ONNX files smaller without changing what they compute."""
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from onnx_exact._version import __version__
 
-__all__ = ["__version__"]
+if TYPE_CHECKING:
+    from onnx_exact.network import Box
+    from onnx_exact.pipeline import analyze, optimize, optimize_file
+    from onnx_exact.report import Report
+
+__all__ = ["Box", "Report", "__version__", "analyze", "optimize", "optimize_file"]
+
+# Loaded at first use, so that `--help` and `--version` answer at once.
+_HOMES = {
+    "Box": "onnx_exact.network",
+    "Report": "onnx_exact.report",
+    "analyze": "onnx_exact.pipeline",
+    "optimize": "onnx_exact.pipeline",
+    "optimize_file": "onnx_exact.pipeline",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,223 @@
+"""The commands, their flags and their exit codes; the only room that prints."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import re
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
+
+from onnx_exact._version import __version__
+from onnx_exact.errors import OnnxExactError
+from onnx_exact.methods import METHODS
+
+if TYPE_CHECKING:
+    from onnx_exact.report import Report
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+_DOMAIN_HELP = (
+    "where the network has to stay the same: LO:HI for every entry of the input (inf and -inf for"
+    " an unbounded side), NAME=LO:HI for one of several inputs (repeat the flag), or a file: .npz"
+    " or .json with lower and upper, or .vnnlib; default: the domain in the model's metadata, else"
+    " every finite input"
+)
+_EXIT_CODES = (
+    "exit codes: 0 done, also where there was nothing to do; 1 the result could not be validated;"
+    " 2 an unusable flag, domain or model"
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command and gives its exit code.
+
+    Args:
+        argv: the arguments, without the program's name; those of the process if None.
+
+    Raises:
+        SystemExit: from argparse, with code 0 after help and 2 after a bad flag.
+    """
+    arguments = _parser().parse_args(_joined(sys.argv[1:] if argv is None else argv))
+    try:
+        report = _run(arguments)
+        _print_report(report, sys.stdout)
+    except OnnxExactError as error:
+        _print_error(f"error: {error}")
+        return error.exit_code
+    except KeyboardInterrupt:
+        _print_error("interrupted")
+        return INTERRUPTED
+    return 0
+
+
+def _run(arguments: argparse.Namespace) -> Report:
+    from onnx_exact.paths import check_output, check_report
+    from onnx_exact.progress import Shown
+
+    source = Path(arguments.input)
+    models: tuple[Path, ...] = (source,)
+    if arguments.command == "optimize":
+        target = Path(arguments.output)
+        check_output(source, target, in_place=arguments.in_place)
+        models = (source, target)
+    if arguments.report is not None:
+        check_report(Path(arguments.report), models)
+    with Shown(sys.stderr) as progress:
+        options: dict[str, Any] = {
+            "domain": arguments.domain,
+            "method": arguments.method,
+            "time_limit": arguments.time_limit,
+            "samples": arguments.samples,
+            "rtol": arguments.rtol,
+            "atol": arguments.atol,
+            "seed": arguments.seed,
+            "progress": progress,
+        }
+        from onnx_exact import pipeline
+
+        if arguments.command == "optimize":
+            report = pipeline.optimize_file(source, target, in_place=arguments.in_place, **options)
+        else:
+            report = pipeline.analyze(source, **options)
+    if arguments.report is not None:
+        from onnx_exact.report import write_json
+
+        write_json(report, Path(arguments.report))
+    return report
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong with a flag, rather than repeating the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {' '.join(message.split())} (see {self.prog} --help)\n")
+
+
+def _joined(arguments: Sequence[str]) -> list[str]:
+    """The arguments with a range that starts with a minus sign tied to its flag.
+
+    argparse would take the -1:1 of `--domain -1:1` for a flag.
+    """
+    joined: list[str] = []
+    for argument in arguments:
+        if joined and joined[-1] == "--domain" and re.match(r"-(\d|\.\d|inf)", argument):
+            joined[-1] = f"--domain={argument}"
+        else:
+            joined.append(argument)
+    return joined
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="python -m onnx_exact",
+        description="Makes ReLU networks in ONNX files smaller without changing what they compute.",
+        epilog=_EXIT_CODES,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"onnx-exact {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    optimize = commands.add_parser(
+        "optimize",
+        help="write a smaller model that computes the same",
+        description="Removes, merges and folds ReLU units of IN whose behaviour over the domain is"
+        " proved, checks the result against IN in onnxruntime, and writes it to OUT.",
+        epilog=_EXIT_CODES,
+        allow_abbrev=False,
+    )
+    optimize.add_argument("input", metavar="IN", help="the .onnx file to read; never written to")
+    optimize.add_argument("output", metavar="OUT", help="the .onnx file to write")
+    _add_options(optimize)
+    optimize.add_argument(
+        "--in-place", action="store_true", help="allow OUT to be IN, which is then replaced"
+    )
+    analyze = commands.add_parser(
+        "analyze",
+        help="say which units are stable; write no model",
+        description="Says which ReLU units of IN are proved stable over the domain; writes nothing"
+        " but the report.",
+        epilog=_EXIT_CODES,
+        allow_abbrev=False,
+    )
+    analyze.add_argument("input", metavar="IN", help="the .onnx file to read")
+    _add_options(analyze)
+    return parser
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--domain", metavar="SPEC", action="append", help=_DOMAIN_HELP)
+    parser.add_argument(
+        "--method",
+        choices=METHODS,
+        default=METHODS[0],
+        help="how units are decided: %(choices)s; bounds needs no solver (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--time-limit",
+        metavar="SECONDS",
+        type=_number("a positive number of seconds", lambda seconds: seconds > 0),
+        help="for deciding units; those left undecided then are not touched (default: no limit)",
+    )
+    parser.add_argument(
+        "--samples", metavar="FILE", help="points of the domain to look at as well, .npy or .npz"
+    )
+    parser.add_argument("--report", metavar="FILE", help="write everything found as JSON")
+    for flag, kind in (("--rtol", "relative"), ("--atol", "absolute")):
+        parser.add_argument(
+            flag,
+            metavar=flag[2].upper(),
+            type=_number("a number from 0 on", lambda tolerance: tolerance >= 0),
+            help=f"{kind} tolerance of the check in onnxruntime; if one is given, the other is 0"
+            " (default: the rounding of the outputs' type)",
+        )
+    parser.add_argument(
+        "--seed", metavar="N", type=_seed, default=0, help="of random points (default: 0)"
+    )
+
+
+def _number(wanted: str, accepts: Callable[[float], bool]) -> Callable[[str], float]:
+    """A reader of finite numbers that `accepts` takes, with `wanted` for the error."""
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not (math.isfinite(value) and accepts(value)):
+            raise argparse.ArgumentTypeError(f"expected {wanted}, not {text!r}")
+        return value
+
+    return read
+
+
+def _seed(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"expected an integer from 0 on, not {text!r}")
+    return int(text)
+
+
+def _print_report(report: Report, stream: TextIO) -> None:
+    from onnx_exact.report import to_text
+    from onnx_exact.report.text import WIDTH
+
+    encoding = stream.encoding or "ascii"
+    width = WIDTH
+    if stream.isatty():
+        width = shutil.get_terminal_size((WIDTH, 24)).columns
+    text = to_text(report, width=width, unicode=encoding.lower().startswith("utf"))
+    try:
+        stream.write(text.encode(encoding, errors="replace").decode(encoding))
+        stream.flush()
+    except BrokenPipeError:
+        # The reader has seen enough; without this the interpreter complains at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _print_error(message: str) -> None:
+    encoding = sys.stderr.encoding or "ascii"
+    line = " ".join(message.split())
+    print(line.encode(encoding, errors="replace").decode(encoding), file=sys.stderr)
