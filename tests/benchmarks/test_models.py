@@ -12,11 +12,7 @@ import pytest
 
 from benchmarks import data, networks, train
 from benchmarks.data import Dataset
-from benchmarks.export import (
-    DOMAIN_KEY,
-    read_metadata,
-    sha256,
-)
+from benchmarks.export import DOMAIN_KEY, read_metadata, sha256
 from benchmarks.networks import NetworkSpec
 from tests.benchmarks.helpers import run_onnx
 

@@ -8,11 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks import networks, train
-from benchmarks.export import (
-    relu_network_model,
-    sha256,
-    write_model,
-)
+from benchmarks.export import relu_network_model, sha256, write_model
 from benchmarks.networks import Job, NetworkSpec
 from tests.benchmarks.helpers import random_layers
 

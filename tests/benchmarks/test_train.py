@@ -10,9 +10,7 @@ import pytest
 
 from benchmarks import data, train
 from benchmarks.data import BenchmarkError, Dataset
-from benchmarks.export import (
-    read_metadata,
-)
+from benchmarks.export import read_metadata
 from benchmarks.networks import NetworkSpec
 from tests.benchmarks.helpers import run_onnx
 
