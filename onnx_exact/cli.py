@@ -56,14 +56,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> Report:
-    from onnx_exact.paths import check_output, check_report
+    from onnx_exact.paths import check_report
     from onnx_exact.progress import Shown
 
     source = Path(arguments.input)
     models: tuple[Path, ...] = (source,)
     if arguments.command == "optimize":
         target = Path(arguments.output)
-        check_output(source, target, in_place=arguments.in_place)
         models = (source, target)
     if arguments.report is not None:
         check_report(Path(arguments.report), models)

@@ -16,7 +16,7 @@ from onnx import ModelProto
 from onnx_exact._version import __version__
 from onnx_exact.deadline import Deadline
 from onnx_exact.domains import DOMAIN_KEY, resolve_domain
-from onnx_exact.errors import OutputError, ValidationError
+from onnx_exact.errors import ValidationError
 from onnx_exact.graph.locate import locate_chains
 from onnx_exact.graph.metadata import metadata_of, stamp
 from onnx_exact.graph.ranges import ChainDomain, Ranges
@@ -24,6 +24,7 @@ from onnx_exact.graph.read import inputs_of, read_model
 from onnx_exact.graph.splice import splice
 from onnx_exact.graph.write import copy_unchanged, write_model
 from onnx_exact.network.affine import Array
+from onnx_exact.paths import check_output
 from onnx_exact.reduce import Reduction, reduce_chain
 from onnx_exact.report.assemble import assemble
 from onnx_exact.report.report import ANALYZE, OPTIMIZE, Report
@@ -78,8 +79,7 @@ def optimize_file(
         OnnxExactError: one line; no file is written, but for the input that shows a deviation.
     """
     path = Path(target)
-    if not in_place and path.exists() and path.samefile(model):
-        raise OutputError(f"{path} is the input itself; name another output or give --in-place")
+    check_output(Path(model), path, in_place=in_place)
     run = _decide(model, Settings(**settings))
     reductions = _reduce(run)
     new = _rewrite(run, reductions)
