@@ -31,6 +31,7 @@ class LayerNames:
         dense, add, relu: the nodes.
         product, sum: the tensors behind the MatMul and the Add (behind a Gemm: `sum`).
         weight, bias: the initializers.
+        gemm: whether the old layer was a Gemm, not a MatMul.
         has_bias: whether the old layer added anything.
     """
 
@@ -41,6 +42,7 @@ class LayerNames:
     sum: str = ""
     weight: str = ""
     bias: str = ""
+    gemm: bool = True
     has_bias: bool = True
 
 
@@ -55,7 +57,6 @@ class Run:
         input: the tensor the first one reads.
         layout_in, layout_out: of the two tensors that stay.
         dtype: storage type.
-        gemm: whether the old layers used Gemm.
         opset: the model's.
     """
 
@@ -66,7 +67,6 @@ class Run:
     layout_in: Layout
     layout_out: Layout
     dtype: np.dtype[np.floating]
-    gemm: bool
     opset: int
 
 
@@ -135,7 +135,7 @@ class _Emitter:
         if out.is_column:
             return x, into, False
         after = _last((*into.lead, *into.trail, Dim(into.width)))
-        if into.rank == 2 and self._run.gemm:
+        if into.rank == 2 and self._run.names[0].gemm:
             return x, after, True
         return self._transpose(x, after, self._fresh(self._run.input)), after, False
 
@@ -186,7 +186,7 @@ class _Emitter:
         behind = self._fresh(names.sum or output) if layer.relu else output
         self._layouts |= {behind: after, output: after}
         b = bias[:, None] if column else bias
-        if after.rank == 2 and not column and (self._run.gemm or transposed):
+        if after.rank == 2 and not column and names.gemm:
             inputs = [x, self._weight(weight, names.weight, output), self._bias(b, names, output)]
             options = {"transA": 1, "transB": 1} if transposed else {"transB": 1}
             x = self._node("Gemm", inputs, behind, names.dense, alpha=1.0, beta=1.0, **options)

@@ -169,10 +169,9 @@ def _run(index: Index, exchange: _Exchange, tensors: Names) -> Run:
     names, outputs = [], []
     for i in range(len(layers)):
         site = sites[offset + i] if offset + i >= 0 else None
-        names.append(_names(index, site) if site else LayerNames())
+        names.append(_names(index, site) if site else LayerNames(gemm=_is_gemm(index, sites[-1])))
         fallback = tensors.claim(f"{sites[-1].output}_layer") if site is None else ""
         outputs.append(site.output if site else fallback)
-    first = index.nodes[sites[-1].dense[-1]]
     return Run(
         layers=layers,
         names=names,
@@ -181,7 +180,6 @@ def _run(index: Index, exchange: _Exchange, tensors: Names) -> Run:
         layout_in=sites[0].layout_in,
         layout_out=sites[-1].layout_out,
         dtype=exchange.located.dtype,
-        gemm=first.op_type == "Gemm",
         opset=index.opset,
     )
 
@@ -193,7 +191,7 @@ def _names(index: Index, site: Site) -> LayerNames:
     add = index.nodes[adds[0]] if adds else None
     relu = index.nodes[site.relu] if site.relu is not None else None
     weight = next(name for name in dense.input[:2] if index.array(name) is not None)
-    is_gemm = dense.op_type == "Gemm"
+    is_gemm = _is_gemm(index, site)
     bias = dense.input[2] if is_gemm and len(dense.input) > 2 else ""
     if add is not None:
         bias = next((name for name in add.input if index.array(name) is not None), bias)
@@ -205,8 +203,14 @@ def _names(index: Index, site: Site) -> LayerNames:
         sum=relu.input[0] if relu is not None else "",
         weight=weight,
         bias=bias,
+        gemm=is_gemm,
         has_bias=is_gemm or add is not None,
     )
+
+
+def _is_gemm(index: Index, site: Site) -> bool:
+    op_type: str = index.nodes[site.dense[-1]].op_type
+    return op_type == "Gemm"
 
 
 def _inherit(index: Index, exchange: _Exchange, nodes: list[NodeProto]) -> None:

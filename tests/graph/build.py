@@ -90,10 +90,10 @@ class Builder:
         model = helper.make_model(graph, opset_imports=opsets, ir_version=self.ir)
         for value in model.graph.output:
             value.type.tensor_type.ClearField("shape")
-        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph.output
-        for value, found in zip(model.graph.output, inferred, strict=True):
-            value.type.CopyFrom(found.type)
         if check:
+            inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph.output
+            for value, found in zip(model.graph.output, inferred, strict=True):
+                value.type.CopyFrom(found.type)
             onnx.checker.check_model(model, full_check=True)
         return model
 
