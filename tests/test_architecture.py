@@ -1,0 +1,199 @@
+"""The rooms of the package and who may know whom, read from the imports of the source."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import onnx_exact
+
+PACKAGE = Path(onnx_exact.__file__).parent
+PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
+MOST_LINES = 400
+
+# Modules that know nothing but each other and numpy.
+GROUND = {"_version", "deadline", "elements", "errors", "methods", "numpy_files", "progress"}
+# What a room may import apart from itself and the ground; a module that is not named here may
+# import what it likes, but for the pipeline.
+MAY_IMPORT = {
+    "network": set(),
+    "stability": {"network"},
+    "reduce": {"network", "stability"},
+    "graph": {"network"},
+    "domains": {"network"},
+    "report": {"network", "stability", "reduce", "domains", "run", "validate"},
+    **{module: set() for module in GROUND},
+}
+MAY_IMPORT_PIPELINE = {"__init__", "__main__", "cli", "integrations", "pipeline"}
+MAY_IMPORT_ONNX = {"graph", "pipeline", "run", "validate", "integrations"}
+# Slow to load, or not needed by most runs: imported inside the functions that use them.
+HEAVY = {"cvxpy", "onnx_graphsurgeon", "onnxruntime", "pyscipopt", "rich", "scipy", "joblib"}
+# A class of SCIP's has to be named at the top; the module itself is imported only when needed.
+MAY_IMPORT_HEAVY_AT_THE_TOP = {"stability/milp/collect.py"}
+# Top-level names of packages whose project is called otherwise.
+# The messages of onnx are protobuf's: one cannot come without the other.
+PROJECTS = {"google": "onnx", "onnx_graphsurgeon": "onnx-graphsurgeon"}
+
+
+@dataclass(frozen=True)
+class Import:
+    """One imported module: by which file, and whether as soon as that file is."""
+
+    file: str
+    module: str
+    at_once: bool
+
+    @property
+    def importer(self) -> str:
+        """The room or top-level module that imports."""
+        return self.file.split("/")[0].removesuffix(".py")
+
+    @property
+    def top(self) -> str:
+        """The package that is imported."""
+        return self.module.split(".")[0]
+
+    @property
+    def room(self) -> str | None:
+        """The room or top-level module of this package that is imported, if it is one."""
+        parts = self.module.split(".")
+        return parts[1] if parts[0] == "onnx_exact" and len(parts) > 1 else None
+
+
+def imports_of(path: Path) -> Iterator[Import]:
+    file = path.relative_to(PACKAGE).as_posix()
+    tree = ast.parse(path.read_text())
+    later = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or is_type_checking(node)
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        for module in modules(node):
+            yield Import(file, module, id(node) not in later)
+
+
+def is_type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+
+
+def modules(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        assert node.level == 0, "relative imports hide what is imported"
+        if node.module == "onnx_exact":
+            return [f"onnx_exact.{alias.name}" for alias in node.names]
+        return [node.module or ""]
+    return []
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+IMPORTS = [found for path in FILES for found in imports_of(path)]
+
+
+def test_source_is_read() -> None:
+    """The tests below say nothing where no import is found."""
+    assert {"network", "stability", "reduce", "graph", "domains"} <= {i.importer for i in IMPORTS}
+    assert any(not found.at_once for found in IMPORTS)
+
+
+def test_no_room_imports_what_it_must_not_know() -> None:
+    forbidden = [
+        (found.file, found.module)
+        for found in IMPORTS
+        if found.importer in MAY_IMPORT
+        and found.room is not None
+        and found.room not in MAY_IMPORT[found.importer] | GROUND | {found.importer}
+    ]
+    assert forbidden == []
+
+
+def test_networks_know_numpy_and_themselves_alone() -> None:
+    allowed = {"numpy", "onnx_exact", *sys.stdlib_module_names}
+    inside = [found for found in IMPORTS if found.importer == "network"]
+    assert {found.top for found in inside} <= allowed
+    assert {found.room for found in inside} <= {None, "network"}
+
+
+def test_only_the_outermost_layer_knows_the_pipeline() -> None:
+    importers = {found.importer for found in IMPORTS if found.room == "pipeline"}
+    assert importers <= MAY_IMPORT_PIPELINE
+
+
+def test_only_the_graph_room_builds_onnx() -> None:
+    importers = {found.importer for found in IMPORTS if found.top == "onnx"}
+    assert importers <= MAY_IMPORT_ONNX
+    graphsurgeon = {found.importer for found in IMPORTS if found.top == "onnx_graphsurgeon"}
+    assert graphsurgeon <= {"graph"}
+
+
+def test_heavy_libraries_are_imported_where_they_are_used() -> None:
+    early = {found.file for found in IMPORTS if found.top in HEAVY and found.at_once}
+    assert early <= MAY_IMPORT_HEAVY_AT_THE_TOP
+
+
+@pytest.mark.parametrize(
+    "module", ["cli", "pipeline", "stability.decide", "reduce", "graph.locate"]
+)
+def test_loading_a_module_loads_no_heavy_library(module: str) -> None:
+    script = f"import onnx_exact.{module}, sys; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert HEAVY.isdisjoint(done.stdout.split())
+
+
+def test_the_command_line_loads_neither_numpy_nor_onnx_before_it_has_work() -> None:
+    script = "import onnx_exact.cli, sys; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert {"numpy", "onnx"}.isdisjoint(done.stdout.split())
+
+
+def test_every_imported_package_is_declared() -> None:
+    """What comes along with another package may stop doing so."""
+    project = tomllib.loads(PYPROJECT.read_text())["project"]
+    needed = names_of(project["dependencies"])
+    extras = {
+        name
+        for extra, lines in project["optional-dependencies"].items()
+        if extra not in ("test", "benchmarks")
+        for name in names_of(lines)
+    }
+    ours = {"onnx_exact", *sys.stdlib_module_names}
+    imported = {(found.top, found.at_once) for found in IMPORTS if found.top not in ours}
+    for name, at_once in imported:
+        assert PROJECTS.get(name, name) in (needed if at_once else needed | extras)
+
+
+def names_of(requirements: list[str]) -> set[str]:
+    return {re.split(r"[^\w-]", line)[0].lower() for line in requirements}
+
+
+def test_there_are_no_star_imports() -> None:
+    stars = [
+        path.name
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and any(alias.name == "*" for alias in node.names)
+    ]
+    assert stars == []
+
+
+def test_every_file_says_what_it_is_for_and_stays_short() -> None:
+    for path in FILES:
+        source = path.read_text()
+        assert len(source.splitlines()) <= MOST_LINES, path
+        tree = ast.parse(source)
+        assert not tree.body or ast.get_docstring(tree), path
