@@ -4,40 +4,48 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from onnx_exact.report.report import ANALYZE, ChainReport, Report
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
 WIDTH = 100
+WIDEST_TABLE = 1000
 
 # A run on a large network can refuse hundreds of merges; the JSON report holds them all.
 SHOWN_REFUSALS = 5
 
 
 def to_text(report: Report, *, width: int = WIDTH, unicode: bool = True) -> str:
-    """The report for a terminal or a pipe: no colours, no line longer than `width`.
+    """The report for a terminal or a pipe: no colours, sentences wrapped at `width`.
 
     Args:
         report: what to show.
         width: columns to use.
         unicode: False for plain ASCII frames and text.
     """
-    from rich.console import Console
-
     out = io.StringIO()
-    console = Console(
-        file=out, width=width, color_system=None, markup=False, highlight=False, emoji=False
-    )
+    # A figure cut short would be another figure: tables take the width they need.
+    tables = _console(out, WIDEST_TABLE)
     for chain in report.chains:
-        console.print(_chain_table(chain, unicode))
-    console.print(_totals_table(report, unicode))
+        tables.print(_chain_table(chain, unicode))
+    tables.print(_totals_table(report, unicode))
+    prose = _console(out, width)
     for line in _lines(report):
-        console.print(line)
+        prose.print(line)
     text = "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
     return text if unicode else text.encode("ascii", errors="replace").decode("ascii")
+
+
+def _console(out: TextIO, width: int) -> Console:
+    from rich.console import Console
+
+    return Console(
+        file=out, width=width, color_system=None, markup=False, highlight=False, emoji=False
+    )
 
 
 def _table(title: str, columns: Sequence[str], unicode: bool) -> Table:
@@ -46,7 +54,7 @@ def _table(title: str, columns: Sequence[str], unicode: bool) -> Table:
     from rich.text import Text
 
     frame = box.SIMPLE_HEAD if unicode else box.ASCII2
-    table = Table(title=Text(title), title_justify="left", box=frame, padding=(0, 1, 0, 0))
+    table = Table(title=Text(title), title_justify="left", box=frame, padding=0)
     for index, column in enumerate(columns):
         table.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
     return table

@@ -127,6 +127,17 @@ def test_text_shows_every_figure_and_fits_the_width() -> None:
     assert "\x1b" not in text
 
 
+@pytest.mark.parametrize("width", [20, 80])
+def test_figures_are_never_cut_however_narrow_the_terminal(width: int) -> None:
+    for unicode in (True, False):
+        text = to_text(REPORT, width=width, unicode=unicode)
+        tables = text.partition("Verdicts")[0]
+        assert max(len(line) for line in tables.splitlines()) <= 80
+        for figure in ("1,000", "undecided", "795,010", "2,099,000"):
+            assert figure in tables
+        assert "\u2026" not in text
+
+
 def test_text_without_unicode_is_ascii_whatever_the_names_are() -> None:
     text = to_text(changed(chains=(ChainReport("ünit→", LAYERS),)), unicode=False)
     assert text.isascii()
