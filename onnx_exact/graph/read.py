@@ -181,6 +181,9 @@ def _from_file(path: Path) -> Source:
         load_external_data_for_model(model, str(path.parent))
     except (OSError, ValueError, onnx.checker.ValidationError) as error:
         raise ModelError(f"{path}: its external data cannot be read: {one_line(error)}") from error
+    if locations:
+        for tensor in tensors_of(model):
+            tensor.ClearField("data_location")
     digest = hashlib.sha256(data).hexdigest()
     return Source(model, path, digest, size, external=bool(locations))
 

@@ -88,13 +88,22 @@ def valid(lower: Array, upper: Array) -> Interval:
     return Interval(low, high)
 
 
-def outward(lower: Array, upper: Array, exact: NDArray[np.bool_] | bool = False) -> Interval:
-    """One step outward where a single operation may have rounded."""
-    sides = valid(lower, upper)
-    low, high = sides.lower, sides.upper
+def outward(lower: Array, upper: Array) -> Interval:
+    """One step outward, for sides that a single operation has rounded.
+
+    Where that overflowed, the true value is at least the largest float, which is one step inward of
+    the infinity: that bound is sound, too.
+    """
+    return Interval(np.nextafter(lower, -np.inf), np.nextafter(upper, np.inf))
+
+
+def extremes(values: list[Array], exact: list[NDArray[np.bool_]]) -> Interval:
+    """The interval of some values, each rounded by one operation except where it is exact."""
+    widened = [outward(v, v) for v in values]
+    pairs = list(zip(values, exact, widened, strict=True))
     return Interval(
-        np.where(exact & (low == lower), low, np.nextafter(low, -np.inf)),
-        np.where(exact & (high == upper), high, np.nextafter(high, np.inf)),
+        np.minimum.reduce([np.where(e, v, w.lower) for v, e, w in pairs]),
+        np.maximum.reduce([np.where(e, v, w.upper) for v, e, w in pairs]),
     )
 
 
@@ -124,36 +133,29 @@ def negate(a: Interval) -> Interval:
 
 def multiply(a: Interval, b: Interval) -> Interval:
     """a * b for independent a and b."""
+    pairs = [(x, y) for x in (a.lower, a.upper) for y in (b.lower, b.upper)]
     with np.errstate(invalid="ignore", over="ignore"):
-        corners = [_product(x, y) for x in (a.lower, a.upper) for y in (b.lower, b.upper)]
-    low = np.minimum.reduce(corners)
-    high = np.maximum.reduce(corners)
-    exact = _trivial(a) | _trivial(b)
-    return outward(low, high, exact)
+        # 0 times an unbounded side is 0: the side is never attained.
+        products = [np.where((x == 0.0) | (y == 0.0), 0.0, x * y) for x, y in pairs]
+    return extremes(products, [_is_trivial(x) | _is_trivial(y) for x, y in pairs])
 
 
-def _product(x: Array, y: Array) -> Array:
-    # 0 times an unbounded side is 0: the side is never attained.
-    return np.where((x == 0.0) | (y == 0.0), 0.0, x * y)
-
-
-def _trivial(a: Interval) -> NDArray[np.bool_]:
-    """Where a is the constant 0, 1 or -1."""
-    return np.asarray((a.lower == a.upper) & np.isin(a.lower, (-1.0, 0.0, 1.0)))
+def _is_trivial(x: Array) -> NDArray[np.bool_]:
+    """Where a product with x is exact, infinite sides aside."""
+    return np.asarray(np.isin(x, (-1.0, 0.0, 1.0)))
 
 
 def divide(a: Interval, b: Interval) -> Interval:
     """a / b; nothing is known where b may be 0."""
     safe = np.asarray((b.lower > 0.0) | (b.upper < 0.0))
-    ones = np.ones_like(b.lower)
-    low, high = np.where(safe, b.lower, ones), np.where(safe, b.upper, ones)
+    low, high = np.where(safe, b.lower, 1.0), np.where(safe, b.upper, 1.0)
+    pairs = [(x, y) for x in (a.lower, a.upper) for y in (low, high)]
     with np.errstate(invalid="ignore", over="ignore"):
-        corners = [np.where(x == 0.0, 0.0, x / y) for x in (a.lower, a.upper) for y in (low, high)]
-    found = outward(
-        np.minimum.reduce(corners),
-        np.maximum.reduce(corners),
-        (low == high) & (np.abs(low) == 1.0),
-    )
+        # An unbounded denominator leads to 0, whatever the numerator.
+        zero = [(x == 0.0) | np.isinf(y) for x, y in pairs]
+        quotients = [np.where(z, 0.0, x / y) for z, (x, y) in zip(zero, pairs, strict=True)]
+    exact = [z | (np.abs(y) == 1.0) for z, (_, y) in zip(zero, pairs, strict=True)]
+    found = extremes(quotients, exact)
     return Interval(np.where(safe, found.lower, -np.inf), np.where(safe, found.upper, np.inf))
 
 
