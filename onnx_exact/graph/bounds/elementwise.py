@@ -16,6 +16,7 @@ from onnx_exact.network.affine import Array
 
 # numpy's exp and tanh are within a few units in the last place; this is sixty-four of them.
 TRANSCENDENTAL_SLACK = 2.0**-47
+LEAKY_ALPHA_DEFAULT = float(np.float32(0.01))
 # Clip takes its bounds as inputs since this operator set.
 CLIP_INPUTS_SINCE = 11
 # Operations behind every entry of a normalised tensor: var + eps, root, quotient, two products.
@@ -86,7 +87,7 @@ def relu(c: Context) -> Interval | None:
 
 def leaky_relu(c: Context) -> Interval | None:
     """x for x >= 0, alpha x below."""
-    alpha = c.number("alpha", 0.01)
+    alpha = c.number("alpha", LEAKY_ALPHA_DEFAULT)
     if alpha < 0.0:
         return None
     scaled = interval.multiply(c.x, interval.point(np.asarray(alpha)))

@@ -15,7 +15,8 @@ from onnx_exact.graph.layout import Layout
 from onnx_exact.graph.ops.step import Diagonal, weights
 from onnx_exact.network.affine import Array
 
-EPSILON_DEFAULT = 1e-5
+# Attributes are float32, their defaults too.
+EPSILON_DEFAULT = float(np.float32(1e-5))
 # momentum only acts in training.
 ATTRIBUTES = {"epsilon", "momentum", "spatial", "training_mode"}
 
