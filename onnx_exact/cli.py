@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from onnx_exact._version import __version__
 from onnx_exact.errors import OnnxExactError
-from onnx_exact.methods import METHODS
+from onnx_exact.methods import DEFAULT_TIME_LIMIT, METHODS
 
 if TYPE_CHECKING:
     from onnx_exact.report import Report
@@ -153,13 +153,15 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         "--method",
         choices=METHODS,
         default=METHODS[0],
-        help="how units are decided: %(choices)s; bounds needs no solver (default: %(default)s)",
+        help="how units are decided: auto; bounds, which needs no solver; or isa and per-unit, the"
+        " published algorithms, to compare with (default: %(default)s)",
     )
     parser.add_argument(
         "--time-limit",
         metavar="SECONDS",
         type=_number("a positive number of seconds", lambda seconds: seconds > 0),
-        help="for deciding units; those left undecided then are not touched (default: no limit)",
+        default=DEFAULT_TIME_LIMIT,
+        help="for deciding units; those left undecided then are not touched (default: %(default)g)",
     )
     parser.add_argument(
         "--samples", metavar="FILE", help="points of the domain to look at as well, .npy or .npz"

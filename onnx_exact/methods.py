@@ -1,3 +1,8 @@
-"""The names of the ways to decide units, apart from the code that does, so that help is quick."""
+"""The ways to decide units and their defaults, apart from the code, so that help is quick."""
 
-METHODS = ("auto", "milp", "bounds")
+# auto: whatever decides a unit soundly at the least cost. bounds: the same without a solver.
+# isa, per-unit: the published algorithms (Serra et al. 2021, 2020), to compare with.
+METHODS = ("auto", "bounds", "isa", "per-unit")
+
+# Seconds: a run ends within a coffee break unless the user wants it otherwise.
+DEFAULT_TIME_LIMIT = 300.0

@@ -14,7 +14,7 @@ from onnx_exact.errors import UsageError
 from onnx_exact.graph.locate import LocatedChain
 from onnx_exact.graph.ranges import ChainDomain
 from onnx_exact.graph.read import InputSpec, Source
-from onnx_exact.methods import METHODS
+from onnx_exact.methods import DEFAULT_TIME_LIMIT, METHODS
 from onnx_exact.progress import Progress, Silent
 from onnx_exact.samples import Samples, SamplesLike
 from onnx_exact.stability.verdict import Stability
@@ -24,13 +24,22 @@ from onnx_exact.stability.verdict import Stability
 class Settings:
     """What the user asked for; the names are those of the command's flags.
 
+    Attributes:
+        domain: None for the model's own metadata, or else every finite input.
+        method: of `METHODS`.
+        time_limit: seconds for deciding units, None for no limit.
+        samples: points of the domain to look at as well.
+        rtol, atol: tolerances of the validation; None for the rounding of the outputs' type.
+        seed: of every random choice.
+        progress: told what is being done.
+
     Raises:
         UsageError: a value that cannot be used.
     """
 
     domain: DomainLike | None = None
     method: str = "auto"
-    time_limit: float | None = None
+    time_limit: float | None = DEFAULT_TIME_LIMIT
     samples: SamplesLike | None = None
     rtol: float | None = None
     atol: float | None = None

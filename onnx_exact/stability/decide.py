@@ -1,4 +1,11 @@
-"""Which means decide the units of a chain, in which order, and within what time."""
+"""Which means decide the units of a chain, in which order, and within what time.
+
+First pass, layer by layer: bounds, a short search for witnesses, optimised slopes. Then rounds
+over the layers that still have open signs, each with more time for a single sign than the last:
+bounds again (what was decided below tightens them), a longer search, the linear relaxation where
+many signs share it, branching where there are few inputs, and a mixed-integer program for each sign
+that is left. `docs/deciding.md` has the measurements behind this order.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +13,31 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from onnx_exact.deadline import Deadline
 from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.chain import Chain
 from onnx_exact.network.domain import Box
-from onnx_exact.stability import crown
-from onnx_exact.stability.attack import extreme_corners, first_points
-from onnx_exact.stability.interval import exact_extremes, interval_bounds
+from onnx_exact.stability.attack import first_points
+from onnx_exact.stability.branch import MOST_INPUTS, branch_layer
 from onnx_exact.stability.knowledge import Knowledge
-from onnx_exact.stability.verdict import Evidence, Stability, Status
+from onnx_exact.stability.layers import Layers
+from onnx_exact.stability.search import Effort, search_layer
+from onnx_exact.stability.slopes import optimized_upper_bounds
+from onnx_exact.stability.verdict import Evidence, Stability
+
+Index = NDArray[np.intp]
+
+# Seconds for a single mixed-integer program, round by round; afterwards all the time there is.
+MILP_SECONDS = (2.0, 10.0, 60.0)
+# Seconds for branching on one layer, round by round.
+BRANCH_SECONDS = (10.0, 30.0, 120.0)
+LP_SECONDS = 5.0
+# From this many open signs of a layer on, compiling its relaxation pays.
+LP_FROM_SIGNS = 8
+FIRST_EFFORT = Effort(points=12, steps=40)
+LATER_EFFORTS = (Effort(points=48, steps=150), Effort(points=96, steps=300))
 
 
 def _silent(stage: str, detail: str) -> None:
@@ -30,12 +52,16 @@ class Options:
         method: of `onnx_exact.methods.METHODS`.
         deadline: what is open when it passes is UNDECIDED.
         seed: of every random choice.
+        jobs: processes for mixed-integer programs.
+        lp_solver: the solver of the linear relaxation, by its name in cvxpy.
         progress: called with a stage and a detail.
     """
 
     method: str = "auto"
     deadline: Deadline = field(default_factory=Deadline)
     seed: int = 0
+    jobs: int = 1
+    lp_solver: str = "HIGHS"
     progress: Callable[[str, str], None] = _silent
 
 
@@ -55,66 +81,150 @@ def analyze_chain(
     """
     options = options or Options()
     knowledge = Knowledge(chain, box)
-    options.progress("witnesses", "first points")
-    knowledge.show(first_points(chain.layers[0].affine, box, options.seed))
+    if options.method != "per-unit":
+        knowledge.show(first_points(chain.layers[0].affine, box, options.seed))
     if samples is not None:
         knowledge.show(samples)
-    bound_layers(knowledge, options)
-    if options.method != "bounds" and box.finite and knowledge.undecided:
-        from onnx_exact.stability.milp.solve import settle_with_one_milp
-
-        settle_with_one_milp(knowledge, options.deadline, options.progress)
+    if options.method in ("isa", "per-unit") and box.finite:
+        _decide_as_published(knowledge, options)
+    else:
+        _Decider(knowledge, options).run()
     return knowledge.freeze()
 
 
-def bound_layers(knowledge: Knowledge, options: Options) -> None:
-    """Bounds every layer from the first to the last, each with the ones before it decided."""
-    chain, box = knowledge.chain, knowledge.box
-    relaxations: list[crown.Relaxation] = []
-    low, high = box.lower, box.upper
-    for index, layer in enumerate(chain.layers):
-        options.progress("bounds", f"layer {index + 1} of {len(chain.layers)}")
-        knowledge.tighten(index, Evidence.INTERVAL, *interval_bounds(layer.affine, low, high))
-        if index == 0:
-            _settle_ties(knowledge)
-        elif box.finite and not options.deadline.passed:
-            _bound_backward(knowledge, index, relaxations)
-        low, high = knowledge.lower[index], knowledge.upper[index]
-        if box.finite:
-            reach = np.maximum(np.abs(box.lower), np.abs(box.upper))
-            before = relaxations[-1].magnitude if relaxations else reach
-            relaxations.append(crown.relax(layer.affine, layer.relu, low, high, before))
-        if layer.relu:
-            low, high = np.maximum(low, 0.0), np.maximum(high, 0.0)
+def _decide_as_published(knowledge: Knowledge, options: Options) -> None:
+    from onnx_exact.stability.published import decide_at_once, decide_one_by_one
+
+    if options.method == "isa":
+        decide_at_once(knowledge, options.deadline, options.progress)
+    else:
+        decide_one_by_one(knowledge, options.deadline, options.jobs, options.progress)
 
 
-def _settle_ties(knowledge: Knowledge) -> None:
-    """Decides in rationals the first-layer units whose sign the slack for rounding leaves open."""
-    affine, box = knowledge.chain.layers[0].affine, knowledge.box
-    if not (box.finite and knowledge.chain.layers[0].relu):
-        return
-    lower, upper = knowledge.lower[0].copy(), knowledge.upper[0].copy()
-    for unit in np.flatnonzero(knowledge.status(0) == Status.UNDECIDED):
-        least, most = exact_extremes(affine, int(unit), box.lower, box.upper)
-        lower[unit] = max(lower[unit], 0.0) if least >= 0 else lower[unit]
-        upper[unit] = min(upper[unit], 0.0) if most <= 0 else upper[unit]
-    knowledge.tighten(0, Evidence.INTERVAL, lower, upper)
+class _Decider:
+    """The stages of one chain."""
 
+    def __init__(self, knowledge: Knowledge, options: Options) -> None:
+        self.knowledge, self.options = knowledge, options
+        self.layers = Layers(knowledge)
+        self.rng = np.random.default_rng(options.seed)
 
-def _bound_backward(knowledge: Knowledge, index: int, before: list[crown.Relaxation]) -> None:
-    """Linear bounds on a layer's open units, and the corners these bounds suggest."""
-    layer, box = knowledge.chain.layers[index], knowledge.box
-    undecided = knowledge.status(index) == Status.UNDECIDED
-    wanted = undecided if layer.relu else np.ones_like(undecided)
-    unstable = knowledge.status(index) == Status.UNSTABLE
-    for sign, chosen in ((1.0, wanted | unstable), (-1.0, wanted | unstable)):
-        units = np.flatnonzero(chosen)
-        if not units.size:
-            continue
-        rows = Affine(sign * layer.affine.weight[units], sign * layer.affine.bias[units])
-        bounds, coefficients = crown.upper_bounds(rows, before, box)
-        full = np.full(layer.width, np.inf)
+    def run(self) -> None:
+        """Decides what can be decided in time."""
+        solvers = self.options.method != "bounds" and self.knowledge.box.finite
+        self._first_pass()
+        rounds = 0
+        while solvers and self.knowledge.undecided and not self.options.deadline.passed:
+            before = self.knowledge.undecided
+            self._round(rounds)
+            rounds += 1
+            if rounds > len(MILP_SECONDS) and self.knowledge.undecided == before:
+                break
+
+    def _first_pass(self) -> None:
+        """Bounds every layer, with as many of the units before it decided as is cheap."""
+        for index, layer in enumerate(self.knowledge.chain.layers):
+            self._tell("bounds", index)
+            self.layers.bound(index)
+            if layer.relu and self.knowledge.box.finite:
+                self._search(index, FIRST_EFFORT)
+                self._optimize_slopes(index)
+            self.layers.relax(index)
+
+    def _round(self, number: int) -> None:
+        """One pass over the layers with open signs, with the means that cost more."""
+        effort = LATER_EFFORTS[min(number, len(LATER_EFFORTS) - 1)]
+        few_inputs = self.knowledge.chain.n_in <= MOST_INPUTS
+        for index in self.knowledge.relu_layers:
+            if not self._open(index) or self.options.deadline.passed:
+                continue
+            self._tell("bounds", index)
+            self.layers.refresh(index)
+            if few_inputs and self._open(index):
+                self._tell("branching", index)
+                seconds = BRANCH_SECONDS[min(number, len(BRANCH_SECONDS) - 1)]
+                branch_layer(self.knowledge, index, self._within(seconds))
+            self._search(index, effort)
+            self._optimize_slopes(index)
+            if number == 0 and not few_inputs and self._open(index) >= LP_FROM_SIGNS:
+                self._solve_relaxation(index)
+            if self._open(index):
+                self._solve_programs(index, number)
+
+    def _search(self, index: int, effort: Effort) -> None:
+        if self._open(index):
+            self._tell("witnesses", index)
+            search_layer(self.knowledge, index, effort, self.rng, self.options.deadline)
+
+    def _optimize_slopes(self, index: int) -> None:
+        """Optimised slopes for the open signs of a layer, and the corners they lead to."""
+        box, deadline = self.knowledge.box, self.options.deadline
+        for positive in (True, False):
+            units = self._open_units(index, positive)
+            if index and units.size and not deadline.passed:
+                self._tell("slopes", index)
+                rows = self._rows(index, units, positive)
+                below = self.layers.below(index)
+                bounds, corners = optimized_upper_bounds(rows, below, box, deadline)
+                self._conclude(index, units, bounds, positive, Evidence.LINEAR)
+                self.knowledge.show(corners)
+
+    def _solve_relaxation(self, index: int) -> None:
+        """The linear relaxation of the open signs of a layer, one after another."""
+        from onnx_exact.stability.lp import TriangleRelaxation
+
+        self._tell("relaxation", index)
+        program = TriangleRelaxation(
+            self.layers.below(index), self.knowledge.box, self.options.lp_solver
+        )
+        for positive in (True, False):
+            for unit in self._open_units(index, positive):
+                seconds = min(LP_SECONDS, self.options.deadline.remaining)
+                if seconds == 0.0:
+                    return
+                if unit not in self._open_units(index, positive):
+                    continue
+                units = np.array([unit])
+                answer = program.upper_bound(self._rows(index, units, positive), seconds)
+                if answer is not None:
+                    bound, point = answer
+                    self._conclude(index, units, np.array([bound]), positive, Evidence.LINEAR)
+                    self.knowledge.show(point[None, :])
+
+    def _solve_programs(self, index: int, number: int) -> None:
+        """A mixed-integer program for each open sign of a layer, within this round's time."""
+        from onnx_exact.stability.milp.pool import settle_layer
+
+        self._tell("milp", index)
+        last = number >= len(MILP_SECONDS)
+        seconds = self.options.deadline.remaining if last else MILP_SECONDS[number]
+        settle_layer(self.knowledge, index, seconds, self.options.deadline, self.options.jobs)
+
+    def _conclude(
+        self, index: int, units: Index, bounds: Array, positive: bool, evidence: Evidence
+    ) -> None:
+        full = np.full(self.knowledge.chain.layers[index].width, np.inf)
         full[units] = bounds
-        upper, lower = (full, None) if sign > 0 else (None, -full)
-        knowledge.tighten(index, Evidence.LINEAR, lower, upper)
-        knowledge.show(extreme_corners(coefficients, box)[0])
+        if positive:
+            self.knowledge.tighten(index, evidence, upper=full)
+        else:
+            self.knowledge.tighten(index, evidence, lower=-full)
+
+    def _rows(self, index: int, units: Index, positive: bool) -> Affine:
+        affine, sign = self.knowledge.chain.layers[index].affine, 1.0 if positive else -1.0
+        return Affine(sign * affine.weight[units], sign * affine.bias[units])
+
+    def _open_units(self, index: int, positive: bool) -> Index:
+        return np.flatnonzero(self.knowledge.open_signs(index)[0 if positive else 1])
+
+    def _open(self, index: int) -> int:
+        """Number of open signs of a layer."""
+        return sum(int(signs.sum()) for signs in self.knowledge.open_signs(index))
+
+    def _within(self, seconds: float) -> Deadline:
+        return Deadline(min(seconds, self.options.deadline.remaining))
+
+    def _tell(self, stage: str, index: int) -> None:
+        count = len(self.knowledge.chain.layers)
+        detail = f"layer {index + 1} of {count}, {self.knowledge.undecided} units open"
+        self.options.progress(stage, detail)

@@ -145,6 +145,15 @@ class Knowledge:
         status[self.upper[layer] <= 0.0] = Status.INACTIVE
         return status
 
+    def output_bounds(self, layer: int) -> tuple[Array, Array]:
+        """Sound bounds on the output h of a layer; of the box for layer -1."""
+        if layer < 0:
+            return self.box.lower, self.box.upper
+        low, high = self.lower[layer], self.upper[layer]
+        if self.chain.layers[layer].relu:
+            return np.maximum(low, 0.0), np.maximum(high, 0.0)
+        return low, high
+
     def open_signs(self, layer: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Which units may still turn out positive, and negative, somewhere: shape (units,)."""
         undecided = self.status(layer) == Status.UNDECIDED
@@ -186,7 +195,5 @@ class Knowledge:
                     self.seen_negative[i],
                 )
             )
-        low, high = self.lower[-1], self.upper[-1]
-        if self.chain.layers[-1].relu:
-            low, high = np.maximum(low, 0.0), np.maximum(high, 0.0)
-        return Stability(tuple(layers), self.witnesses, low, high)
+        outputs = self.output_bounds(len(self.chain.layers) - 1)
+        return Stability(tuple(layers), self.witnesses, *outputs)

@@ -1,30 +1,46 @@
-"""Turns every feasible solution that SCIP finds into a point that is run forward.
+"""Turns what SCIP comes across into points that are run forward.
 
 SCIP reports an improving solution as BESTSOLFOUND and any other as POORSOLFOUND; SOLFOUND is both.
-Only the solution's input is used: the network itself says what the point shows.
+The relaxation's solutions are tried too: its input determines all else, so that a forward pass
+makes a feasible point of it (Serra et al. 2021 inject these). Only the input is used: the network
+itself says what a point shows.
 """
 
 from __future__ import annotations
 
-import numpy as np
-from pyscipopt import SCIP_EVENTTYPE, Eventhdlr, Variable  # type: ignore[attr-defined]
+from collections.abc import Callable
+from typing import Any
 
-from onnx_exact.stability.knowledge import Knowledge
+import numpy as np
+from pyscipopt import (  # type: ignore[attr-defined]
+    SCIP_EVENTTYPE,
+    SCIP_HEURTIMING,
+    SCIP_RESULT,
+    Eventhdlr,
+    Heur,
+    Model,
+    Variable,
+)
+
+from onnx_exact.network.affine import Array
+
+# Says whether points, shape (points, inputs), show what the solve is for.
+Shows = Callable[[Array], bool]
 
 
 class Collector(Eventhdlr):
-    """An event handler that shows each new solution to `knowledge`.
+    """An event handler that tries every new solution and ends the solve once one shows a sign.
 
     Attributes:
-        found: how many signs the solutions have shown for the first time.
+        shown: whether one did.
         error: what went wrong in a callback, to be raised once SCIP has returned.
     """
 
-    def __init__(self, knowledge: Knowledge, inputs: list[Variable]) -> None:
-        self._knowledge, self._inputs = knowledge, inputs
+    def __init__(self, inputs: list[Variable], shows: Shows) -> None:
+        self._inputs, self._shows = inputs, shows
         self._known: set[bytes] = set()
-        self.found = 0
-        self.error: Exception | None = None
+        self.shown = False
+        self.error: BaseException | None = None
 
     def eventinit(self) -> None:
         """Asks for every solution, improving or not."""
@@ -35,17 +51,49 @@ class Collector(Eventhdlr):
         self.model.dropEvent(SCIP_EVENTTYPE.SOLFOUND, self)
 
     def eventexec(self, event: object) -> None:
-        """Runs the solutions not seen before forward; a sign found ends the solve."""
+        """Tries the solutions not seen before."""
+        self.consider(self.model.getSols())
+
+    def consider(self, solutions: list[Any]) -> None:
+        """Runs the inputs of solutions forward; None stands for the relaxation's."""
         try:
             points = []
-            for solution in self.model.getSols():
+            for solution in solutions:
                 point = np.array([self.model.getSolVal(solution, x) for x in self._inputs])
                 if point.tobytes() not in self._known:
                     self._known.add(point.tobytes())
                     points.append(point)
-            if points:
-                self.found += self._knowledge.show(np.array(points))
-        except Exception as error:  # a callback cannot raise through SCIP: kept for the caller
+            if points and self._shows(np.array(points)):
+                self.shown = True
+        except BaseException as error:  # a callback cannot raise through SCIP: kept for the caller
             self.error = error
-        if self.found or self.error:
+        if self.shown or self.error:
             self.model.interruptSolve()
+
+
+class RelaxationPoints(Heur):
+    """A primal heuristic that hands the input of each node's relaxation to the collector."""
+
+    def __init__(self, collector: Collector) -> None:
+        self._collector = collector
+
+    def heurexec(self, heurtiming: object, nodeinfeasible: bool) -> dict[str, object]:
+        """Tries the relaxation's input; no solution is handed to SCIP."""
+        if not nodeinfeasible:
+            self._collector.consider([None])
+        return {"result": SCIP_RESULT.DIDNOTFIND}
+
+
+def attach(model: Model, inputs: list[Variable], shows: Shows) -> Collector:
+    """Includes both plug-ins in a model."""
+    collector = Collector(inputs, shows)
+    model.includeEventhdlr(collector, "collector", "runs every solution forward")
+    model.includeHeur(
+        RelaxationPoints(collector),
+        "relaxationpoints",
+        "runs the relaxation's input forward",
+        "F",
+        freq=1,
+        timingmask=SCIP_HEURTIMING.AFTERLPNODE,
+    )
+    return collector

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from onnx_exact.network.affine import Array
 from onnx_exact.stability.knowledge import Knowledge
@@ -85,6 +86,57 @@ def encode(knowledge: Knowledge, candidates: list[Candidate]) -> Encoding:
         knowledge: finite bounds on every layer up to there.
         candidates: at least one.
     """
+    model, inputs = _empty(knowledge)
+    by_unit = {(c.layer, c.unit, c.positive): c for c in candidates}
+    indicators: dict[Candidate, Variable] = {}
+    below: list[Variable | None] = list(inputs)
+    for index in range(max(c.layer for c in candidates) + 1):
+        below = [
+            _add_unit(model, knowledge, index, unit, below, by_unit, indicators)
+            for unit in range(knowledge.chain.layers[index].width)
+        ]
+    return Encoding(model, inputs, indicators)
+
+
+def encode_one(knowledge: Knowledge, candidate: Candidate) -> Encoding:
+    """The program whose objective is one candidate's signed pre-activation, to be maximised.
+
+    Only units that the candidate depends on are in it.
+    """
+    model, inputs = _empty(knowledge)
+    sign = 1.0 if candidate.positive else -1.0
+    layer = knowledge.chain.layers[candidate.layer]
+    row = sign * layer.affine.weight[candidate.unit]
+    needed = _needed(knowledge, candidate)
+    below: list[Variable | None] = list(inputs)
+    for index in range(candidate.layer):
+        below = [
+            _add_unit(model, knowledge, index, unit, below, {}, {}) if needed[index][unit] else None
+            for unit in range(knowledge.chain.layers[index].width)
+        ]
+    bounds = knowledge.upper if candidate.positive else knowledge.lower
+    bound = sign * float(bounds[candidate.layer][candidate.unit])
+    value = model.addVar(name="g", lb=None, ub=bound)
+    _add_row(model, row, below, [(value, -1.0)], -sign * float(layer.affine.bias[candidate.unit]))
+    model.setObjective(value, "maximize")
+    return Encoding(model, inputs, {})
+
+
+def _needed(knowledge: Knowledge, candidate: Candidate) -> list[NDArray[np.bool_]]:
+    """Which units of each layer below have a path to the candidate that can be active."""
+    layers = knowledge.chain.layers
+    reads = layers[candidate.layer].affine.weight[candidate.unit] != 0.0
+    needed = []
+    for index in range(candidate.layer - 1, -1, -1):
+        if layers[index].relu:
+            reads = reads & (knowledge.status(index) != Status.INACTIVE)
+        needed.append(reads)
+        reads = (layers[index].affine.weight[reads] != 0.0).any(axis=0)
+    return needed[::-1]
+
+
+def _empty(knowledge: Knowledge) -> tuple[Model, list[Variable]]:
+    """A silent model with nothing but the inputs."""
     from pyscipopt import Model
 
     model = Model()
@@ -95,15 +147,7 @@ def encode(knowledge: Knowledge, candidates: list[Candidate]) -> Encoding:
         model.addVar(name=f"x_{j}", lb=float(box.lower[j]), ub=float(box.upper[j]))
         for j in range(knowledge.chain.n_in)
     ]
-    by_unit = {(c.layer, c.unit, c.positive): c for c in candidates}
-    indicators: dict[Candidate, Variable] = {}
-    below: list[Variable | None] = list(inputs)
-    for index in range(max(c.layer for c in candidates) + 1):
-        below = [
-            _add_unit(model, knowledge, index, unit, below, by_unit, indicators)
-            for unit in range(knowledge.chain.layers[index].width)
-        ]
-    return Encoding(model, inputs, indicators)
+    return model, inputs
 
 
 def _add_unit(

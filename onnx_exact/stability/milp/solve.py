@@ -6,8 +6,7 @@ the search goes on; where no solution shows any candidate, all that are left are
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from enum import Enum
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -20,26 +19,9 @@ from onnx_exact.stability.milp.encode import (
     encode,
     margin,
 )
+from onnx_exact.stability.milp.outcome import Outcome, outcome_of
 from onnx_exact.stability.verdict import Evidence
 
-
-class Outcome(Enum):
-    """What the end of a solve says about the candidates in its objective."""
-
-    NONE_POSSIBLE = "no point shows any of them"
-    SHOWN = "a solution claims to show one"
-    OUT_OF_TIME = "nothing"
-
-
-# SCIP's status to outcome. "No solution" is a proof because the objective limit asks for one that
-# shows a candidate. A status that is not listed is an error.
-OUTCOMES = {
-    "infeasible": Outcome.NONE_POSSIBLE,
-    "optimal": Outcome.SHOWN,
-    "userinterrupt": Outcome.SHOWN,
-    "timelimit": Outcome.OUT_OF_TIME,
-    "memlimit": Outcome.OUT_OF_TIME,
-}
 # A solution shows a candidate or does not: anything between 0 and 1 separates the two.
 SHOWS_SOMETHING = 0.5
 
@@ -62,13 +44,12 @@ def settle_with_one_milp(
             return
         progress("milp", f"{len(candidates)} signs open")
         outcome, claimed = _solve(knowledge, candidates, deadline)
-        if outcome is Outcome.OUT_OF_TIME:
+        if outcome is Outcome.OPEN:
             return
-        if outcome is Outcome.NONE_POSSIBLE:
-            _conclude(knowledge, candidates)
+        if outcome is Outcome.IMPOSSIBLE:
+            conclude(knowledge, candidates)
             return
-        still_open = set(candidates_of(knowledge))
-        unclear |= {c for c in claimed if c in still_open}
+        unclear.update(claimed)
 
 
 def _solve(
@@ -77,7 +58,7 @@ def _solve(
     """One solve, until a new sign is shown or none can be; the candidates its best point claims."""
     from pyscipopt import quicksum
 
-    from onnx_exact.stability.milp.collect import Collector
+    from onnx_exact.stability.milp.collect import attach
 
     encoding = encode(knowledge, candidates)
     model = encoding.model
@@ -85,40 +66,38 @@ def _solve(
     model.setObjlimit(SHOWS_SOMETHING)
     if np.isfinite(deadline.remaining):
         model.setParam("limits/time", deadline.remaining)
-    collector = Collector(knowledge, encoding.inputs)
-    model.includeEventhdlr(collector, "collector", "runs every solution forward")
+    collector = attach(model, encoding.inputs, lambda points: knowledge.show(points) > 0)
     model.optimize()
     if collector.error is not None:
         raise collector.error
-    status = model.getStatus()
-    if status not in OUTCOMES:
-        raise RuntimeError(f"SCIP ended with status {status!r}")
-    if collector.found:
+    if collector.shown:
         return Outcome.SHOWN, []
-    return OUTCOMES[status], _claims(encoding)
+    outcome = outcome_of(model.getStatus())
+    return outcome, _claims(encoding) if outcome is Outcome.CLAIMED else []
 
 
 def _claims(encoding: Encoding) -> list[Candidate]:
-    """The candidates that the best solution, if there is one, claims to show."""
-    model = encoding.model
-    if model.getNSols() == 0:
-        return []
-    best = model.getBestSol()
+    """The candidates that the best solution claims to show."""
+    best = encoding.model.getBestSol()
     return [
         candidate
         for candidate, variable in encoding.indicators.items()
-        if model.getSolVal(best, variable) > SHOWS_SOMETHING
+        if encoding.model.getSolVal(best, variable) > SHOWS_SOMETHING
     ]
 
 
-def _conclude(knowledge: Knowledge, candidates: list[Candidate]) -> None:
+def conclude(knowledge: Knowledge, candidates: Iterable[Candidate]) -> None:
     """Writes down that no candidate's sign occurs: g < -delta or g > delta everywhere."""
-    for layer in {c.layer for c in candidates}:
+    by_layer: dict[int, list[Candidate]] = {}
+    for candidate in candidates:
+        by_layer.setdefault(candidate.layer, []).append(candidate)
+    for layer, group in by_layer.items():
         width = knowledge.chain.layers[layer].width
         lower, upper = np.full(width, -np.inf), np.full(width, np.inf)
-        for c in candidates:
-            if c.layer == layer:
-                side = upper if c.positive else lower
-                delta = margin(knowledge, c)
-                side[c.unit] = -delta if c.positive else delta
+        for c in group:
+            delta = margin(knowledge, c)
+            if c.positive:
+                upper[c.unit] = -delta
+            else:
+                lower[c.unit] = delta
         knowledge.tighten(layer, Evidence.SOLVER, lower, upper)

@@ -1,0 +1,95 @@
+"""Bounds on the layers of a chain, one after another, each using what is known before it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from onnx_exact.network.affine import Affine
+from onnx_exact.stability import crown
+from onnx_exact.stability.attack import extreme_corners
+from onnx_exact.stability.interval import exact_extremes, interval_bounds
+from onnx_exact.stability.knowledge import Knowledge
+from onnx_exact.stability.verdict import Evidence, Status
+
+
+class Layers:
+    """Keeps the relaxations of all layers in step with what is known.
+
+    Attributes:
+        knowledge: receives every bound.
+        relaxations: of the layers bounded so far, first to last.
+    """
+
+    def __init__(self, knowledge: Knowledge) -> None:
+        self.knowledge = knowledge
+        self.relaxations: list[crown.Relaxation] = []
+
+    def below(self, index: int) -> list[crown.Relaxation]:
+        """The relaxations of the layers before `index`."""
+        return self.relaxations[:index]
+
+    def bound(self, index: int) -> None:
+        """Interval and backward linear bounds on a layer, and the corners the latter suggest."""
+        knowledge, layer = self.knowledge, self.knowledge.chain.layers[index]
+        low, high = knowledge.output_bounds(index - 1)
+        knowledge.tighten(index, Evidence.INTERVAL, *interval_bounds(layer.affine, low, high))
+        if index == 0:
+            self._settle_ties()
+        elif knowledge.box.finite:
+            self._bound_backward(index)
+
+    def relax(self, index: int) -> None:
+        """Makes or renews the relaxation of a layer; those after it are forgotten."""
+        knowledge, layer = self.knowledge, self.knowledge.chain.layers[index]
+        if not knowledge.box.finite:
+            return
+        box = knowledge.box
+        before = (
+            self.relaxations[index - 1].magnitude
+            if index
+            else np.maximum(np.abs(box.lower), np.abs(box.upper))
+        )
+        low, high = knowledge.lower[index], knowledge.upper[index]
+        relaxation = crown.relax(layer.affine, layer.relu, low, high, before)
+        self.relaxations[index:] = [relaxation]
+
+    def refresh(self, index: int) -> None:
+        """Bounds and relaxes all layers before `index` again, and bounds that layer."""
+        for before in range(index):
+            if before:
+                self.bound(before)
+            self.relax(before)
+        self.bound(index)
+
+    def _settle_ties(self) -> None:
+        """Decides in rationals the first-layer units whose sign rounding alone leaves open."""
+        knowledge, box = self.knowledge, self.knowledge.box
+        first = knowledge.chain.layers[0]
+        if not (box.finite and first.relu):
+            return
+        lower, upper = knowledge.lower[0].copy(), knowledge.upper[0].copy()
+        for unit in np.flatnonzero(knowledge.status(0) == Status.UNDECIDED):
+            least, most = exact_extremes(first.affine, int(unit), box.lower, box.upper)
+            lower[unit] = max(lower[unit], 0.0) if least >= 0 else lower[unit]
+            upper[unit] = min(upper[unit], 0.0) if most <= 0 else upper[unit]
+        knowledge.tighten(0, Evidence.INTERVAL, lower, upper)
+
+    def _bound_backward(self, index: int) -> None:
+        """Linear bounds on the units of a layer that are not stable."""
+        knowledge, layer = self.knowledge, self.knowledge.chain.layers[index]
+        for sign in (1.0, -1.0):
+            status = knowledge.status(index)
+            loose = (status == Status.UNDECIDED) | (status == Status.UNSTABLE)
+            units = np.flatnonzero(loose | (not layer.relu))
+            if not units.size:
+                return
+            rows = Affine(sign * layer.affine.weight[units], sign * layer.affine.bias[units])
+            bounds, coefficients = crown.upper_bounds(rows, self.below(index), knowledge.box)
+            full = np.full(layer.width, np.inf)
+            full[units] = bounds
+            if sign > 0:
+                knowledge.tighten(index, Evidence.LINEAR, upper=full)
+            else:
+                knowledge.tighten(index, Evidence.LINEAR, lower=-full)
+            if layer.relu:
+                knowledge.show(extreme_corners(coefficients, knowledge.box)[0])

@@ -1,0 +1,76 @@
+"""One mixed-integer program for one open sign: is the signed pre-activation ever positive?
+
+Maximise g (or -g) with the rest of the chain as constraints and everything known as bounds. Only
+the sign matters: solutions below -delta are cut off by an objective limit, so that the program is
+infeasible, mostly at its root, where the sign does not occur; and the first point that shows the
+sign in a forward pass ends the solve.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnx_exact.network.affine import Array
+from onnx_exact.network.chain import Chain, Layer
+from onnx_exact.stability.knowledge import Knowledge
+from onnx_exact.stability.milp.encode import Candidate, encode_one, margin
+from onnx_exact.stability.milp.outcome import Outcome, outcome_of
+
+
+@dataclass(frozen=True, eq=False)
+class SignAnswer:
+    """What a program said about one candidate.
+
+    Attributes:
+        candidate: the sign asked for.
+        outcome: what the solver says.
+        points: shape (points, inputs), what it came across that seems to show the sign.
+        seconds: how long it took.
+    """
+
+    candidate: Candidate
+    outcome: Outcome
+    points: Array
+    seconds: float
+
+
+def ask(knowledge: Knowledge, candidate: Candidate, seconds: float) -> SignAnswer:
+    """Solves the program of one candidate within `seconds`; `knowledge` is only read.
+
+    Raises:
+        RuntimeError: SCIP ended with a status of unknown meaning.
+    """
+    from onnx_exact.stability.milp.collect import attach
+
+    own = _up_to(knowledge.chain, candidate)
+    found: list[Array] = []
+
+    def shows(points: Array) -> bool:
+        points = knowledge.box.clip(points)
+        values = own.forward(points)[:, 0]
+        if not (values > 0.0).any():
+            return False
+        found.append(points[int(values.argmax())])
+        return True
+
+    encoding = encode_one(knowledge, candidate)
+    model = encoding.model
+    model.setObjlimit(-margin(knowledge, candidate))
+    model.setParam("limits/time", seconds)
+    collector = attach(model, encoding.inputs, shows)
+    model.optimize()
+    if collector.error is not None:
+        raise collector.error
+    outcome = Outcome.SHOWN if collector.shown else outcome_of(model.getStatus())
+    points = np.array(found).reshape(-1, knowledge.chain.n_in)
+    return SignAnswer(candidate, outcome, points, float(model.getSolvingTime()))
+
+
+def _up_to(chain: Chain, candidate: Candidate) -> Chain:
+    """The chain that ends in the candidate's signed pre-activation."""
+    affine = chain.layers[candidate.layer].affine.rows(np.array([candidate.unit]))
+    sign = 1.0 if candidate.positive else -1.0
+    last = Layer(type(affine)(sign * affine.weight, sign * affine.bias), relu=False)
+    return Chain((*chain.layers[: candidate.layer], last))

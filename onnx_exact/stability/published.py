@@ -1,0 +1,46 @@
+"""The published algorithms, kept to compare with; `--method isa` and `--method per-unit`.
+
+Serra et al. 2021 (ISA): sampled points leave the candidates, the signs that no sample shows; one
+mixed-integer program over the whole network, with interval bounds as big-M, finds the others.
+Serra et al. 2020: no samples; one program for each unit and sign, layer by layer, with the verdicts
+on earlier units fixed. Both differ from the papers only where a verdict would not be sound: a unit
+is stable if the solver proved it beyond its tolerance, never because the time was up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from onnx_exact.deadline import Deadline
+from onnx_exact.stability.interval import interval_bounds
+from onnx_exact.stability.knowledge import Knowledge
+from onnx_exact.stability.milp.pool import settle_layer
+from onnx_exact.stability.milp.solve import settle_with_one_milp
+from onnx_exact.stability.verdict import Evidence
+
+Progress = Callable[[str, str], None]
+
+
+def decide_at_once(knowledge: Knowledge, deadline: Deadline, progress: Progress) -> None:
+    """ISA: interval bounds, then one program for all signs that the points so far do not show."""
+    for index in range(len(knowledge.chain.layers)):
+        bound_by_intervals(knowledge, index)
+    settle_with_one_milp(knowledge, deadline, progress)
+
+
+def decide_one_by_one(
+    knowledge: Knowledge, deadline: Deadline, jobs: int, progress: Progress
+) -> None:
+    """Two programs for each unit that interval bounds leave open, first layer first."""
+    for index in range(len(knowledge.chain.layers)):
+        bound_by_intervals(knowledge, index)
+        if knowledge.chain.layers[index].relu and not deadline.passed:
+            progress("milp", f"layer {index + 1}, {knowledge.undecided} units open")
+            settle_layer(knowledge, index, deadline.remaining, deadline, jobs)
+
+
+def bound_by_intervals(knowledge: Knowledge, index: int) -> None:
+    """Interval bounds on a layer from those of the layer before."""
+    layer = knowledge.chain.layers[index]
+    low, high = knowledge.output_bounds(index - 1)
+    knowledge.tighten(index, Evidence.INTERVAL, *interval_bounds(layer.affine, low, high))

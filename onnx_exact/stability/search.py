@@ -1,0 +1,172 @@
+"""A gradient search for witnesses: all open signs of a layer at once.
+
+Each open sign (a unit and the sign it has not shown) gets a few points of its own, which climb by
+projected Adam. On every other step the ReLU's slope below zero is leaky, annealed to 0, so that a
+gradient passes through units that are off at the start. Now and then the points are rounded to
+corners, where the extremes of many units lie. The search runs in float32: whatever it proposes is
+confirmed by `Knowledge.show`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_exact.deadline import Deadline
+from onnx_exact.stability.knowledge import Knowledge
+
+Single = NDArray[np.float32]
+
+LEAK = 0.3
+SHOW_EVERY = 10
+BETAS = (0.9, 0.99)
+# Step length as a share of the box's side, at the first and at the last step.
+STEP_LENGTHS = (0.1, 0.01)
+# Points that climb at once: bounds the memory.
+CLIMBING_BATCH = 4096
+SPARSE_SHARES = (0.0, 0.02, 0.1, 0.3)
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long a search goes on: points for each open sign and steps for each point."""
+
+    points: int = 16
+    steps: int = 60
+
+
+def search_layer(
+    knowledge: Knowledge,
+    layer: int,
+    effort: Effort,
+    rng: np.random.Generator,
+    deadline: Deadline,
+) -> int:
+    """Searches witnesses for the open signs of a layer.
+
+    Returns:
+        How many signs, of any layer, were seen for the first time.
+    """
+    found = 0
+    positive, negative = knowledge.open_signs(layer)
+    units = np.concatenate([np.flatnonzero(positive), np.flatnonzero(negative)])
+    signs = np.concatenate([np.ones(positive.sum()), -np.ones(negative.sum())])
+    chunk = max(1, CLIMBING_BATCH // effort.points)
+    for start in range(0, units.size, chunk):
+        if deadline.passed:
+            break
+        part = slice(start, start + chunk)
+        found += _Climb(knowledge, layer, units[part], signs[part], effort, rng).run(deadline)
+    return found
+
+
+class _Climb:
+    """The points of some open signs of one layer, climbing together."""
+
+    def __init__(
+        self,
+        knowledge: Knowledge,
+        layer: int,
+        units: NDArray[np.intp],
+        signs: NDArray[np.float64],
+        effort: Effort,
+        rng: np.random.Generator,
+    ) -> None:
+        self.knowledge, self.layer, self.effort = knowledge, layer, effort
+        chain = knowledge.chain.layers[: layer + 1]
+        self.weights = [part.affine.weight.astype(np.float32) for part in chain]
+        self.biases = [part.affine.bias.astype(np.float32) for part in chain]
+        self.relu = [part.relu for part in chain]
+        low, high = knowledge.box.sides()
+        self.low, self.high = low.astype(np.float32), high.astype(np.float32)
+        self.units = np.repeat(units, effort.points)
+        self.signs = np.repeat(signs, effort.points).astype(np.float32)
+        self.x = self._start(rng)
+
+    def _start(self, rng: np.random.Generator) -> Single:
+        """Points and corners from all over the box, sparse and dense ones, and known witnesses."""
+        count, n = self.units.size, self.low.size
+        side = self.high - self.low
+        share = rng.choice(np.array(SPARSE_SHARES), size=(count, 1))
+        x = np.where(rng.random((count, n)) < share, rng.random((count, n)), 0.0)
+        dense = np.arange(count) % 4 == 3
+        x[dense] = rng.random((int(dense.sum()), n))
+        x = (self.low + x * side).astype(np.float32)
+        witnesses = self.knowledge.witnesses
+        if len(witnesses):
+            known = np.flatnonzero(np.arange(count) % 4 == 2)
+            x[known] = witnesses[rng.integers(len(witnesses), size=known.size)]
+        return np.asarray(x, dtype=np.float32)
+
+    def run(self, deadline: Deadline) -> int:
+        """Climbs until the steps or the signs run out; the number of signs seen first."""
+        side = self.high - self.low
+        first, second = np.zeros_like(self.x), np.zeros_like(self.x)
+        found = 0
+        steps = self.effort.steps
+        for step in range(1, steps + 1):
+            leak = LEAK * (1.0 - step / steps) if step % 2 else 0.0
+            gradient = self._gradient(leak)
+            scale = np.abs(gradient).max(axis=1, keepdims=True)
+            gradient /= np.where(scale > 0.0, scale, 1.0)
+            first = BETAS[0] * first + (1 - BETAS[0]) * gradient
+            second = BETAS[1] * second + (1 - BETAS[1]) * gradient**2
+            direction = (first / (1 - BETAS[0] ** step)) / (
+                np.sqrt(second / (1 - BETAS[1] ** step)) + 1e-8
+            )
+            length = STEP_LENGTHS[0] + (STEP_LENGTHS[1] - STEP_LENGTHS[0]) * step / steps
+            moved = self.x + length * side * direction
+            self.x = np.clip(moved, self.low, self.high).astype(np.float32)
+            if step % SHOW_EVERY == 0 or step == steps:
+                found += self._show()
+                still = self._still_open()
+                if deadline.passed or not still.any():
+                    break
+                self.x, self.units, self.signs = self.x[still], self.units[still], self.signs[still]
+                first, second = first[still], second[still]
+        return found
+
+    def _gradient(self, leak: float) -> Single:
+        """The gradient of each point's own signed pre-activation, with a leaky ReLU."""
+        h, slopes = self.x, []
+        for weight, bias, relu in zip(
+            self.weights[:-1], self.biases[:-1], self.relu[:-1], strict=True
+        ):
+            g = h @ weight.T + bias
+            slope = np.where(g > 0.0, np.float32(1.0), np.float32(leak if relu else 1.0))
+            slopes.append(slope)
+            h = g * slope
+        back = self.weights[-1][self.units] * self.signs[:, None]
+        for weight, slope in zip(reversed(self.weights[:-1]), reversed(slopes), strict=True):
+            back = (back * slope) @ weight
+        return np.asarray(back, dtype=np.float32)
+
+    def _show(self) -> int:
+        """Runs the points whose own sign seems to show forward, as they are and as corners."""
+        middle = 0.5 * (self.low + self.high)
+        corners = np.where(self.x > middle, self.high, self.low)
+        found = 0
+        for points in (self.x, corners):
+            rows = np.flatnonzero(self._values(points) > 0.0)
+            _, firsts = np.unique(self.units[rows] * self.signs[rows], return_index=True)
+            if rows.size:
+                found += self.knowledge.show(points[rows[firsts]].astype(np.float64))
+        return found
+
+    def _values(self, points: Single) -> Single:
+        """Each point's own signed pre-activation."""
+        h = points
+        for weight, bias, relu in zip(
+            self.weights[:-1], self.biases[:-1], self.relu[:-1], strict=True
+        ):
+            h = h @ weight.T + bias
+            h = np.maximum(h, 0.0) if relu else h
+        value = np.einsum("pi,pi->p", h, self.weights[-1][self.units]) + self.biases[-1][self.units]
+        return np.asarray(value * self.signs, dtype=np.float32)
+
+    def _still_open(self) -> NDArray[np.bool_]:
+        """Which points climb for a sign that is still open."""
+        positive, negative = self.knowledge.open_signs(self.layer)
+        return np.asarray(np.where(self.signs > 0, positive[self.units], negative[self.units]))
