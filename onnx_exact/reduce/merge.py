@@ -61,22 +61,35 @@ def merge(state: State) -> tuple[State, tuple[Refusal, ...]]:
 
 def _dependence(affine: Affine, active: NDArray[np.intp]) -> _Dependence:
     """Splits the active units into a well-conditioned basis and combinations of it."""
-    from scipy.linalg import qr
-
     rows = affine.weight[active]
-    norms = np.linalg.norm(rows, axis=1)
-    scaled = rows / np.where(norms > 0.0, norms, 1.0)[:, None]
-    r, order = qr(scaled.T, mode="r", pivoting=True)
-    pivots = np.abs(np.diagonal(r))
-    rank = int((pivots > PIVOT_TOLERANCE).sum())
-    basis, dependent = np.sort(order[:rank]), np.sort(order[rank:])
+    basis, dependent = _split(rows)
+    rank = basis.size
     if dependent.size == 0 or rank == 0:
-        factor = np.zeros((dependent.size, rank))
+        factor: Array = np.zeros((dependent.size, rank))
     else:
-        factor = np.linalg.lstsq(rows[basis].T, rows[dependent].T, rcond=None)[0].T
+        factor = np.asarray(
+            np.linalg.lstsq(rows[basis].T, rows[dependent].T, rcond=None)[0].T, dtype=np.float64
+        )
     factor = _simplest(factor, rows[basis], rows[dependent])
     residual = rows[dependent] - factor @ rows[basis]
     return _Dependence(active[basis], active[dependent], factor, residual)
+
+
+def _split(rows: Array) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Indices of a basis of the rows, chosen by column-pivoted QR, and of all other rows."""
+    norms = np.linalg.norm(rows, axis=1)
+    scaled = rows / np.where(norms > 0.0, norms, 1.0)[:, None]
+    if len(rows) <= rows.shape[1]:
+        # Without pivoting a row that depends on those before it has a small pivot all the same:
+        # mostly there is none, and the search for a basis is saved.
+        pivots = np.abs(np.diagonal(np.linalg.qr(scaled.T, mode="r")))
+        if (pivots > PIVOT_TOLERANCE).all():
+            return np.arange(len(rows)), np.arange(0)
+    from scipy.linalg import qr
+
+    r, order = qr(scaled.T, mode="r", pivoting=True)
+    rank = int((np.abs(np.diagonal(r)) > PIVOT_TOLERANCE).sum())
+    return np.sort(order[:rank]), np.sort(order[rank:])
 
 
 def _simplest(factor: Array, basis: Array, dependent: Array) -> Array:

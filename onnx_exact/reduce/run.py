@@ -21,9 +21,9 @@ class LayerReduction:
 
     Attributes:
         units: how many there were.
-        removed: stably inactive, or part of a network that is constant.
+        removed: stably inactive.
         merged: stably active, now combinations of others.
-        folded: stably active in a layer that went into the next.
+        folded: in a layer that went into the next, or into the constant that the network is.
         units_after: how many are left.
     """
 
@@ -72,10 +72,12 @@ def reduce_chain(chain: Chain, stability: Stability, box: Box, dtype: FloatType)
     refused: dict[tuple[str, int, str], Refusal] = {}
     rounded = False
     while True:
-        pruned = collapse(prune(state))
+        pruned = prune(state)
         _count(counts, "removed", state, pruned)
-        merged, merge_refused = merge(pruned)
-        _count(counts, "merged", pruned, merged)
+        collapsed = collapse(pruned)
+        _count(counts, "folded", pruned, collapsed)
+        merged, merge_refused = merge(collapsed)
+        _count(counts, "merged", collapsed, merged)
         folded, fold_refused = fold(merged)
         _count(counts, "folded", merged, folded)
         rounded |= merged is not pruned or len(folded.layers) < len(merged.layers)
@@ -91,8 +93,7 @@ def reduce_chain(chain: Chain, stability: Stability, box: Box, dtype: FloatType)
         for layer, count, width in zip(chain.layers, counts, widths, strict=True)
     )
     new = state.chain if changed else chain
-    removal_only = not rounded and not state.chain.is_constant
-    return Reduction(new, changed, removal_only, layers, tuple(refused.values()))
+    return Reduction(new, changed, not rounded, layers, tuple(refused.values()))
 
 
 def _widths(state: State, layers: int) -> list[int]:
