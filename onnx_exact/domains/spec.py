@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from onnx_exact.domains.domain import DOMAIN_KEY, Domain, InputLike
 from onnx_exact.domains.files import Bounds, parse_json, read_json, read_npz
 from onnx_exact.domains.fit import fit_box, unbounded
@@ -54,7 +56,9 @@ def resolve_domain(
                 f"the model's metadata {DOMAIN_KEY!r} cannot be used ({error});"
                 " give --domain to override it"
             ) from error
-        return _domain(boxes, "metadata of the model", inputs)
+        # A model changed over every finite input says just that in its metadata.
+        if any(np.isfinite(b.lower).any() or np.isfinite(b.upper).any() for b in boxes.values()):
+            return _domain(boxes, "metadata of the model", inputs)
     return Domain({i.name: unbounded(i) for i in inputs if i.is_float}, _NO_DOMAIN, declared=False)
 
 
