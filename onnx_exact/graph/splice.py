@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
+from onnx import ModelProto, NodeProto, TensorProto, TensorShapeProto, ValueInfoProto, helper
 
 from onnx_exact.graph.emit import Emitted, LayerNames, Run, emit
 from onnx_exact.graph.index import Index, names_in, subgraphs
-from onnx_exact.graph.layout import Layout
+from onnx_exact.graph.layout import Dim, Layout
 from onnx_exact.graph.locate import LocatedChain, Site
 from onnx_exact.graph.names import Names
 from onnx_exact.network import Chain, Layer
@@ -302,11 +302,17 @@ def _corrected(value: ValueInfoProto, layout: Layout) -> bool:
     dims = tensor.shape.dim
     if len(dims) != layout.rank:
         return False
-    for axis, dim in enumerate(layout.shape):
-        declared = dims[axis]
-        if layout.start <= axis < layout.stop:
-            declared.Clear()
-            declared.dim_value = dim.size
-        elif declared.HasField("dim_value") and dim.static and declared.dim_value != dim.size:
-            return False
+    others = [axis for axis in range(layout.rank) if not layout.start <= axis < layout.stop]
+    if not all(_agrees(dims[axis], layout.shape[axis]) for axis in others):
+        return False
+    for axis in range(layout.start, layout.stop):
+        dims[axis].Clear()
+        dims[axis].dim_value = layout.shape[axis].size
     return True
+
+
+def _agrees(declared: TensorShapeProto.Dimension, dim: Dim) -> bool:
+    """Whether a declared size is this one, and not that of an axis which was here before."""
+    if declared.HasField("dim_value"):
+        return dim == Dim(declared.dim_value)
+    return dim == Dim(1, (declared.dim_param,)) if declared.dim_param else not dim.static

@@ -227,7 +227,8 @@ def test_random_graph_is_read_rebuilt_and_bounded(model: onnx.ModelProto) -> Non
             origin = domain.origin
             sample = origin.to_graph(points[:1])
             if sample.shape[1:] == feed["x"].shape[1:]:
-                (again,) = run(model, {"x": sample}, [located.input])
+                batch = np.repeat(sample, len(feed["x"]), axis=0)
+                (again,) = run(model, {"x": batch}, [located.input])
                 image = features(again, located.sites[0].layout_in)
                 assert_close(image, np.broadcast_to(points[:1], image.shape), np.float32)
 
