@@ -10,7 +10,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
-from onnx_exact.graph.layout import Dim, Shape
+from onnx_exact.graph.layout import Dim, Shape, static
 from onnx_exact.network.affine import Array
 
 DEFAULT_DOMAINS = ("", "ai.onnx")
@@ -155,11 +155,15 @@ class Index:
 
     def elem_type(self, tensor: str) -> int:
         """The ONNX element type of a tensor, 0 where it is not known."""
+        if tensor in self._initializers:
+            return self._initializers[tensor].data_type
         info = self._types.get(tensor)
         return info.type.tensor_type.elem_type if info is not None else 0
 
     def shape(self, tensor: str) -> Shape | None:
         """The shape of a tensor, with a symbol of its own for every unknown size; None: unknown."""
+        if tensor in self._initializers:
+            return static(self._initializers[tensor].dims)
         info = self._types.get(tensor)
         if info is None or not info.type.tensor_type.HasField("shape"):
             return None
@@ -227,7 +231,7 @@ def _infer(model: ModelProto, declared: Iterable[ValueInfoProto]) -> dict[str, V
     for tensor in model.graph.initializer:
         if len(tensor.raw_data) <= SHAPE_INFERENCE_BYTES:
             graph.initializer.append(tensor)
-        if tensor.name not in inputs:
+        elif tensor.name not in inputs:
             info = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
             graph.input.append(info)
     for value in model.graph.sparse_initializer:

@@ -259,3 +259,37 @@ def test_chains_of_equal_node_names_get_different_names() -> None:
         node.name = node.op_type
     names = [c.name for c in locate_chains(model)]
     assert len(set(names)) == 2
+
+
+def test_default_domain_may_be_written_out() -> None:
+    b = Builder()
+    y = b.gemm(b.relu(b.gemm("x", 6, 5)), 5, 2)
+    model = b.model([y])
+    model.opset_import[0].domain = "ai.onnx"
+    for node in model.graph.node:
+        node.domain = "ai.onnx"
+    check_model(model)
+
+
+def test_stale_declared_shapes_do_not_mislead() -> None:
+    b = Builder()
+    y = b.relu(b.dense("x", 6, 5))
+    y = b.dense(b.node("Reshape", y, b.ints(-1, 5)), 5, 2)
+    model = b.model([y], {"x": ["batch", "time", 6]})
+    stale = helper.make_tensor_value_info("t1", TensorProto.FLOAT, [7, 5])
+    model.graph.value_info.append(stale)
+    (located,) = locate_chains(model)
+    assert [str(dim.symbols) for dim in located.sites[0].layout_out.lead] == [
+        "('batch',)",
+        "('time',)",
+    ]
+
+
+def test_large_shapeless_weights_do_not_hide_shapes() -> None:
+    b = Builder()
+    y = b.relu(b.dense("x", 60, 50))
+    y = b.node("Flatten", b.node("Reshape", y, b.ints(0, 5, 10)))
+    model = b.model([b.dense(y, 50, 2)], {"x": ["batch", 60]})
+    (located,) = check_model(model)
+    assert widths(model) == [[50, 2]]
+    assert located.dtype == np.float32

@@ -135,6 +135,11 @@ def _needed(knowledge: Knowledge, candidate: Candidate) -> list[NDArray[np.bool_
     return needed[::-1]
 
 
+def limit_time(model: Model, seconds: float) -> None:
+    """Ends a solve after `seconds`, which may be inf."""
+    model.setParam("limits/time", min(seconds, float(model.infinity())))
+
+
 def _empty(knowledge: Knowledge) -> tuple[Model, list[Variable]]:
     """A silent model with nothing but the inputs."""
     from pyscipopt import Model

@@ -17,6 +17,7 @@ from onnx_exact.stability.milp.encode import (
     Encoding,
     candidates_of,
     encode,
+    limit_time,
     margin,
 )
 from onnx_exact.stability.milp.outcome import Outcome, outcome_of
@@ -64,8 +65,7 @@ def _solve(
     model = encoding.model
     model.setObjective(quicksum(encoding.indicators.values()), "maximize")
     model.setObjlimit(SHOWS_SOMETHING)
-    if np.isfinite(deadline.remaining):
-        model.setParam("limits/time", deadline.remaining)
+    limit_time(model, deadline.remaining)
     collector = attach(model, encoding.inputs, lambda points: knowledge.show(points) > 0)
     model.optimize()
     if collector.error is not None:
