@@ -156,7 +156,8 @@ class Index:
     def elem_type(self, tensor: str) -> int:
         """The ONNX element type of a tensor, 0 where it is not known."""
         if tensor in self._initializers:
-            return self._initializers[tensor].data_type
+            kind: int = self._initializers[tensor].data_type
+            return kind
         info = self._types.get(tensor)
         return info.type.tensor_type.elem_type if info is not None else 0
 
