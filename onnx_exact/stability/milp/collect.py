@@ -16,6 +16,7 @@ from pyscipopt import (  # type: ignore[attr-defined]
     SCIP_EVENTTYPE,
     SCIP_HEURTIMING,
     SCIP_RESULT,
+    SCIP_STAGE,
     Eventhdlr,
     Heur,
     Model,
@@ -67,7 +68,8 @@ class Collector(Eventhdlr):
                 self.shown = True
         except BaseException as error:  # a callback cannot raise through SCIP: kept for the caller
             self.error = error
-        if self.shown or self.error:
+        # Just before the first node SCIP takes no interruption: the next callback sees to it.
+        if (self.shown or self.error) and self.model.getStage() != SCIP_STAGE.INITSOLVE:
             self.model.interruptSolve()
 
 
