@@ -45,6 +45,7 @@ def write_model(
     """
     if path.is_dir():
         raise OutputError(f"{path} is a folder; give a file name for the output")
+    _refuse_to_overwrite_data(source, path)
     with _reported(path), _folder_beside(path) as folder:
         file = folder / path.name
         _save(model, file, external=source.external or _too_large(model))
@@ -138,6 +139,17 @@ def _too_large(model: ModelProto) -> bool:
         return int(model.ByteSize()) > LARGEST_MESSAGE
     except (EncodeError, ValueError):
         return True
+
+
+def _refuse_to_overwrite_data(source: Source, path: Path) -> None:
+    """The source's external data is part of the input: it may go only where the source goes too."""
+    if source.path is None or (path.exists() and path.samefile(source.path)):
+        return
+    made = [path, path.with_name(f"{path.name}.data")]
+    for location in _external_locations(source):
+        data = source.path.parent / location
+        if any(file.exists() and file.samefile(data) for file in made):
+            raise OutputError(f"{path} would overwrite {data}, the input's data; name another")
 
 
 def _external_locations(source: Source) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from onnx_exact.network.chain import Chain
 from onnx_exact.reduce import LayerReduction, Reduction
 from onnx_exact.report.report import ChainReport, LayerReport, Refusal, Report, Totals
 from onnx_exact.run import Run
-from onnx_exact.stability.verdict import LayerVerdicts, Status
+from onnx_exact.stability.verdict import Evidence, LayerVerdicts, Status
 from onnx_exact.validate import Deviation
 
 
@@ -79,7 +79,9 @@ def _counts(layers: Sequence[LayerVerdicts]) -> dict[str, int]:
         "unstable": Status.UNSTABLE,
         "undecided": Status.UNDECIDED,
     }
-    return {name: sum(v.count(status) for v in layers) for name, status in names.items()}
+    counts = {name: sum(v.count(status) for v in layers) for name, status in names.items()}
+    counts["by_solver"] = sum(int((v.evidence == Evidence.SOLVER).sum()) for v in layers)
+    return counts
 
 
 def _totals(run: Run, reductions: Sequence[Reduction] | None, bytes_after: int | None) -> Totals:

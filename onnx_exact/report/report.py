@@ -21,6 +21,7 @@ class LayerReport:
         units: width of the layer.
         stably_inactive, stably_active, unstable, undecided: units by verdict; they sum to `units`
             where `relu`, and are 0 for a layer without ReLU, which has no verdicts.
+        by_solver: stable units whose verdict rests on the tolerance of a solver.
         removed, merged, folded: units taken away, by how.
         units_after: width of what is left; 0 where the layer is gone. None if only analyzed.
         relu: whether a ReLU follows.
@@ -31,6 +32,7 @@ class LayerReport:
     stably_active: int = 0
     unstable: int = 0
     undecided: int = 0
+    by_solver: int = 0
     removed: int = 0
     merged: int = 0
     folded: int = 0
@@ -74,6 +76,7 @@ class Totals:
     stably_active: int
     unstable: int
     undecided: int
+    by_solver: int
 
 
 @dataclass(frozen=True)

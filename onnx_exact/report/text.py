@@ -110,6 +110,11 @@ def _lines(report: Report) -> Iterable[str]:
         f"Verdicts: {totals.stably_inactive:,} stably inactive, {totals.stably_active:,} stably"
         f" active, {totals.unstable:,} unstable, {totals.undecided:,} undecided."
     )
+    if totals.by_solver:
+        yield (
+            f"Of the stable ones {totals.by_solver:,} rest on the tolerance of SCIP; all others on"
+            " bounds that hold in real arithmetic."
+        )
     if report.deviation is not None:
         yield (
             f"Largest deviation observed: {report.deviation.observed_max_abs:.3g} in output"

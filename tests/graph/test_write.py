@@ -219,3 +219,14 @@ def test_stamp_sets_its_entries_and_keeps_the_others() -> None:
         "onnx_exact.version": "1",
     }
     assert len(model.metadata_props) == 3
+
+
+def test_external_data_of_the_input_is_never_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "in.onnx"
+    onnx.save_model(small(), path, save_as_external_data=True, location="other.onnx.data")
+    source, before = read_model(path), (tmp_path / "other.onnx.data").read_bytes()
+    for target in ("other.onnx", "other.onnx.data"):
+        with pytest.raises(OutputError, match="the input's data"):
+            write_model(source.model, tmp_path / target, source=source, check=accept)
+    assert (tmp_path / "other.onnx.data").read_bytes() == before
+    assert names(tmp_path) == ["in.onnx", "other.onnx.data"]

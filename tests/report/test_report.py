@@ -35,6 +35,7 @@ TOTALS = Totals(
     stably_active=100,
     unstable=590,
     undecided=10,
+    by_solver=7,
 )
 REPORT = Report(
     command="optimize",
@@ -183,3 +184,9 @@ def test_long_list_of_refusals_is_cut_with_a_count() -> None:
 
 def test_model_without_chains_is_said_to_have_none() -> None:
     assert "No chain" in to_text(changed(chains=(), changed=False))
+
+
+def test_text_says_which_verdicts_rest_on_a_solver() -> None:
+    assert "Of the stable ones 7 rest on the tolerance of SCIP" in to_text(REPORT)
+    none = dataclasses.replace(TOTALS, by_solver=0)
+    assert "SCIP" not in to_text(changed(totals=none))
