@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from onnx_exact._version import __version__
 from onnx_exact.errors import OnnxExactError
-from onnx_exact.methods import DEFAULT_TIME_LIMIT, METHODS
+from onnx_exact.methods import DEFAULT_LP_SOLVER, DEFAULT_TIME_LIMIT, METHODS
 
 if TYPE_CHECKING:
     from onnx_exact.report import Report
@@ -75,6 +75,8 @@ def _run(arguments: argparse.Namespace) -> Report:
             "rtol": arguments.rtol,
             "atol": arguments.atol,
             "seed": arguments.seed,
+            "jobs": arguments.jobs,
+            "lp_solver": arguments.lp_solver,
             "progress": progress,
         }
         from onnx_exact import pipeline
@@ -176,6 +178,19 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
             " (default: the rounding of the outputs' type)",
         )
     parser.add_argument(
+        "--jobs",
+        metavar="N",
+        type=_count,
+        default=1,
+        help="processes for the programs of the solver (default: 1)",
+    )
+    parser.add_argument(
+        "--lp-solver",
+        metavar="NAME",
+        default=DEFAULT_LP_SOLVER,
+        help="solver of the linear relaxations, by its name in cvxpy (default: %(default)s)",
+    )
+    parser.add_argument(
         "--seed", metavar="N", type=_seed, default=0, help="of random points (default: 0)"
     )
 
@@ -193,6 +208,12 @@ def _number(wanted: str, accepts: Callable[[float], bool]) -> Callable[[str], fl
         return value
 
     return read
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text)):
+        raise argparse.ArgumentTypeError(f"expected an integer from 1 on, not {text!r}")
+    return int(text)
 
 
 def _seed(text: str) -> int:

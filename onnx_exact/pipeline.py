@@ -34,8 +34,6 @@ from onnx_exact.stability.decide import Options, analyze_chain
 from onnx_exact.validate import Deviation, validate
 
 ModelLike = ModelProto | str | os.PathLike[str]
-# Witnesses that validation runs, spread evenly over all of a chain's; more only cost time.
-MOST_WITNESSES = 512
 
 
 def optimize(model: ModelLike, **settings: Any) -> tuple[ModelProto, Report]:
@@ -137,6 +135,8 @@ def _decide(model: ModelLike, settings: Settings) -> Run:
                 method=settings.method,
                 deadline=Deadline(share),
                 seed=settings.seed,
+                jobs=settings.jobs,
+                lp_solver=settings.lp_solver,
                 progress=settings.progress.stage,
             )
             where = ranges.chain_domain(chain)
@@ -144,6 +144,8 @@ def _decide(model: ModelLike, settings: Settings) -> Run:
             stability = analyze_chain(chain.chain, where.box, options, points)
             ranges.assume(chain.output, stability.output_lower, stability.output_upper)
             chains.append((chain, where, stability))
+            if stability.interrupted:
+                deadline = Deadline(0.0)
     return Run(settings, source, inputs, domain, samples, tuple(chains), seconds)
 
 
@@ -192,8 +194,7 @@ def _validate(run: Run, before: bytes | Path, after: bytes | Path) -> Deviation:
     for _, where, stability in run.chains:
         points = stability.witnesses
         if where.origin is not None and len(points):
-            chosen = np.unique(np.linspace(0, len(points) - 1, MOST_WITNESSES).astype(int))
-            extra.append({where.origin.input: where.origin.to_graph(points[chosen])})
+            extra.append({where.origin.input: where.origin.to_graph(points)})
     settings = run.settings
     return validate(
         before,

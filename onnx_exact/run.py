@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from onnx_exact.errors import UsageError
 from onnx_exact.graph.locate import LocatedChain
 from onnx_exact.graph.ranges import ChainDomain
 from onnx_exact.graph.read import InputSpec, Source
-from onnx_exact.methods import DEFAULT_TIME_LIMIT, METHODS
+from onnx_exact.methods import DEFAULT_LP_SOLVER, DEFAULT_TIME_LIMIT, METHODS
 from onnx_exact.progress import Progress, Silent
 from onnx_exact.samples import Samples, SamplesLike
 from onnx_exact.stability.verdict import Stability
@@ -31,6 +32,8 @@ class Settings:
         samples: points of the domain to look at as well.
         rtol, atol: tolerances of the validation; None for the rounding of the outputs' type.
         seed: of every random choice.
+        jobs: processes for mixed-integer programs.
+        lp_solver: solver of the linear relaxations, by its name in cvxpy.
         progress: told what is being done.
 
     Raises:
@@ -44,6 +47,8 @@ class Settings:
     rtol: float | None = None
     atol: float | None = None
     seed: int = 0
+    jobs: int = 1
+    lp_solver: str = DEFAULT_LP_SOLVER
     progress: Progress = field(default_factory=Silent)
 
     def __post_init__(self) -> None:
@@ -51,9 +56,24 @@ class Settings:
             raise UsageError(f"unknown method {self.method!r}; choose one of {', '.join(METHODS)}")
         if self.time_limit is not None and not self.time_limit > 0.0:
             raise UsageError(f"the time limit must be positive, not {self.time_limit}")
+        if self.jobs < 1:
+            raise UsageError(f"the number of jobs must be at least 1, not {self.jobs}")
+        _check_lp_solver(self.lp_solver)
         for name, value in (("rtol", self.rtol), ("atol", self.atol)):
             if value is not None and not (np.isfinite(value) and value >= 0.0):
                 raise UsageError(f"{name} must be a number from 0 on, not {value}")
+
+
+def _check_lp_solver(name: str) -> None:
+    """Raises unless cvxpy finds the solver installed; the default comes with it."""
+    if name == DEFAULT_LP_SOLVER:
+        return
+    import cvxpy
+
+    installed: Any = cvxpy.installed_solvers
+    known = sorted(installed())
+    if name not in known:
+        raise UsageError(f"unknown LP solver {name!r}; cvxpy finds {', '.join(known)}")
 
 
 @dataclass(frozen=True, eq=False)

@@ -52,6 +52,7 @@ def assemble(
         deviation=deviation,
         seconds=run.seconds,
         refused=tuple(refused),
+        interrupted=any(stability.interrupted for _, _, stability in run.chains),
     )
 
 

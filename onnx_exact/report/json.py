@@ -29,6 +29,7 @@ def to_json_dict(report: Report) -> dict[str, Any]:
         "domain_declared": report.domain_declared,
         "method": report.method,
         "seed": report.seed,
+        "interrupted": report.interrupted,
         "changed": report.changed,
         "chains": [
             {

@@ -115,6 +115,7 @@ class Report:
         domain_declared: False where it is every finite input, for want of a declaration.
         method: how units were decided.
         seed: of all random points.
+        interrupted: the user ended the deciding with Ctrl-C.
         changed: whether the new model differs from the original.
         chains: in the order of the graph.
         totals: sums over them.
@@ -138,6 +139,7 @@ class Report:
     deviation: Deviation | None
     seconds: Mapping[str, float]
     refused: tuple[Refusal, ...] = ()
+    interrupted: bool = False
 
     def __post_init__(self) -> None:
         for name in ("domain", "seconds"):

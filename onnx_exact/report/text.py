@@ -110,6 +110,8 @@ def _lines(report: Report) -> Iterable[str]:
         f"Verdicts: {totals.stably_inactive:,} stably inactive, {totals.stably_active:,} stably"
         f" active, {totals.unstable:,} unstable, {totals.undecided:,} undecided."
     )
+    if report.interrupted:
+        yield "Interrupted: units that were undecided by then are not touched."
     if totals.by_solver:
         yield (
             f"Of the stable ones {totals.by_solver:,} rest on the tolerance of SCIP; all others on"

@@ -10,12 +10,14 @@ that is left. `docs/deciding.md` has the measurements behind this order.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from onnx_exact.deadline import Deadline
+from onnx_exact.methods import DEFAULT_LP_SOLVER
 from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.chain import Chain
 from onnx_exact.network.domain import Box
@@ -61,7 +63,7 @@ class Options:
     deadline: Deadline = field(default_factory=Deadline)
     seed: int = 0
     jobs: int = 1
-    lp_solver: str = "HIGHS"
+    lp_solver: str = DEFAULT_LP_SOLVER
     progress: Callable[[str, str], None] = _silent
 
 
@@ -77,10 +79,23 @@ def analyze_chain(
         samples: points to try as witnesses, shape (points, inputs); clipped into the box.
 
     Returns:
-        Verdicts and sound bounds. What could not be decided in time is UNDECIDED.
+        Verdicts and sound bounds. What could not be decided in time, or before the user ended the
+        deciding with Ctrl-C, is UNDECIDED.
     """
     options = options or Options()
     knowledge = Knowledge(chain, box)
+    try:
+        # One thread: the matrices are small, threads of a busy machine wait for one another (60
+        # times slower was seen), and results do not depend on the number of cores.
+        with threadpool_limits(limits=1):
+            _decide(knowledge, options, samples)
+    except KeyboardInterrupt:
+        return replace(knowledge.freeze(), interrupted=True)
+    return knowledge.freeze()
+
+
+def _decide(knowledge: Knowledge, options: Options, samples: Array | None) -> None:
+    chain, box = knowledge.chain, knowledge.box
     if options.method != "per-unit":
         knowledge.show(first_points(chain.layers[0].affine, box, options.seed))
     if samples is not None:
@@ -89,7 +104,6 @@ def analyze_chain(
         _decide_as_published(knowledge, options)
     else:
         _Decider(knowledge, options).run()
-    return knowledge.freeze()
 
 
 def _decide_as_published(knowledge: Knowledge, options: Options) -> None:

@@ -51,14 +51,13 @@ class Knowledge:
         lower: Array | None = None,
         upper: Array | None = None,
     ) -> None:
-        """Intersects the bounds of a layer with sound ones obtained by `evidence`."""
-        before = self.status(layer)
-        if lower is not None:
-            self.lower[layer] = np.maximum(self.lower[layer], lower)
-        if upper is not None:
-            self.upper[layer] = np.minimum(self.upper[layer], upper)
-        after = self.status(layer)
-        self._evidence[layer][(before == Status.UNDECIDED) & (after != before)] = evidence
+        """Intersects the bounds of a layer with sound ones obtained by `evidence`; nan is none."""
+        low, high = self.lower[layer], self.upper[layer]
+        new_low = low if lower is None else np.fmax(low, lower)
+        new_high = high if upper is None else np.fmin(high, upper)
+        was_open = (low < 0.0) & (high > 0.0)
+        self._evidence[layer][was_open & ((new_low >= 0.0) | (new_high <= 0.0))] = evidence
+        self.lower[layer], self.upper[layer] = new_low, new_high
         if (self.lower[layer] > self.upper[layer]).any() or self._contradicted(layer):
             raise ContradictionError(f"layer {layer}: {evidence.name} bounds exclude a witness")
 
@@ -74,7 +73,8 @@ class Knowledge:
         found = 0
         for start in range(0, len(points), FORWARD_BATCH):
             batch = self.box.clip(points[start : start + FORWARD_BATCH])
-            rows = self._promising(self.chain.preactivations(batch))
+            with np.errstate(over="ignore", invalid="ignore"):
+                rows = self._promising(self.chain.preactivations(batch))
             if rows:
                 found += self._confirm(batch[rows])
         return found
@@ -93,7 +93,9 @@ class Knowledge:
 
     def _confirm(self, points: Array) -> int:
         """Records the signs that points of the box show beyond the rounding of a forward pass."""
-        values = self._forward(points)
+        # What overflows is nan or has an infinite error: it shows nothing.
+        with np.errstate(over="ignore", invalid="ignore"):
+            values = self._forward(points)
         total = 0
         for row, point in enumerate(points):
             found = 0
@@ -125,7 +127,7 @@ class Knowledge:
             n = layer.affine.n_in
             g = layer.affine.apply(h)
             terms = (np.abs(h) + error) @ magnitude.T + np.abs(layer.affine.bias)
-            error = (error @ magnitude.T) * (1.0 + gamma(n)) + slack(terms, n, n * SMALLEST)
+            error = (error @ magnitude.T) * (1.0 + gamma(n)) + slack(terms, n, 2 * n * SMALLEST)
             out.append((g, error))
             h = np.maximum(g, 0.0) if layer.relu else g
         return out

@@ -18,13 +18,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_exact.methods import DEFAULT_LP_SOLVER
 from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.domain import Box
 from onnx_exact.stability.crown import Relaxation, upper_bounds
 
 Index = NDArray[np.intp]
-
-DEFAULT_SOLVER = "HIGHS"
 
 
 class TriangleRelaxation:
@@ -37,7 +36,7 @@ class TriangleRelaxation:
     """
 
     def __init__(
-        self, layers: Sequence[Relaxation], box: Box, solver: str = DEFAULT_SOLVER
+        self, layers: Sequence[Relaxation], box: Box, solver: str = DEFAULT_LP_SOLVER
     ) -> None:
         import cvxpy as cp
 

@@ -78,12 +78,14 @@ class Stability:
         layers: one entry a layer of the chain, None for a layer without ReLU.
         witnesses: shape (points, inputs), the points of the domain that witnesses stand on.
         output_lower, output_upper: sound bounds on the chain's outputs.
+        interrupted: the user ended the deciding with Ctrl-C.
     """
 
     layers: tuple[LayerVerdicts | None, ...]
     witnesses: Array
     output_lower: Array
     output_upper: Array
+    interrupted: bool = False
 
     def count(self, status: Status) -> int:
         """Number of units of the whole chain with that status."""
