@@ -65,8 +65,12 @@ class _Branching:
         box = Box(np.array([p[0] for p in batch]), np.array([p[1] for p in batch]))
         relaxations = self._relaxations(box)
         bounds, coefficients = crown.upper_bounds(self.rows, relaxations, box)
+        # Without layers below, the functional of the input is the same for every part.
+        coefficients = np.broadcast_to(
+            coefficients, (len(batch), self.units.size, box.lower.shape[-1])
+        )
         self._show(box, coefficients)
-        open_here = np.array([p[2] for p in batch]) & (bounds > 0.0) & self._still_open()
+        open_here = np.array([p[2] for p in batch]) & ~(bounds <= 0.0) & self._still_open()
         influence = np.abs(coefficients) * open_here[..., None]
         score = influence.sum(axis=1) * (box.upper - box.lower)
         sides = score.argmax(axis=1)
@@ -93,8 +97,7 @@ class _Branching:
 
     def _show(self, box: Box, coefficients: Array) -> None:
         """Runs the centre of each part forward, and the corner its loosest sign points to."""
-        centre = 0.5 * (box.lower + box.upper)
-        self.knowledge.show(centre)
+        self.knowledge.show(0.5 * box.lower + 0.5 * box.upper)
         for row in range(self.units.size):
             corner = np.where(coefficients[:, row] > 0.0, box.upper, box.lower)
             self.knowledge.show(corner)
@@ -106,7 +109,7 @@ class _Branching:
 
     def _split(self, low: Array, high: Array, side: int, signs: NDArray[np.bool_]) -> None:
         """Adds the two halves of a part along one side."""
-        middle = 0.5 * (low[side] + high[side])
+        middle = 0.5 * low[side] + 0.5 * high[side]
         left, right = high.copy(), low.copy()
         left[side] = right[side] = middle
         self.pending += [(low, left, signs), (right, high, signs)]

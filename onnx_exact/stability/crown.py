@@ -13,6 +13,7 @@ upper bound of its own, from its interval: the least of them is taken.
 Rounding. Each product A W^k is off by at most gamma_n |A| |W^k| entry by entry, so that over the
 domain the value of the functional is off by at most gamma_n |A| (|W^k| H^(k-1) + |b^k|), with H an
 upper bound on |h|: a matrix-vector product for each step bounds the whole error in real arithmetic.
+Where a product may underflow, what that adds is bounded as well; what overflows has no bound.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from onnx_exact.stability.rounding import (
     gamma,
     slack,
     smallest_nonzero,
+    total_terms,
 )
 
 
@@ -46,7 +48,8 @@ class Relaxation:
         magnitude: an upper bound on |relu(g)|.
         reach: an upper bound on the sum of the absolute terms of g.
         input_total: an upper bound on the sum of the magnitudes of the layer's inputs.
-        smallest: a lower bound on |slope * weight| where neither is 0.
+        smallest: the smallest magnitude that is not 0 among what coefficients are multiplied with:
+            weights, biases, reach.
     """
 
     affine: Affine
@@ -78,26 +81,36 @@ def relax(
     unstable = relu & (lower < 0.0) & (upper > 0.0)
     passing = np.full(lower.shape, not relu) | ((lower >= 0.0) & (upper > 0.0))
     span = np.where(unstable, upper - lower, 1.0)
-    slope = np.where(unstable, np.clip(upper / span, 0.0, 1.0), passing.astype(np.float64))
-    # The line has to lie above relu at both ends whatever the rounding of its slope.
-    offset = np.maximum(-slope * lower, (1.0 - slope) * upper) * (1.0 + gamma(4))
+    with np.errstate(over="ignore", invalid="ignore"):
+        slope = np.where(unstable, np.clip(upper / span, 0.0, 1.0), passing.astype(np.float64))
+        # The line has to lie above relu at both ends whatever the rounding of its slope.
+        offset = np.maximum(-slope * lower, (1.0 - slope) * upper) * (1.0 + gamma(4))
+        reach = times(np.abs(affine.weight), input_magnitude) + np.abs(affine.bias)
+    smallest_weight = smallest_nonzero(affine.weight)
+    if smallest_weight * smallest_nonzero(input_magnitude) < SMALLEST_NORMAL:
+        reach = reach + 2 * affine.n_in * SMALLEST
+    factors = (smallest_weight, smallest_nonzero(affine.bias), smallest_nonzero(reach))
     low, high = (np.maximum(v, 0.0) if relu else v for v in (lower, upper))
     return Relaxation(
         affine=affine,
         upper_slope=slope,
-        upper_offset=np.where(unstable, offset, 0.0),
+        upper_offset=np.where(unstable, offset + 2 * SMALLEST, 0.0),
         lower_slope=np.where(unstable, (upper > -lower).astype(np.float64), slope),
         low=low,
         high=high,
         magnitude=np.maximum(np.abs(low), np.abs(high)),
-        reach=times(np.abs(affine.weight), input_magnitude) + np.abs(affine.bias),
+        reach=reach,
         input_total=float(input_magnitude.sum(axis=-1).max()),
-        smallest=smallest_nonzero(slope) * smallest_nonzero(affine.weight),
+        smallest=min(factors),
     )
 
 
 def upper_bounds(
-    rows: Affine, layers: Sequence[Relaxation], box: Box, slopes: Sequence[Array] | None = None
+    rows: Affine,
+    layers: Sequence[Relaxation],
+    box: Box,
+    slopes: Sequence[Array] | None = None,
+    multipliers: Sequence[Array] | None = None,
 ) -> tuple[Array, Array]:
     """Sound upper bounds on rows(h) for h the output of the last of `layers`.
 
@@ -107,6 +120,9 @@ def upper_bounds(
         box: the domain, finite, of shape (inputs,), or (boxes, inputs) with relaxations for each.
         slopes: lower slopes in [0, 1] in place of those of `layers`, one array a layer, of shape
             (..., rows, units); only unstable units have a choice.
+        multipliers: of pre-activations, added to the functional layer by layer, in the same shapes:
+            where multiplier * g >= 0 holds by assumption, the bound is one under that assumption
+            (beta-CROWN, Wang et al. 2021).
 
     Returns:
         The bounds, shape (..., rows), and the coefficients of the last functional of the input,
@@ -118,20 +134,33 @@ def upper_bounds(
     for k in range(len(layers) - 1, -1, -1):
         layer = layers[k]
         checkpoint = interval_maximum(coefficients, constant, layer.low, layer.high)
-        best = np.minimum(best, checkpoint + error)
-        positive = np.maximum(coefficients, 0.0)
-        lower_slope = layer.lower_slope[..., None, :] if slopes is None else slopes[k]
-        through = positive * layer.upper_slope[..., None, :]
-        through += (coefficients - positive) * lower_slope
-        offset = times(positive, layer.upper_offset)
-        n = layer.affine.n_in + layer.affine.n_out
-        underflow = 0.0
-        if smallest_nonzero(coefficients) * layer.smallest < SMALLEST_NORMAL:
-            reach = float(layer.reach.sum(axis=-1).max())
-            underflow = n * SMALLEST * (1.0 + layer.input_total + reach)
-        terms = times(np.abs(through), layer.reach) + offset
-        error = error + slack(np.where(terms > 0.0, terms + np.abs(constant), 0.0), n, underflow)
-        constant = constant + offset + through @ layer.affine.bias
-        coefficients = through @ layer.affine.weight
+        with np.errstate(over="ignore", invalid="ignore"):
+            best = np.fmin(best, checkpoint + error)
+            positive, negative = np.maximum(coefficients, 0.0), np.minimum(coefficients, 0.0)
+            lower_slope = layer.lower_slope[..., None, :] if slopes is None else slopes[k]
+            through = positive * layer.upper_slope[..., None, :] + negative * lower_slope
+            if multipliers is not None:
+                through = through + multipliers[k]
+            offset = times(positive, layer.upper_offset)
+            n = layer.affine.n_in + layer.affine.n_out
+            underflow = _underflow(layer, coefficients, lower_slope)
+            terms = times(np.abs(through), layer.reach) + offset
+            error = error + slack(total_terms(terms, constant, underflow), n, underflow)
+            constant = constant + offset + through @ layer.affine.bias
+            coefficients = through @ layer.affine.weight
     final = interval_maximum(coefficients, constant, box.lower, box.upper)
-    return np.minimum(best, final + error), coefficients
+    # Of what overflowed on the way only nan is left: no bound, and fmin passes it over.
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.fmin(best, final + error), coefficients
+
+
+def _underflow(layer: Relaxation, coefficients: Array, lower_slope: Array) -> float:
+    """What the products of one step back that underflow may add to a functional's value."""
+    slope = min(smallest_nonzero(layer.upper_slope), smallest_nonzero(lower_slope))
+    smallest = smallest_nonzero(coefficients) * min(slope, 1.0)
+    smallest_offset = smallest_nonzero(coefficients) * smallest_nonzero(layer.upper_offset)
+    if min(smallest, smallest * layer.smallest, smallest_offset) >= SMALLEST_NORMAL:
+        return 0.0
+    n = layer.affine.n_in + layer.affine.n_out
+    reach = float(layer.reach.sum(axis=-1).max())
+    return 2 * n * SMALLEST * (1.0 + layer.input_total + reach)

@@ -3,6 +3,7 @@
     max W x + b = W+ u + W- l + b,    min W x + b = W+ l + W- u + b    over l <= x <= u,
 
 attained at corners, hence exact for the first layer of a chain (up to the slack for rounding).
+What overflows has no bound: infinity, never nan.
 """
 
 from __future__ import annotations
@@ -12,7 +13,13 @@ from fractions import Fraction
 import numpy as np
 
 from onnx_exact.network.affine import Affine, Array
-from onnx_exact.stability.rounding import SMALLEST, SMALLEST_NORMAL, slack, smallest_nonzero
+from onnx_exact.stability.rounding import (
+    SMALLEST,
+    SMALLEST_NORMAL,
+    slack,
+    smallest_nonzero,
+    total_terms,
+)
 
 
 def interval_bounds(affine: Affine, lower: Array, upper: Array) -> tuple[Array, Array]:
@@ -36,16 +43,17 @@ def interval_maximum(weight: Array, bias: Array, lower: Array, upper: Array) -> 
         weight, bias: shape (..., rows, in) and (..., rows).
         lower, upper: shape (..., in).
     """
-    positive = np.maximum(weight, 0.0)
-    negative = weight - positive
+    positive, negative = np.maximum(weight, 0.0), np.minimum(weight, 0.0)
     low, high = (np.where(np.isfinite(v), v, 0.0) for v in (lower, upper))
-    value = times(positive, high) + times(negative, low) + bias
-    magnitude = times(positive, np.abs(high)) - times(negative, np.abs(low))
+    with np.errstate(over="ignore", invalid="ignore"):
+        value = times(positive, high) + times(negative, low) + bias
+        magnitude = times(positive, np.abs(high)) - times(negative, np.abs(low))
     smallest = smallest_nonzero(weight) * min(smallest_nonzero(low), smallest_nonzero(high))
     n = low.shape[-1]
     underflow = 2 * n * SMALLEST if smallest < SMALLEST_NORMAL else 0.0
-    terms = np.where(magnitude > 0.0, magnitude + np.abs(bias), 0.0)
-    value = value + slack(terms, n, underflow)
+    with np.errstate(over="ignore", invalid="ignore"):
+        value = value + slack(total_terms(magnitude, bias, underflow), n, underflow)
+    value = np.where(np.isfinite(value), value, np.inf)
     if not (np.isfinite(lower).all() and np.isfinite(upper).all()):
         # Every infinite term of a maximum is +inf, so that one of them decides.
         hit = times((positive > 0.0).astype(np.float64), np.isinf(upper).astype(np.float64))

@@ -37,6 +37,16 @@ def slack(magnitude: Array, n: int, underflow: float = 0.0) -> Array:
     return gamma(n) * magnitude + underflow
 
 
+def total_terms(magnitude: Array, constant: Array, underflow: float) -> Array:
+    """The sum of absolute terms with a constant among them, as `slack` takes it.
+
+    A constant alone, to which nothing is added, is not rounded: no terms.
+    """
+    # A magnitude that is nan, of terms that overflowed, is not 0 either.
+    alone = (magnitude == 0.0) & (underflow == 0.0)
+    return np.where(alone, 0.0, magnitude + np.abs(constant))
+
+
 def smallest_nonzero(values: Array) -> float:
     """The smallest magnitude of a non-zero entry, inf where there is none."""
     magnitudes = np.abs(values)

@@ -58,7 +58,9 @@ def search_layer(
         if deadline.passed:
             break
         part = slice(start, start + chunk)
-        found += _Climb(knowledge, layer, units[part], signs[part], effort, rng).run(deadline)
+        # Where float32 overflows the search is blind; what it proposes is confirmed all the same.
+        with np.errstate(over="ignore", invalid="ignore"):
+            found += _Climb(knowledge, layer, units[part], signs[part], effort, rng).run(deadline)
     return found
 
 
@@ -145,12 +147,12 @@ class _Climb:
 
     def _show(self) -> int:
         """Runs the points whose own sign seems to show forward, as they are and as corners."""
-        middle = 0.5 * (self.low + self.high)
+        middle = np.float32(0.5) * self.low + np.float32(0.5) * self.high
         corners = np.where(self.x > middle, self.high, self.low)
         found = 0
         for points in (self.x, corners):
             rows = np.flatnonzero(self._values(points) > 0.0)
-            _, firsts = np.unique(self.units[rows] * self.signs[rows], return_index=True)
+            _, firsts = np.unique((self.units[rows] + 1) * self.signs[rows], return_index=True)
             if rows.size:
                 found += self.knowledge.show(points[rows[firsts]].astype(np.float64))
         return found

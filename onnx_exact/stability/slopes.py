@@ -45,7 +45,8 @@ def optimized_upper_bounds(
         if not open_rows.size or deadline.passed:
             break
         part = rows.rows(open_rows)
-        gradients = _gradients(part, layers, box, alphas)
+        with np.errstate(over="ignore", invalid="ignore"):
+            gradients = _gradients(part, layers, box, alphas)
         for alpha, gradient, mask in zip(alphas, gradients, free, strict=True):
             scale = np.abs(gradient).max(axis=1, keepdims=True)
             step = length * gradient / np.where(scale > 0.0, scale, 1.0)
