@@ -16,12 +16,17 @@ only where g_i >= -delta, q_i = 1 only where g_i <= delta,
     h_i - hbar_i >= -delta p_i + L (1 - p_i),    h_i - hbar_i <= delta q_i + U (1 - q_i)
 
 The published p_i <= z_i has delta = 0. The margin keeps a verdict away from the tolerance of the
-solver: that no p_i can be 1 says that g_i < -delta everywhere.
+solver: that no p_i can be 1 says that g_i < -delta everywhere. It grows with the largest number in
+the program, of which the solver ignores a share; a sign whose bounds leave no room for its margin
+is not asked for, nor one whose program holds numbers that the solver takes for infinite.
+
+SCIP takes coefficients below 1e-9 for 0. Their terms are kept out of the row and widen its sides by
+what they can amount to.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -37,15 +42,25 @@ if TYPE_CHECKING:
 # The solver's own tolerance on a row, and the margin of a candidate relative to its bounds.
 FEASIBILITY_TOLERANCE = 1e-7
 CANDIDATE_MARGIN = 1e-6
+# What SCIP takes for 0 (numerics/epsilon), and well below what it takes for infinite.
+EPSILON = 1e-9
+LARGEST_NUMBER = 1e12
+# Wider than the rounding of a sum of terms that are kept out of a row.
+OUTWARDS = 1.0 + 1e-6
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A sign that no witness shows yet: unit `unit` of layer `layer`, positive or negative."""
+    """A sign that no witness shows yet: unit `unit` of layer `layer`, positive or negative.
+
+    Attributes:
+        delta: the margin by which a program has to exclude it.
+    """
 
     layer: int
     unit: int
     positive: bool
+    delta: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,19 +79,32 @@ class Encoding:
 
 
 def candidates_of(knowledge: Knowledge) -> list[Candidate]:
-    """Every sign that is still open, first layer first."""
+    """Every sign that is still open and that a program can exclude, first layer first."""
     found = []
-    for layer in knowledge.relu_layers:
+    largest = 0.0
+    for layer in range(len(knowledge.chain.layers)):
+        largest = max(largest, _largest_number(knowledge, layer))
+        if not knowledge.chain.layers[layer].relu or not largest <= LARGEST_NUMBER:
+            continue
+        low, high = knowledge.lower[layer], knowledge.upper[layer]
+        scale = np.maximum(1.0, np.maximum(-low, high))
+        delta = np.maximum(CANDIDATE_MARGIN * scale, EPSILON * largest)
         for positive, signs in zip((True, False), knowledge.open_signs(layer), strict=True):
-            found += [Candidate(layer, int(unit), positive) for unit in np.flatnonzero(signs)]
+            room = delta < (-low if positive else high)
+            units = np.flatnonzero(signs & room)
+            found += [Candidate(layer, int(i), positive, float(delta[i])) for i in units]
     return found
 
 
-def margin(knowledge: Knowledge, candidate: Candidate) -> float:
-    """The delta of a candidate."""
-    low = float(knowledge.lower[candidate.layer][candidate.unit])
-    high = float(knowledge.upper[candidate.layer][candidate.unit])
-    return CANDIDATE_MARGIN * max(1.0, -low, high)
+def _largest_number(knowledge: Knowledge, layer: int) -> float:
+    """The largest magnitude among a layer's weights, inputs, terms and bounds."""
+    weight, bias = knowledge.magnitudes[layer], np.abs(knowledge.chain.layers[layer].affine.bias)
+    inputs = np.maximum(*(np.abs(bound) for bound in knowledge.output_bounds(layer - 1)))
+    with np.errstate(over="ignore", invalid="ignore"):
+        reach = weight @ inputs + bias
+    bounds = np.maximum(np.abs(knowledge.lower[layer]), np.abs(knowledge.upper[layer]))
+    largest = max(float(v.max()) for v in (weight, inputs, reach, bounds))
+    return largest if np.isfinite(reach).all() else np.inf
 
 
 def encode(knowledge: Knowledge, candidates: list[Candidate]) -> Encoding:
@@ -117,7 +145,9 @@ def encode_one(knowledge: Knowledge, candidate: Candidate) -> Encoding:
     bounds = knowledge.upper if candidate.positive else knowledge.lower
     bound = sign * float(bounds[candidate.layer][candidate.unit])
     value = model.addVar(name="g", lb=None, ub=bound)
-    _add_row(model, row, below, [(value, -1.0)], -sign * float(layer.affine.bias[candidate.unit]))
+    constant = -sign * float(layer.affine.bias[candidate.unit])
+    inputs_of = knowledge.output_bounds(candidate.layer - 1)
+    _add_row(model, row, below, inputs_of, [(value, -1.0)], constant)
     model.setObjective(value, "maximize")
     return Encoding(model, inputs, {})
 
@@ -169,24 +199,25 @@ def _add_unit(
     row, bias = layer.affine.weight[unit], float(layer.affine.bias[unit])
     low, high = float(knowledge.lower[index][unit]), float(knowledge.upper[index][unit])
     name = f"{index}_{unit}"
+    inputs = knowledge.output_bounds(index - 1)
     status = knowledge.status(index)[unit]
     if layer.relu and status == Status.INACTIVE:
         return None
     if not layer.relu or status == Status.ACTIVE:
         h = model.addVar(name=f"h_{name}", lb=low, ub=high)
-        _add_row(model, row, below, [(h, -1.0)], -bias)
+        _add_row(model, row, below, inputs, [(h, -1.0)], -bias)
         return h
     h = model.addVar(name=f"h_{name}", lb=0.0, ub=high)
     hbar = model.addVar(name=f"hbar_{name}", lb=0.0, ub=-low)
     z = model.addVar(name=f"z_{name}", vtype="B")
-    _add_row(model, row, below, [(h, -1.0), (hbar, 1.0)], -bias)
+    _add_row(model, row, below, inputs, [(h, -1.0), (hbar, 1.0)], -bias)
     model.addCons(h <= high * z)
     model.addCons(hbar <= -low * (1 - z))
     for positive in (True, False):
         candidate = by_unit.get((index, unit, positive))
         if candidate is None:
             continue
-        delta = margin(knowledge, candidate)
+        delta = candidate.delta
         switch = model.addVar(name=f"{'p' if positive else 'q'}_{name}", vtype="B")
         if positive:
             model.addCons(h - hbar >= -delta * switch + low * (1 - switch))
@@ -200,15 +231,25 @@ def _add_row(
     model: Model,
     row: Array,
     below: list[Variable | None],
+    bounds: tuple[Array, Array],
     own: list[tuple[Variable, float]],
     constant: float,
 ) -> None:
-    """Adds row h + own = constant; coefficient by coefficient, which is the quick way in."""
+    """Adds row h + own = constant; coefficient by coefficient, which is the quick way in.
+
+    With bounds on h, the terms of coefficients that the solver would drop become a range.
+    """
+    negligible = np.abs(row) <= EPSILON
+    ends = np.array([row[negligible] * bound[negligible] for bound in bounds])
+    least, most = OUTWARDS * ends.min(axis=0).sum(), OUTWARDS * ends.max(axis=0).sum()
     (first, factor), *rest = own
     constraint = model.addCons(factor * first == constant)
+    if least != 0.0 or most != 0.0:
+        model.chgLhs(constraint, constant - most)
+        model.chgRhs(constraint, constant - least)
     for variable, coefficient in rest:
         model.addCoefLinear(constraint, variable, coefficient)
-    for j in np.flatnonzero(row):
+    for j in np.flatnonzero(~negligible):
         source = below[j]
         if source is not None:
             model.addCoefLinear(constraint, source, float(row[j]))

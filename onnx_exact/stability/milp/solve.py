@@ -18,7 +18,6 @@ from onnx_exact.stability.milp.encode import (
     candidates_of,
     encode,
     limit_time,
-    margin,
 )
 from onnx_exact.stability.milp.outcome import Outcome, outcome_of
 from onnx_exact.stability.verdict import Evidence
@@ -95,9 +94,8 @@ def conclude(knowledge: Knowledge, candidates: Iterable[Candidate]) -> None:
         width = knowledge.chain.layers[layer].width
         lower, upper = np.full(width, -np.inf), np.full(width, np.inf)
         for c in group:
-            delta = margin(knowledge, c)
             if c.positive:
-                upper[c.unit] = -delta
+                upper[c.unit] = -c.delta
             else:
-                lower[c.unit] = delta
+                lower[c.unit] = c.delta
         knowledge.tighten(layer, Evidence.SOLVER, lower, upper)

@@ -15,7 +15,7 @@ import numpy as np
 from onnx_exact.network.affine import Array
 from onnx_exact.network.chain import Chain, Layer
 from onnx_exact.stability.knowledge import Knowledge
-from onnx_exact.stability.milp.encode import Candidate, encode_one, limit_time, margin
+from onnx_exact.stability.milp.encode import Candidate, encode_one, limit_time
 from onnx_exact.stability.milp.outcome import Outcome, outcome_of
 
 
@@ -57,7 +57,7 @@ def ask(knowledge: Knowledge, candidate: Candidate, seconds: float) -> SignAnswe
 
     encoding = encode_one(knowledge, candidate)
     model = encoding.model
-    model.setObjlimit(-margin(knowledge, candidate))
+    model.setObjlimit(-candidate.delta)
     limit_time(model, seconds)
     collector = attach(model, encoding.inputs, shows)
     model.optimize()
