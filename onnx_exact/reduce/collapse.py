@@ -10,6 +10,7 @@ import numpy as np
 
 from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.chain import Chain, Layer
+from onnx_exact.reduce.budget import Refusal
 from onnx_exact.reduce.state import Decided, State
 from onnx_exact.stability.verdict import Status
 
@@ -30,15 +31,19 @@ def constant_output(state: State) -> Array | None:
     return None
 
 
-def collapse(state: State) -> State:
-    """The constant as a single layer with zero weights, or `state` itself."""
-    value = constant_output(state)
+def collapse(state: State) -> tuple[State, tuple[Refusal, ...]]:
+    """The constant as a single layer with zero weights, or `state` itself, and what was refused."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        value = constant_output(state)
     if value is None or state.chain.is_constant:
-        return state
+        return state, ()
     width = value.size
     stored = state.stored(value)
+    last = state.layers[-1]
+    if not np.isfinite(stored).all():
+        reason = f"the constant does not fit {state.dtype}"
+        return state, (Refusal("collapse", last.source, reason),)
     affine = Affine(np.zeros((width, state.layers[0].layer.affine.n_in)), stored)
     status = np.full(width, Status.ACTIVE, dtype=np.int8)
-    last = state.layers[-1]
     single = Decided(Layer(affine, False), status, stored, stored, last.source, last.units)
-    return state.with_layers(0, len(state.layers), single)
+    return state.with_layers(0, len(state.layers), single), ()

@@ -35,8 +35,9 @@ def fold(state: State) -> tuple[State, tuple[Refusal, ...]]:
             reason = "the product would have more connections than its factors"
             refused.append(Refusal("fold", decided.source, reason, numbers))
             continue
-        weight = state.stored(second.weight @ first.weight)
-        bias = state.stored(second.weight @ first.bias + second.bias)
+        with np.errstate(over="ignore", invalid="ignore"):
+            weight = state.stored(second.weight @ first.weight)
+            bias = state.stored(second.weight @ first.bias + second.bias)
         if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
             reason = f"the product does not fit {state.dtype}"
             refused.append(Refusal("fold", decided.source, reason, numbers))

@@ -53,6 +53,9 @@ def merge(state: State) -> tuple[State, tuple[Refusal, ...]]:
         if not decided.layer.relu or active.size == 0:
             continue
         dependence = _dependence(decided.layer.affine, active)
+        if dependence.dependent.size == decided.layer.width:
+            # All rows are zero, and the constant was refused: a layer keeps a unit.
+            dependence = dependence.without(0)
         if dependence.dependent.size:
             state, refusal = _merge_layer(state, index, dependence)
             refused += refusal
@@ -71,14 +74,18 @@ def _dependence(affine: Affine, active: NDArray[np.intp]) -> _Dependence:
             np.linalg.lstsq(rows[basis].T, rows[dependent].T, rcond=None)[0].T, dtype=np.float64
         )
     factor = _simplest(factor, rows[basis], rows[dependent])
-    residual = rows[dependent] - factor @ rows[basis]
+    with np.errstate(over="ignore", invalid="ignore"):
+        residual = rows[dependent] - factor @ rows[basis]
     return _Dependence(active[basis], active[dependent], factor, residual)
 
 
 def _split(rows: Array) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Indices of a basis of the rows, chosen by column-pivoted QR, and of all other rows."""
-    norms = np.linalg.norm(rows, axis=1)
-    scaled = rows / np.where(norms > 0.0, norms, 1.0)[:, None]
+    # By the largest entry first: squares of tiny or huge entries have no norm.
+    largest = np.abs(rows).max(axis=1, keepdims=True)
+    scaled = rows / np.where(largest > 0.0, largest, 1.0)
+    norms = np.linalg.norm(scaled, axis=1, keepdims=True)
+    scaled = scaled / np.where(norms > 0.0, norms, 1.0)
     if len(rows) <= rows.shape[1] and _clearly_independent(scaled):
         return np.arange(len(rows)), np.arange(0)
     from scipy.linalg import qr
@@ -105,8 +112,10 @@ def _simplest(factor: Array, basis: Array, dependent: Array) -> Array:
         return factor
     largest = np.abs(factor).max(axis=1, keepdims=True)
     short = np.where(np.abs(factor) < NEGLIGIBLE * largest, 0.0, factor)
-    short = short.astype(np.float32).astype(np.float64)
-    left_over = np.abs(dependent - short @ basis).max(axis=1, keepdims=True)
+    # What overflows float32 leaves something over.
+    with np.errstate(over="ignore", invalid="ignore"):
+        short = short.astype(np.float32).astype(np.float64)
+        left_over = np.abs(dependent - short @ basis).max(axis=1, keepdims=True)
     return np.where(left_over == 0.0, short, factor)
 
 
@@ -126,9 +135,12 @@ def _merge_layer(state: State, index: int, dependence: _Dependence) -> tuple[Sta
         place = int(np.argmax(_cost(state, index, dependence)))
         unit = int(decided.units[dependence.dependent[place]])
         reason = f"merging unit {unit} would move the next layer by more than its own rounding"
-        row = int(np.argmax(moved / np.maximum(budget, np.finfo(np.float64).tiny)))
+        with np.errstate(over="ignore", invalid="ignore"):
+            row = int(np.argmax(moved / np.maximum(budget, np.finfo(np.float64).tiny)))
         numbers = {"moved": float(moved[row]), "allowed": float(budget[row])}
-        refused.append(Refusal("merge", decided.source, reason, numbers))
+        # Over an unbounded domain, or where a weight overflows, there is no figure to tell.
+        finite = {name: number for name, number in numbers.items() if np.isfinite(number)}
+        refused.append(Refusal("merge", decided.source, reason, finite))
         dependence = dependence.without(place)
     return state, refused
 
@@ -139,20 +151,21 @@ def _merged(state: State, index: int, dependence: _Dependence) -> tuple[Array, A
     first, second = decided.layer.affine, state.layers[index + 1].layer.affine
     outgoing = second.weight[:, dependence.dependent]
     exact_weight = second.weight.copy()
-    exact_weight[:, dependence.basis] += outgoing @ dependence.factor
-    shift = first.bias[dependence.dependent] - dependence.factor @ first.bias[dependence.basis]
-    exact_bias = second.bias + outgoing @ shift
-    weight, bias = state.stored(exact_weight), state.stored(exact_bias)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
+        exact_weight[:, dependence.basis] += outgoing @ dependence.factor
+        shift = first.bias[dependence.dependent] - dependence.factor @ first.bias[dependence.basis]
+        exact_bias = second.bias + outgoing @ shift
+        weight, bias = state.stored(exact_weight), state.stored(exact_bias)
         rounding = reach(weight - exact_weight, decided.magnitude) + np.abs(bias - exact_bias)
-    left_over = reach(dependence.residual, state.input_magnitude(index))
-    return weight, bias, rounding + reach(outgoing, left_over)
+        left_over = reach(dependence.residual, state.input_magnitude(index))
+        return weight, bias, rounding + reach(outgoing, left_over)
 
 
 def _cost(state: State, index: int, dependence: _Dependence) -> Array:
     """How much each dependent unit contributes to what a merge moves, up to a common factor."""
     second = state.layers[index + 1].layer.affine
     outgoing = np.abs(second.weight[:, dependence.dependent]).max(axis=0)
-    left_over = reach(dependence.residual, state.input_magnitude(index))
-    spread = reach(dependence.factor, state.layers[index].magnitude[dependence.basis])
-    return np.asarray(outgoing * (left_over + np.finfo(np.float32).eps * spread))
+    with np.errstate(over="ignore", invalid="ignore"):
+        left_over = reach(dependence.residual, state.input_magnitude(index))
+        spread = reach(dependence.factor, state.layers[index].magnitude[dependence.basis])
+        return np.asarray(outgoing * (left_over + np.finfo(np.float32).eps * spread))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from threadpoolctl import threadpool_limits
+
 from onnx_exact.network.chain import Chain
 from onnx_exact.network.domain import Box
 from onnx_exact.reduce.budget import FloatType, Refusal
@@ -67,6 +69,11 @@ def reduce_chain(chain: Chain, stability: Stability, box: Box, dtype: FloatType)
         The reduction; equal to the original over the reals on the box, up to the rounding of
         weights that had to be computed (see `onnx_exact.reduce.budget`).
     """
+    with threadpool_limits(limits=1):  # see `analyze_chain`
+        return _reduce(chain, stability, box, dtype)
+
+
+def _reduce(chain: Chain, stability: Stability, box: Box, dtype: FloatType) -> Reduction:
     start = state = State.of(chain, stability, box, dtype)
     counts = [dict.fromkeys(("removed", "merged", "folded"), 0) for _ in chain.layers]
     refused: dict[tuple[str, int, str], Refusal] = {}
@@ -74,14 +81,14 @@ def reduce_chain(chain: Chain, stability: Stability, box: Box, dtype: FloatType)
     while True:
         pruned = prune(state)
         _count(counts, "removed", state, pruned)
-        collapsed = collapse(pruned)
+        collapsed, collapse_refused = collapse(pruned)
         _count(counts, "folded", pruned, collapsed)
         merged, merge_refused = merge(collapsed)
         _count(counts, "merged", collapsed, merged)
         folded, fold_refused = fold(merged)
         _count(counts, "folded", merged, folded)
         rounded |= merged is not pruned or len(folded.layers) < len(merged.layers)
-        for refusal in (*merge_refused, *fold_refused):
+        for refusal in (*collapse_refused, *merge_refused, *fold_refused):
             refused[refusal.what, refusal.layer, refusal.reason] = refusal
         if folded is state:
             break

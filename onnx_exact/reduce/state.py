@@ -11,7 +11,12 @@ from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.chain import Chain, Layer
 from onnx_exact.network.domain import Box
 from onnx_exact.reduce.budget import FloatType
+from onnx_exact.stability.interval import interval_bounds
 from onnx_exact.stability.verdict import Stability, Status
+
+
+# In place of the index of an original unit: the unit came in with a reduction.
+NEW = -1
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +28,7 @@ class Decided:
         status: of `Status`; ACTIVE throughout for a layer without ReLU.
         lower, upper: sound bounds on the pre-activations.
         source: index of the layer of the original chain that this one stands for.
-        units: index in that layer of the unit each unit continues.
+        units: index in that layer of the unit each unit continues; NEW for one that continues none.
     """
 
     layer: Layer
@@ -39,6 +44,13 @@ class Decided:
         if self.layer.relu:
             return np.maximum(self.upper, 0.0)
         return np.maximum(np.abs(self.lower), np.abs(self.upper))
+
+    @property
+    def output_bounds(self) -> tuple[Array, Array]:
+        """Sound bounds on h, the layer's output."""
+        if self.layer.relu:
+            return np.maximum(self.lower, 0.0), np.maximum(self.upper, 0.0)
+        return self.lower, self.upper
 
     def keep(self, kept: NDArray[np.bool_]) -> Decided:
         """The layer with only the units that `kept` selects."""
@@ -67,12 +79,13 @@ class State:
     @staticmethod
     def of(chain: Chain, stability: Stability, box: Box, dtype: FloatType) -> State:
         """The start of every reduction: nothing reduced yet."""
-        layers = []
+        layers: list[Decided] = []
         for index, (layer, verdicts) in enumerate(zip(chain.layers, stability.layers, strict=True)):
             units = np.arange(layer.width)
             if verdicts is None:
                 status = np.full(layer.width, Status.ACTIVE, dtype=np.int8)
-                low, high = _linear_bounds(chain, stability, index)
+                before = layers[-1].output_bounds if layers else (box.lower, box.upper)
+                low, high = interval_bounds(layer.affine, *before)
             else:
                 status, low, high = verdicts.status, verdicts.lower, verdicts.upper
             layers.append(Decided(layer, status, low, high, index, units))
@@ -89,6 +102,10 @@ class State:
             return self.layers[index - 1].magnitude
         return np.maximum(np.abs(self.box.lower), np.abs(self.box.upper))
 
+    def input_bounds(self, index: int) -> tuple[Array, Array]:
+        """Sound bounds on the inputs of a layer."""
+        return self.layers[index - 1].output_bounds if index else (self.box.lower, self.box.upper)
+
     def with_layers(self, start: int, stop: int, *new: Decided) -> State:
         """The state with layers[start:stop] replaced by `new`."""
         return replace(self, layers=(*self.layers[:start], *new, *self.layers[stop:]))
@@ -98,10 +115,9 @@ class State:
         with np.errstate(over="ignore"):
             return np.asarray(values.astype(self.dtype), dtype=np.float64)
 
-
-def _linear_bounds(chain: Chain, stability: Stability, index: int) -> tuple[Array, Array]:
-    """Bounds on a layer without ReLU: known for the last one, unbounded elsewhere."""
-    if index == len(chain.layers) - 1:
-        return stability.output_lower, stability.output_upper
-    width = chain.layers[index].width
-    return np.full(width, -np.inf), np.full(width, np.inf)
+    def stored_above(self, values: Array) -> Array:
+        """The least numbers of the model's dtype that are not below `values`."""
+        with np.errstate(over="ignore"):
+            nearest = values.astype(self.dtype)
+            above = np.nextafter(nearest, np.array(np.inf, dtype=self.dtype))
+        return np.asarray(np.where(nearest < values, above, nearest), dtype=np.float64)
