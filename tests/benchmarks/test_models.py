@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from pathlib import Path
@@ -97,6 +98,11 @@ def test_every_record_is_named_after_its_network() -> None:
         assert re.fullmatch("[0-9a-f]{64}", str(entry["sha256"]))
 
 
+@functools.lru_cache(maxsize=1)
+def load_once(name: str) -> Dataset:
+    return data.load(name)
+
+
 def available(name: str) -> Dataset:
     """The data set ``name`` if it can be read here without fetching anything."""
     if name == "digits":
@@ -105,7 +111,7 @@ def available(name: str) -> Dataset:
         pytest.skip(f"{name} is not in {data.CACHE.name}: python -m benchmarks.train fetches it")
     if name == "cifar10":
         pytest.importorskip("PIL")
-    return data.load(name)
+    return load_once(name)
 
 
 @by_file
