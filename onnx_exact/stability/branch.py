@@ -23,6 +23,8 @@ MOST_INPUTS = 8
 # Parts that are bounded at once, and in all for one layer: bounds the memory and the patience.
 BATCH = 256
 MOST_PARTS = 60_000
+# What every side counts for at least, as a share of the one along which the bounds vary most.
+LEAST_INFLUENCE = 0.3
 
 
 def branch_layer(knowledge: Knowledge, layer: int, deadline: Deadline) -> bool:
@@ -71,11 +73,22 @@ class _Branching:
         )
         self._show(box, coefficients)
         open_here = np.array([p[2] for p in batch]) & ~(bounds <= 0.0) & self._still_open()
-        influence = np.abs(coefficients) * open_here[..., None]
-        score = influence.sum(axis=1) * (box.upper - box.lower)
-        sides = score.argmax(axis=1)
+        sides = self._sides(box, coefficients, open_here)
         for part in np.flatnonzero(open_here.any(axis=1)):
             self._split(box.lower[part], box.upper[part], int(sides[part]), open_here[part])
+
+    @staticmethod
+    def _sides(box: Box, coefficients: Array, open_here: NDArray[np.bool_]) -> NDArray[np.intp]:
+        """The side along which to split each part.
+
+        Where the linear bounds do not depend on a side the units in between may: each counts for a
+        share of the most influential one, so that no side stays long for ever.
+        """
+        with np.errstate(over="ignore", invalid="ignore"):
+            influence = (np.abs(coefficients) * open_here[..., None]).sum(axis=1)
+            most = influence.max(axis=1, keepdims=True)
+            influence = np.maximum(influence, np.where(most > 0.0, LEAST_INFLUENCE * most, 1.0))
+            return np.asarray((influence * (box.upper - box.lower)).argmax(axis=1))
 
     def _relaxations(self, box: Box) -> list[crown.Relaxation]:
         """Relaxations of the layers below on every part, within the bounds known for the box."""
