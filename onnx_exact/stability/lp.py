@@ -12,6 +12,7 @@ bound itself is evaluated rigorously with the slopes it found.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -86,7 +87,10 @@ class TriangleRelaxation:
         limits = {"highs_options": {"time_limit": seconds}} if self._solver == "HIGHS" else {}
         problem: Any = self._problem
         try:
-            problem.solve(solver=self._solver, **limits)
+            with warnings.catch_warnings():
+                # Of an answer that is inaccurate: it is evaluated here, whatever it is.
+                warnings.simplefilter("ignore", UserWarning)
+                problem.solve(solver=self._solver, **limits)
         except cp.SolverError:
             return None
         if self._problem.status not in (cp.OPTIMAL, cp.OPTIMAL_INACCURATE):
