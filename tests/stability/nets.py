@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 from hypothesis import strategies as st
@@ -49,9 +49,11 @@ def cube(n: int, low: float = 0.0, high: float = 1.0) -> Box:
 def random_chain(seed: int, *widths: int, shift: float = 0.0) -> Chain:
     """Standard normal weights; biases are lowered by `shift`."""
     rng = np.random.default_rng(seed)
-    pairs = zip(widths, widths[1:], strict=False)
     return Chain.of(
-        [Affine(rng.standard_normal((m, n)), rng.standard_normal(m) - shift) for n, m in pairs],
+        [
+            Affine(rng.standard_normal((m, n)), rng.standard_normal(m) - shift)
+            for n, m in pairwise(widths)
+        ],
         relu_at_end=True,
     )
 
@@ -61,7 +63,7 @@ def nasty_chains(draw: st.DrawFn, layers: int = 3, numbers: st.SearchStrategy = 
     """Chains of up to `layers` layers whose numbers span the floats; ReLU everywhere."""
     widths = [draw(sizes) for _ in range(draw(st.integers(1, layers)) + 1)]
     affines = []
-    for n, m in zip(widths, widths[1:], strict=False):
+    for n, m in pairwise(widths):
         values = draw(st.lists(numbers, min_size=m * n + m, max_size=m * n + m))
         affines.append(Affine(np.array(values[m:]).reshape(m, n), np.array(values[:m])))
     return Chain.of(affines, relu_at_end=True)

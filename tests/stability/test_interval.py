@@ -17,7 +17,6 @@ from tests.stability.nets import (
     NORMAL,
     assert_holds,
     exact_points,
-    nasty,
     nasty_boxes,
     nasty_chains,
 )

@@ -1,0 +1,33 @@
+"""The table of what SCIP's statuses mean."""
+
+from __future__ import annotations
+
+import pytest
+
+from onnx_exact.stability.milp.outcome import Outcome, outcome_of
+
+
+@pytest.mark.parametrize(
+    ("status", "outcome"),
+    [
+        ("infeasible", Outcome.IMPOSSIBLE),
+        ("optimal", Outcome.CLAIMED),
+        ("timelimit", Outcome.OPEN),
+        ("memlimit", Outcome.OPEN),
+    ],
+)
+def test_every_listed_status_has_its_meaning(status: str, outcome: Outcome) -> None:
+    assert outcome_of(status) is outcome
+
+
+@pytest.mark.parametrize(
+    "status", ["unbounded", "inforunbd", "unknown", "nodelimit", "gaplimit", ""]
+)
+def test_a_status_of_unknown_meaning_is_an_error_and_no_verdict(status: str) -> None:
+    with pytest.raises(RuntimeError, match=repr(status)):
+        outcome_of(status)
+
+
+def test_a_user_who_interrupts_is_heard() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        outcome_of("userinterrupt")
