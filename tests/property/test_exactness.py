@@ -24,18 +24,23 @@ from onnx_exact.stability.verdict import Evidence, Stability, Status
 from tests.oracle.exact import exact_layers, outputs, preactivations
 from tests.oracle.networks import SOURCES, Case, random_case
 from tests.oracle.regions import Enumeration, enumerate_regions, largest_difference
+from tests.oracle.rounding import own_rounding
 from tests.strategies import cases
 
-NETWORKS = 120  # of each family
+# Of each family. A tie costs "auto" seconds, and dyadic networks are full of them.
+NETWORKS = {"normal": 150, "dyadic": 60}
 # Methods that claim to decide every unit, given time; the others are held to being right.
 COMPLETE = [method for method in METHODS if method != "bounds"]
 # A unit whose range ends this close to 0, relative to the range, may be left undecided.
 UNDECIDED_MARGIN = Fraction(1, 10**6)
 DTYPES: list[np.dtype[np.floating[Any]]] = [np.dtype(f"float{bits}") for bits in (16, 32, 64)]
-EXAMPLES = 150
+EXAMPLES = {"auto": 30}
+MOST_EXAMPLES = 150
+# How often a thing has to occur among the networks for a test of it to mean something.
+SOME = 3
 
 every_network = pytest.mark.parametrize(
-    ("family", "seed"), [(family, seed) for family in SOURCES for seed in range(NETWORKS)]
+    ("family", "seed"), [(family, seed) for family in SOURCES for seed in range(NETWORKS[family])]
 )
 every_method = pytest.mark.parametrize("method", METHODS)
 
@@ -55,15 +60,19 @@ def truth_of(family: str, seed: int) -> tuple[Case, Enumeration]:
     return case, enumerate_regions(case.chain, case.box)
 
 
-@cache
 def study(family: str, seed: int, method: str = "auto") -> Study:
+    return _study(family, seed, method)
+
+
+@cache
+def _study(family: str, seed: int, method: str) -> Study:
     case, truth = truth_of(family, seed)
     return Study(case, truth, analyze_chain(case.chain, case.box, Options(method=method)))
 
 
-def study_of(case: Case) -> Study:
+def study_of(case: Case, method: str) -> Study:
     truth = enumerate_regions(case.chain, case.box)
-    return Study(case, truth, analyze_chain(case.chain, case.box))
+    return Study(case, truth, analyze_chain(case.chain, case.box, Options(method=method)))
 
 
 def wrong_verdicts(found: Study) -> list[str]:
@@ -124,7 +133,7 @@ def test_every_unit_away_from_zero_is_decided(family: str, seed: int, method: st
 @pytest.mark.parametrize("method", COMPLETE)
 def test_no_unit_of_a_normal_network_is_undecided(method: str) -> None:
     """Random normal weights have no ties for a tolerance to stumble over."""
-    undecided = [study("normal", seed, method).stability for seed in range(NETWORKS)]
+    undecided = [study("normal", seed, method).stability for seed in range(NETWORKS["normal"])]
     assert sum(stability.count(Status.UNDECIDED) for stability in undecided) == 0
 
 
@@ -175,32 +184,10 @@ def dtypes_of(chain: Chain) -> list[np.dtype[np.floating[Any]]]:
     return [d for d in DTYPES if all(np.array_equal(n, n.astype(d)) for n in numbers)]
 
 
-def own_rounding(chain: Chain, found: Study, dtype: np.dtype[np.floating[Any]]) -> list[Fraction]:
-    """What evaluating the chain in `dtype` may add to each output (Higham 2002, section 3.1).
-
-    gamma_N (|W^L| ( ... |W^1| |x| + |b^1| ... ) + |b^L|) with N the operations of all layers. A
-    rewrite may round each weight that it computes, and so no output moves further.
-    """
-    magnitude = [
-        max(abs(Fraction(float(a))), abs(Fraction(float(b))))
-        for a, b in zip(found.case.box.lower, found.case.box.upper, strict=True)
-    ]
-    operations = 0
-    for layer in exact_layers(chain):
-        operations += len(magnitude) + 2
-        magnitude = [
-            (sum(abs(w) * m for w, m in zip(row, magnitude, strict=True)) + abs(b)) / layer.scale
-            for row, b in zip(layer.weight, layer.bias, strict=True)
-        ]
-    unit_roundoff = Fraction(float(np.finfo(dtype).eps)) / 2
-    gamma = operations * unit_roundoff / (1 - operations * unit_roundoff)
-    return [gamma * m for m in magnitude]
-
-
 def assert_same_function(found: Study, reduction: Reduction, dtype: Any) -> None:
     """The reduced network equals the original all over the domain, not only at points."""
     difference = largest_difference(found.truth.regions, reduction.chain)
-    allowed = own_rounding(found.case.chain, found, dtype)
+    allowed = own_rounding(found.case.chain, found.case.box, dtype)
     for moved, limit in zip(difference, allowed, strict=True):
         if reduction.removal_only:
             assert moved == 0, (found.case, reduction)
@@ -225,7 +212,7 @@ def test_reduced_network_equals_the_original_at_the_vertices_of_its_regions(
     found = study(family, seed)
     dtype = np.dtype(np.float64)
     reduction = reduce_chain(found.case.chain, found.stability, found.case.box, dtype)
-    allowed = own_rounding(found.case.chain, found, dtype)
+    allowed = own_rounding(found.case.chain, found.case.box, dtype)
     if reduction.removal_only:
         allowed = [Fraction(0)] * len(allowed)
     layers = exact_layers(reduction.chain)
@@ -292,7 +279,7 @@ def test_the_networks_have_everything_that_is_tested() -> None:
     """Every verdict, every kind of evidence and every reduction occurs in both families."""
     for family in SOURCES:
         seen: Counter[str] = Counter()
-        for seed in range(NETWORKS):
+        for seed in range(NETWORKS[family]):
             found = study(family, seed)
             seen.update(true.name for _, _, true, _ in units_of(found))
             reduction = reduce_chain(found.case.chain, found.stability, found.case.box, DTYPES[1])
@@ -308,31 +295,36 @@ def test_the_networks_have_everything_that_is_tested() -> None:
         expected = ["INACTIVE", "ACTIVE", "UNSTABLE", "removed", "merged", "folded"]
         expected += ["removal only", "unchanged", "constant", "several regions"]
         expected += [f"evidence {e}" for e in (1, 2, 3)]
-        assert all(seen[name] >= 5 for name in expected), (family, seen)
+        assert all(seen[name] >= SOME for name in expected), (family, seen)
 
 
-def test_the_program_has_the_last_word_on_some_units() -> None:
+@pytest.mark.parametrize("method", ["isa", "per-unit"])
+def test_the_solver_has_the_last_word_on_some_units(method: str) -> None:
     """What bounds and points settle says nothing about the solver."""
     for family in SOURCES:
-        verdicts = [
-            v for seed in range(NETWORKS) for v in study(family, seed, "milp").stability.layers
-        ]
-        solved = [(v.evidence == Evidence.SOLVER).sum() for v in verdicts if v is not None]
-        assert sum(solved) >= 5
+        solved = 0
+        for seed in range(NETWORKS[family]):
+            layers = study(family, seed, method).stability.layers
+            solved += sum(int((v.evidence == Evidence.SOLVER).sum()) for v in layers if v)
+        assert solved >= SOME
 
 
-@settings(max_examples=EXAMPLES)
-@given(cases())
-def test_verdicts_are_true_and_complete_on_any_network(case: Case) -> None:
-    found = study_of(case)
-    assert not wrong_verdicts(found)
-    assert not needlessly_undecided(found)
+@every_method
+def test_verdicts_on_any_network_are_true_and_complete(method: str) -> None:
+    @settings(max_examples=EXAMPLES.get(method, MOST_EXAMPLES))
+    @given(cases())
+    def check(case: Case) -> None:
+        found = study_of(case, method)
+        assert not wrong_verdicts(found)
+        assert method not in COMPLETE or not needlessly_undecided(found)
+
+    check()
 
 
-@settings(max_examples=EXAMPLES)
+@settings(max_examples=MOST_EXAMPLES)
 @given(cases())
 def test_reduction_of_any_network_is_the_same_function(case: Case) -> None:
-    found = study_of(case)
+    found = study_of(case, "per-unit")
     for dtype in dtypes_of(case.chain):
         reduction = reduce_chain(case.chain, found.stability, case.box, dtype)
         assert_same_function(found, reduction, dtype)
