@@ -15,6 +15,7 @@ from onnx_exact.stability import crown
 from onnx_exact.stability.interval import interval_bounds
 from onnx_exact.stability.knowledge import Knowledge
 from onnx_exact.stability.layers import Layers
+from onnx_exact.stability.published import bound_by_intervals
 from onnx_exact.stability.verdict import Stability, Status
 from tests.oracle.exact import exact_layers, preactivations
 from tests.oracle.regions import Enumeration
@@ -126,6 +127,14 @@ def bounded(chain: Chain, box: Box) -> tuple[Knowledge, Layers]:
         layers.bound(index)
         layers.relax(index)
     return knowledge, layers
+
+
+def by_intervals(chain: Chain, box: Box) -> Knowledge:
+    """What intervals know of a chain: loose bounds, no witnesses."""
+    knowledge = Knowledge(chain, box)
+    for index in range(len(chain.layers)):
+        bound_by_intervals(knowledge, index)
+    return knowledge
 
 
 def wrong_verdicts(stability: Stability, truth: Enumeration) -> list[str]:

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from onnx_exact.network import Box, Chain
 from onnx_exact.stability.knowledge import Knowledge
 from onnx_exact.stability.milp.encode import (
     LARGEST_NUMBER,
@@ -26,10 +25,9 @@ from onnx_exact.stability.milp.encode import (
     encode,
     encode_one,
 )
-from onnx_exact.stability.published import bound_by_intervals
 from tests.oracle.networks import random_case
 from tests.oracle.regions import enumerate_regions
-from tests.stability.nets import bounded, box_of, chain_of, cube
+from tests.stability.nets import bounded, box_of, by_intervals, chain_of, cube
 
 if TYPE_CHECKING:
     from pyscipopt import Model
@@ -37,13 +35,6 @@ if TYPE_CHECKING:
 SOLVER_TOLERANCE = 1e-6  # relative to numbers around 1
 FIRST = ([[1, 1], [1, 1], [-1, -1], [1, -1]], [-1, 1, -1, 0])
 DRAWN = chain_of(FIRST, ([[1, -1, 5, 0]], [0.5]), relu_at_end=True)
-
-
-def by_intervals(chain: Chain, box: Box) -> Knowledge:
-    knowledge = Knowledge(chain, box)
-    for index in range(len(chain.layers)):
-        bound_by_intervals(knowledge, index)
-    return knowledge
 
 
 def candidate(knowledge: Knowledge, layer: int, unit: int, positive: bool) -> Candidate:
