@@ -27,6 +27,7 @@ from onnx_exact.stability.knowledge import Knowledge
 from onnx_exact.stability.layers import Layers
 from onnx_exact.stability.search import Effort, search_layer
 from onnx_exact.stability.slopes import optimized_upper_bounds
+from onnx_exact.stability.splits import split_sign
 from onnx_exact.stability.verdict import Evidence, Stability
 
 Index = NDArray[np.intp]
@@ -35,6 +36,8 @@ Index = NDArray[np.intp]
 MILP_SECONDS = (2.0, 10.0, 60.0)
 # Seconds for branching on one layer, round by round.
 BRANCH_SECONDS = (10.0, 30.0, 120.0)
+# Seconds for branching on ReLUs for a single sign, round by round.
+SPLIT_SECONDS = (1.0, 5.0, 20.0)
 LP_SECONDS = 5.0
 # From this many open signs of a layer on, compiling its relaxation pays.
 LP_FROM_SIGNS = 8
@@ -160,6 +163,7 @@ class _Decider:
                 branch_layer(self.knowledge, index, self._within(seconds))
             self._search(index, effort)
             self._optimize_slopes(index)
+            self._split(index, SPLIT_SECONDS[min(number, len(SPLIT_SECONDS) - 1)])
             if number == 0 and not few_inputs and self._open(index) >= LP_FROM_SIGNS:
                 self._solve_relaxation(index)
             if self._open(index):
@@ -182,6 +186,16 @@ class _Decider:
                 bounds, corners = optimized_upper_bounds(rows, below, box, deadline)
                 self._conclude(index, units, bounds, positive, Evidence.LINEAR)
                 self.knowledge.show(corners)
+
+    def _split(self, index: int, seconds: float) -> None:
+        """Branching on ReLUs for each open sign of a layer."""
+        below = self.layers.below(index)
+        for positive in (True, False):
+            for unit in self._open_units(index, positive):
+                if unit in self._open_units(index, positive) and below:
+                    self._tell("splitting", index)
+                    limit = self._within(seconds)
+                    split_sign(self.knowledge, index, int(unit), positive, below, limit)
 
     def _solve_relaxation(self, index: int) -> None:
         """The linear relaxation of the open signs of a layer, one after another."""
