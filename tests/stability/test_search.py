@@ -54,7 +54,7 @@ def test_both_signs_of_the_first_unit_are_shown_in_one_go() -> None:
     chain = random_chain(0, 3, 1)
     knowledge, found = searched(chain, cube(3, -1.0, 1.0), 0)
     assert found == 2
-    assert knowledge.undecided == 0
+    assert knowledge.open_units == 0
 
 
 @pytest.mark.parametrize("seed", range(3))

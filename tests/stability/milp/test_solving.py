@@ -170,14 +170,14 @@ def test_a_status_of_unknown_meaning_is_raised(
 
     with pytest.raises(RuntimeError, match="nodelimit"):
         run()
-    assert knowledge.undecided == 1
+    assert knowledge.open_units == 1
 
 
 def test_a_sign_that_does_not_occur_is_impossible() -> None:
     knowledge = tent()
     answer = ask(knowledge, candidate(knowledge, 1, 0, True), SECONDS)
     assert answer.outcome is Outcome.IMPOSSIBLE
-    assert knowledge.undecided == 1  # asking writes nothing down
+    assert knowledge.open_units == 1  # asking writes nothing down
     settle_with_one_milp(knowledge, Deadline(SECONDS), silent)
     assert knowledge.status(1).tolist() == [Status.INACTIVE]
     assert knowledge.freeze().layers[1].evidence.tolist() == [Evidence.SOLVER]
@@ -189,7 +189,7 @@ def test_an_answer_names_its_outcome_and_what_shows_it() -> None:
     assert shown.outcome is Outcome.SHOWN
     assert (FOLDED.preactivations(shown.points)[1][:, 0] > 0.0).all()
     assert len(shown.points) > 0
-    assert knowledge.undecided == 4 - int((knowledge.status(1) == Status.INACTIVE).sum())
+    assert knowledge.open_units == 4 - int((knowledge.status(1) == Status.INACTIVE).sum())
 
 
 def candidate(knowledge: Knowledge, layer: int, unit_: int, positive: bool) -> Candidate:
@@ -204,12 +204,12 @@ def wide(seed: int = 0) -> Knowledge:
 
 def test_without_time_an_answer_is_open_and_nothing_is_concluded() -> None:
     knowledge = wide()
-    open_before = knowledge.undecided
+    open_before = knowledge.open_units
     answer = ask(knowledge, candidates_of(knowledge)[-1], 0.0)
     assert answer.outcome is Outcome.OPEN
     settle_layer(knowledge, 2, 0.0, Deadline())
     assert not any((e == Evidence.SOLVER).any() for e in knowledge._evidence)
-    assert knowledge.undecided <= open_before
+    assert knowledge.open_units <= open_before
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
@@ -248,7 +248,7 @@ def test_two_processes_give_the_verdicts_of_one() -> None:
         for layer in knowledge.relu_layers:
             settle_layer(knowledge, layer, SECONDS, Deadline(), jobs)
         found.append(statuses(knowledge.freeze()))
-        assert knowledge.undecided == 0
+        assert knowledge.open_units == 0
     assert found[0] == found[1]
 
 
