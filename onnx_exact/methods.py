@@ -1,4 +1,4 @@
-"""The ways to decide units and their defaults, apart from the code, so that help is quick."""
+"""The ways to decide and to reduce, apart from the code, so that help is quick."""
 
 # auto: whatever decides a unit soundly at the least cost. bounds: the same without a solver.
 # isa, per-unit: the published algorithms (Serra et al. 2021, 2020), to compare with.
@@ -8,3 +8,10 @@ DEFAULT_LP_SOLVER = "HIGHS"
 
 # Seconds: a run ends within a coffee break unless the user wants it otherwise.
 DEFAULT_TIME_LIMIT = 300.0
+
+# all: whatever is exact and saves connections. published: what the papers have (Serra et al. 2020,
+# 2021), to compare with.
+REDUCTIONS = ("all", "published")
+
+# In units of one rounding of the terms that the model itself adds up.
+DEFAULT_MAX_DEVIATION = 1.0

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from onnx_exact.methods import DEFAULT_MAX_DEVIATION
 from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.chain import Chain, Layer
-from onnx_exact.reduce.budget import Refusal
+from onnx_exact.reduce.budget import Refusal, figures
 from onnx_exact.reduce.state import Decided, State
 from onnx_exact.stability.verdict import Status
 
@@ -31,8 +32,15 @@ def constant_output(state: State) -> Array | None:
     return None
 
 
-def collapse(state: State) -> tuple[State, tuple[Refusal, ...]]:
-    """The constant as a single layer with zero weights, or `state` itself, and what was refused."""
+def collapse(
+    state: State, max_deviation: float = DEFAULT_MAX_DEVIATION
+) -> tuple[State, tuple[Refusal, ...]]:
+    """The constant as a single layer with zero weights, or `state` itself, and what was refused.
+
+    Args:
+        state: the network with verdicts.
+        max_deviation: in roundings of the constant, as those of `onnx_exact.reduce.budget`.
+    """
     with np.errstate(over="ignore", invalid="ignore"):
         value = constant_output(state)
     if value is None or state.chain.is_constant:
@@ -43,6 +51,12 @@ def collapse(state: State) -> tuple[State, tuple[Refusal, ...]]:
     if not np.isfinite(stored).all():
         reason = f"the constant does not fit {state.dtype}"
         return state, (Refusal("collapse", last.source, reason),)
+    smallest = float(np.finfo(state.dtype).smallest_subnormal)
+    allowed = max_deviation * (state.unit_roundoff * np.abs(value) + smallest)
+    moved = np.abs(stored - value)
+    if (moved > allowed).any():
+        reason = "rounding the constant would deviate by more than is allowed"
+        return state, (Refusal("collapse", last.source, reason, figures(moved, allowed)),)
     affine = Affine(np.zeros((width, state.layers[0].layer.affine.n_in)), stored)
     status = np.full(width, Status.ACTIVE, dtype=np.int8)
     single = Decided(Layer(affine, False), status, stored, stored, last.source, last.units)

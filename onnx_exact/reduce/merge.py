@@ -17,9 +17,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_exact.methods import DEFAULT_MAX_DEVIATION
 from onnx_exact.network.affine import Affine, Array
+from onnx_exact.reduce.basis import split_rows
 from onnx_exact.reduce.budget import Refusal, own_rounding, reach
-from onnx_exact.reduce.state import State
+from onnx_exact.reduce.state import NEW, State
 from onnx_exact.stability.verdict import Status
 
 # A pivot this much smaller than the first is looked at as dependent. Only a proposal: whether the
@@ -44,8 +46,15 @@ class _Dependence:
         return _Dependence(self.basis, self.dependent[left], self.factor[left], self.residual[left])
 
 
-def merge(state: State) -> tuple[State, tuple[Refusal, ...]]:
-    """The state with dependent units merged, or `state` itself, and what was refused."""
+def merge(
+    state: State, max_deviation: float = DEFAULT_MAX_DEVIATION
+) -> tuple[State, tuple[Refusal, ...]]:
+    """The state with dependent units merged, or `state` itself, and what was refused.
+
+    Args:
+        state: the network with verdicts.
+        max_deviation: in units of the model's own rounding, see `onnx_exact.reduce.budget`.
+    """
     refused: list[Refusal] = []
     for index in range(len(state.layers) - 1):
         decided = state.layers[index]
@@ -57,7 +66,7 @@ def merge(state: State) -> tuple[State, tuple[Refusal, ...]]:
             # All rows are zero, and the constant was refused: a layer keeps a unit.
             dependence = dependence.without(0)
         if dependence.dependent.size:
-            state, refusal = _merge_layer(state, index, dependence)
+            state, refusal = _merge_layer(state, index, dependence, max_deviation)
             refused += refusal
     return state, tuple(refused)
 
@@ -65,7 +74,7 @@ def merge(state: State) -> tuple[State, tuple[Refusal, ...]]:
 def _dependence(affine: Affine, active: NDArray[np.intp]) -> _Dependence:
     """Splits the active units into a well-conditioned basis and combinations of it."""
     rows = affine.weight[active]
-    basis, dependent = _split(rows)
+    basis, dependent = split_rows(rows, PIVOT_TOLERANCE)
     rank = basis.size
     if dependent.size == 0 or rank == 0:
         factor: Array = np.zeros((dependent.size, rank))
@@ -77,33 +86,6 @@ def _dependence(affine: Affine, active: NDArray[np.intp]) -> _Dependence:
     with np.errstate(over="ignore", invalid="ignore"):
         residual = rows[dependent] - factor @ rows[basis]
     return _Dependence(active[basis], active[dependent], factor, residual)
-
-
-def _split(rows: Array) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Indices of a basis of the rows, chosen by column-pivoted QR, and of all other rows."""
-    # By the largest entry first: squares of tiny or huge entries have no norm.
-    largest = np.abs(rows).max(axis=1, keepdims=True)
-    scaled = rows / np.where(largest > 0.0, largest, 1.0)
-    norms = np.linalg.norm(scaled, axis=1, keepdims=True)
-    scaled = scaled / np.where(norms > 0.0, norms, 1.0)
-    if len(rows) <= rows.shape[1] and _clearly_independent(scaled):
-        return np.arange(len(rows)), np.arange(0)
-    from scipy.linalg import qr
-
-    r, order = qr(scaled.T, mode="r", pivoting=True)
-    rank = int((np.abs(np.diagonal(r)) > PIVOT_TOLERANCE).sum())
-    return np.sort(order[:rank]), np.sort(order[rank:])
-
-
-def _clearly_independent(rows: Array) -> bool:
-    """Whether the Gram matrix of unit rows shows them independent: mostly they are, at no cost."""
-    gram = rows @ rows.T
-    try:
-        # These squared pivots are exact to about 1e-13: far less than the tolerance asks for.
-        pivots = np.diagonal(np.linalg.cholesky(gram))
-    except np.linalg.LinAlgError:
-        return False
-    return bool((pivots > 10.0 * PIVOT_TOLERANCE).all())
 
 
 def _simplest(factor: Array, basis: Array, dependent: Array) -> Array:
@@ -119,11 +101,13 @@ def _simplest(factor: Array, basis: Array, dependent: Array) -> Array:
     return np.where(left_over == 0.0, short, factor)
 
 
-def _merge_layer(state: State, index: int, dependence: _Dependence) -> tuple[State, list[Refusal]]:
+def _merge_layer(
+    state: State, index: int, dependence: _Dependence, max_deviation: float
+) -> tuple[State, list[Refusal]]:
     """Merges as many of the dependent units as the budget admits."""
     decided, after = state.layers[index], state.layers[index + 1]
     affine = after.layer.affine
-    budget = own_rounding(affine, decided.magnitude, state.dtype)
+    budget = max_deviation * own_rounding(affine, decided.magnitude, state.dtype)
     refused: list[Refusal] = []
     while dependence.dependent.size:
         weight, bias, moved = _merged(state, index, dependence)
@@ -134,7 +118,8 @@ def _merge_layer(state: State, index: int, dependence: _Dependence) -> tuple[Sta
             return state.with_layers(index, index + 2, decided.keep(kept), merged), refused
         place = int(np.argmax(_cost(state, index, dependence)))
         unit = int(decided.units[dependence.dependent[place]])
-        reason = f"merging unit {unit} would move the next layer by more than its own rounding"
+        which = "a linear unit" if unit == NEW else f"unit {unit}"
+        reason = f"merging {which} would move the next layer by more than its own rounding"
         with np.errstate(over="ignore", invalid="ignore"):
             row = int(np.argmax(moved / np.maximum(budget, np.finfo(np.float64).tiny)))
         numbers = {"moved": float(moved[row]), "allowed": float(budget[row])}

@@ -14,7 +14,6 @@ from onnx_exact.reduce.budget import FloatType
 from onnx_exact.stability.interval import interval_bounds
 from onnx_exact.stability.verdict import Stability, Status
 
-
 # In place of the index of an original unit: the unit came in with a reduction.
 NEW = -1
 
@@ -95,6 +94,11 @@ class State:
     def chain(self) -> Chain:
         """The chain as it stands."""
         return Chain(tuple(decided.layer for decided in self.layers))
+
+    @property
+    def unit_roundoff(self) -> float:
+        """u, half the distance from 1 to the next number of the model's dtype."""
+        return 0.5 * float(np.finfo(self.dtype).eps)
 
     def input_magnitude(self, index: int) -> Array:
         """An upper bound on the magnitude of the inputs of a layer."""

@@ -1,0 +1,49 @@
+"""Bounds on linear functions of a layer's output, from the bounds on units that are at hand.
+
+The least of: the interval over the layer's outputs, and backward linear bounds down to the domain
+(`onnx_exact.stability.crown`) where everything on the way is bounded.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from onnx_exact.network.affine import Affine, Array
+from onnx_exact.reduce.state import State
+from onnx_exact.stability.crown import Relaxation, relax, upper_bounds
+from onnx_exact.stability.interval import interval_bounds
+
+
+def functional_bounds(state: State, index: int, weight: Array) -> tuple[Array, Array]:
+    """Sound bounds on weight h, with h the output of layer `index`, over the domain.
+
+    Args:
+        state: the network with verdicts.
+        index: of the layer.
+        weight: shape (functionals, units).
+
+    Returns:
+        Lower and upper, shape (functionals,); infinite where nothing is known.
+    """
+    rows = Affine(weight, np.zeros(len(weight)))
+    lower, upper = interval_bounds(rows, *state.layers[index].output_bounds)
+    layers = _relaxations(state, index + 1)
+    if layers is None:
+        return lower, upper
+    above, _ = upper_bounds(rows, layers, state.box)
+    below, _ = upper_bounds(Affine(-weight, rows.bias), layers, state.box)
+    return np.maximum(lower, -below), np.minimum(upper, above)
+
+
+def _relaxations(state: State, count: int) -> list[Relaxation] | None:
+    """The relaxations of the first layers; None where something is not bounded."""
+    layers = state.layers[:count]
+    bounded = all(np.isfinite(v).all() for layer in layers for v in (layer.lower, layer.upper))
+    if not (state.box.finite and bounded):
+        return None
+    relaxed: list[Relaxation] = []
+    for index, decided in enumerate(layers):
+        affine, relu = decided.layer.affine, decided.layer.relu
+        before = relaxed[-1].magnitude if relaxed else state.input_magnitude(index)
+        relaxed.append(relax(affine, relu, decided.lower, decided.upper, before))
+    return relaxed
