@@ -12,14 +12,22 @@ from dataclasses import replace
 
 import numpy as np
 
+from onnx_exact.methods import DEFAULT_MAX_DEVIATION
 from onnx_exact.network.chain import Layer
-from onnx_exact.reduce.budget import Refusal
-from onnx_exact.reduce.state import State
+from onnx_exact.reduce.budget import Refusal, figures, reach
+from onnx_exact.reduce.state import Decided, State
 from onnx_exact.stability.verdict import Status
 
 
-def fold(state: State) -> tuple[State, tuple[Refusal, ...]]:
-    """The state with one stably active layer less, or `state` itself, and what was refused."""
+def fold(
+    state: State, max_deviation: float = DEFAULT_MAX_DEVIATION
+) -> tuple[State, tuple[Refusal, ...]]:
+    """The state with one stably active layer less, or `state` itself, and what was refused.
+
+    Args:
+        state: the network with verdicts.
+        max_deviation: in units of the model's own rounding, see `onnx_exact.reduce.budget`.
+    """
     refused: list[Refusal] = []
     for index, decided in enumerate(state.layers):
         if not decided.layer.relu or (decided.status != Status.ACTIVE).any():
@@ -28,20 +36,42 @@ def fold(state: State) -> tuple[State, tuple[Refusal, ...]]:
             linear = replace(decided, layer=Layer(decided.layer.affine, relu=False))
             return state.with_layers(index, index + 1, linear), tuple(refused)
         first, second = decided.layer.affine, state.layers[index + 1].layer.affine
-        product = first.n_in * second.n_out
-        factors = first.weight.size + second.weight.size
-        numbers = {"connections_folded": float(product), "connections": float(factors)}
-        if product > factors:
+        after = first.n_in * second.n_out
+        before = first.weight.size + second.weight.size
+        numbers = {"connections_folded": float(after), "connections": float(before)}
+        if after > before:
             reason = "the product would have more connections than its factors"
             refused.append(Refusal("fold", decided.source, reason, numbers))
             continue
-        with np.errstate(over="ignore", invalid="ignore"):
-            weight = state.stored(second.weight @ first.weight)
-            bias = state.stored(second.weight @ first.bias + second.bias)
-        if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
-            reason = f"the product does not fit {state.dtype}"
-            refused.append(Refusal("fold", decided.source, reason, numbers))
+        folded = product(state, index, index + 1, max_deviation)
+        if isinstance(folded, Refusal):
+            refused.append(replace(folded, numbers={**numbers, **folded.numbers}))
             continue
-        folded = state.layers[index + 1].with_affine(weight, bias)
         return state.with_layers(index, index + 2, folded), tuple(refused)
     return state, tuple(refused)
+
+
+def product(state: State, first: int, last: int, max_deviation: float) -> Decided | Refusal:
+    """Layers [first, last], all but the last of them linear, as one, or why not.
+
+    The float64 product itself is taken as exact: a float64 model rounds such sums itself.
+    """
+    layers = state.layers[first : last + 1]
+    if len(layers) == 1:
+        return layers[0]
+    size = state.input_magnitude(first)
+    weight, bias = layers[0].layer.affine.weight, layers[0].layer.affine.bias
+    terms = reach(weight, size) + np.abs(bias)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for affine in (decided.layer.affine for decided in layers[1:]):
+            terms = reach(affine.weight, terms) + np.abs(affine.bias)
+            weight, bias = affine.weight @ weight, affine.weight @ bias + affine.bias
+        stored = state.stored(weight), state.stored(bias)
+        if not all(np.isfinite(values).all() for values in stored):
+            return Refusal("fold", layers[0].source, f"the product does not fit {state.dtype}")
+        moved = reach(stored[0] - weight, size) + np.abs(stored[1] - bias)
+        allowed = max_deviation * state.unit_roundoff * terms
+    if (moved <= allowed).all():
+        return layers[-1].with_affine(*stored)
+    reason = "rounding the product would deviate by more than is allowed"
+    return Refusal("fold", layers[0].source, reason, figures(moved, allowed))
