@@ -1,6 +1,6 @@
 """Exact reductions: a network with verdicts in, a smaller one that computes the same out."""
 
 from onnx_exact.reduce.budget import Refusal
-from onnx_exact.reduce.run import LayerReduction, Reduction, reduce_chain
+from onnx_exact.reduce.run import LayerReduction, ReduceOptions, Reduction, reduce_chain
 
-__all__ = ["LayerReduction", "Reduction", "Refusal", "reduce_chain"]
+__all__ = ["LayerReduction", "ReduceOptions", "Reduction", "Refusal", "reduce_chain"]

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from threadpoolctl import threadpool_limits
 
+from onnx_exact.methods import DEFAULT_MAX_DEVIATION, REDUCTIONS
 from onnx_exact.network.chain import Chain
 from onnx_exact.network.domain import Box
 from onnx_exact.reduce.budget import FloatType, Refusal
 from onnx_exact.reduce.collapse import collapse
+from onnx_exact.reduce.constant import constant
 from onnx_exact.reduce.fold import fold
 from onnx_exact.reduce.merge import merge
+from onnx_exact.reduce.needed import needed
 from onnx_exact.reduce.prune import prune
+from onnx_exact.reduce.runs import fold_runs
+from onnx_exact.reduce.scale import scale
 from onnx_exact.reduce.state import State
+from onnx_exact.reduce.unread import unread
 from onnx_exact.stability.verdict import Stability
 
 
@@ -23,9 +30,11 @@ class LayerReduction:
 
     Attributes:
         units: how many there were.
-        removed: stably inactive.
-        merged: stably active, now combinations of others.
-        folded: in a layer that went into the next, or into the constant that the network is.
+        removed: stably inactive, or read by nobody.
+        merged: multiples of others, or stably active and now combinations of others or of fewer
+            linear units that took their place.
+        folded: constant, or in a layer that went into the next, or into the constant that the
+            network is.
         units_after: how many are left.
     """
 
@@ -56,51 +65,105 @@ class Reduction:
     refused: tuple[Refusal, ...]
 
 
-def reduce_chain(chain: Chain, stability: Stability, box: Box, dtype: FloatType) -> Reduction:
-    """Reduces a chain by the verdicts on its units; UNDECIDED ones are never touched.
+@dataclass(frozen=True)
+class ReduceOptions:
+    """How a chain is reduced.
+
+    Attributes:
+        reductions: of `onnx_exact.methods.REDUCTIONS`.
+        max_deviation: how far a rewrite may move a pre-activation or round it off further, in
+            units of the model's own rounding (see `onnx_exact.reduce.budget`); 0 refuses every
+            rewrite that rounds anything.
+    """
+
+    reductions: str = REDUCTIONS[0]
+    max_deviation: float = DEFAULT_MAX_DEVIATION
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A reduction: what it counts as, what it does, and whether it computes new numbers."""
+
+    counts_as: str
+    apply: Callable[[State], tuple[State, tuple[Refusal, ...]]]
+    rounds: bool = True
+
+
+def _steps(options: ReduceOptions) -> tuple[_Step, ...]:
+    """The reductions in their order: first those that round nothing or least."""
+    most = options.max_deviation
+    pruning = _Step("removed", lambda state: (prune(state), ()), rounds=False)
+    collapsing = _Step("folded", lambda state: collapse(state, most))
+    merging = _Step("merged", lambda state: merge(state, most))
+    if options.reductions == "published":
+        return pruning, collapsing, merging, _Step("folded", lambda state: fold(state, most))
+    return (
+        pruning,
+        _Step("removed", lambda state: (unread(state), ()), rounds=False),
+        collapsing,
+        _Step("folded", lambda state: constant(state, most)),
+        _Step("merged", lambda state: scale(state, most)),
+        _Step("folded", lambda state: fold_runs(state, most)),
+        # The next layer never needs more than linear independence leaves: merging comes last.
+        _Step("merged", lambda state: needed(state, most)),
+        merging,
+    )
+
+
+def reduce_chain(
+    chain: Chain,
+    stability: Stability,
+    box: Box,
+    dtype: FloatType,
+    options: ReduceOptions | None = None,
+) -> Reduction:
+    """Reduces a chain by the verdicts on its units; nothing rests on an UNDECIDED one.
 
     Args:
         chain: the original.
         stability: verdicts over `box`.
         box: shape (inputs,).
         dtype: float16, float32 or float64, in which the model stores its weights.
+        options: which reductions and how much rounding.
 
     Returns:
         The reduction; equal to the original over the reals on the box, up to the rounding of
         weights that had to be computed (see `onnx_exact.reduce.budget`).
     """
     with threadpool_limits(limits=1):  # see `analyze_chain`
-        return _reduce(chain, stability, box, dtype)
+        start = State.of(chain, stability, box, dtype)
+        return _reduce(chain, start, _steps(options or ReduceOptions()))
 
 
-def _reduce(chain: Chain, stability: Stability, box: Box, dtype: FloatType) -> Reduction:
-    start = state = State.of(chain, stability, box, dtype)
+def _reduce(chain: Chain, start: State, steps: Sequence[_Step]) -> Reduction:
+    state = start
     counts = [dict.fromkeys(("removed", "merged", "folded"), 0) for _ in chain.layers]
     refused: dict[tuple[str, int, str], Refusal] = {}
     rounded = False
     while True:
-        pruned = prune(state)
-        _count(counts, "removed", state, pruned)
-        collapsed, collapse_refused = collapse(pruned)
-        _count(counts, "folded", pruned, collapsed)
-        merged, merge_refused = merge(collapsed)
-        _count(counts, "merged", collapsed, merged)
-        folded, fold_refused = fold(merged)
-        _count(counts, "folded", merged, folded)
-        rounded |= merged is not pruned or len(folded.layers) < len(merged.layers)
-        for refusal in (*collapse_refused, *merge_refused, *fold_refused):
-            refused[refusal.what, refusal.layer, refusal.reason] = refusal
-        if folded is state:
+        before = state
+        for step in steps:
+            new, refusals = step.apply(state)
+            _count(counts, step.counts_as, state, new)
+            rounded |= step.rounds and _shape(new) != _shape(state)
+            refused |= {(r.what, r.layer, r.reason): r for r in refusals}
+            state = new
+        if state is before:
             break
-        state = folded
     changed = state is not start
     widths = _widths(state, len(chain.layers))
     layers = tuple(
         LayerReduction(layer.width, **count, units_after=width)
         for layer, count, width in zip(chain.layers, counts, widths, strict=True)
     )
-    new = state.chain if changed else chain
-    return Reduction(new, changed, not rounded, layers, tuple(refused.values()))
+    return Reduction(
+        state.chain if changed else chain, changed, not rounded, layers, tuple(refused.values())
+    )
+
+
+def _shape(state: State) -> tuple[int, ...]:
+    """The widths of the layers."""
+    return tuple(decided.layer.width for decided in state.layers)
 
 
 def _widths(state: State, layers: int) -> list[int]:

@@ -1,0 +1,134 @@
+"""Every reduction alone, and all together, against exact enumeration on random networks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any
+
+import numpy as np
+import pytest
+
+from onnx_exact.methods import DEFAULT_MAX_DEVIATION, REDUCTIONS
+from onnx_exact.reduce import ReduceOptions, reduce_chain
+from onnx_exact.reduce.constant import constant
+from onnx_exact.reduce.fold import fold
+from onnx_exact.reduce.merge import merge
+from onnx_exact.reduce.needed import needed
+from onnx_exact.reduce.runs import fold_runs
+from onnx_exact.reduce.scale import scale
+from onnx_exact.reduce.state import State
+from onnx_exact.reduce.unread import unread
+from onnx_exact.stability.decide import Options, analyze_chain
+from onnx_exact.stability.verdict import Stability
+from tests.oracle.networks import SOURCES, Case, random_case
+from tests.oracle.regions import Enumeration, enumerate_regions, largest_difference
+from tests.oracle.rounding import own_rounding
+
+Reduce = Callable[[State], State]
+DTYPES: list[np.dtype[np.floating[Any]]] = [np.dtype(np.float32), np.dtype(np.float64)]
+NETWORKS = 100  # of each family
+
+
+def only(step: Callable[..., Any]) -> Reduce:
+    return lambda state: step(state, DEFAULT_MAX_DEVIATION)[0]
+
+
+STEPS: dict[str, Reduce] = {
+    "unread": unread,
+    "constant": only(constant),
+    "scale": only(scale),
+    "fold": only(fold),
+    "fold runs": only(fold_runs),
+    "merge": only(merge),
+    "needed": only(needed),
+}
+every_step = pytest.mark.parametrize("name", STEPS)
+every_family = pytest.mark.parametrize("family", SOURCES)
+
+
+@cache
+def study(family: str, seed: int) -> tuple[Case, Enumeration, Stability]:
+    case = random_case(family, seed)
+    truth = enumerate_regions(case.chain, case.box)
+    return case, truth, analyze_chain(case.chain, case.box, Options(method="bounds"))
+
+
+def start(family: str, seed: int, dtype: np.dtype[np.floating[Any]]) -> State:
+    case, _, stability = study(family, seed)
+    return State.of(case.chain, stability, case.box, dtype)
+
+
+@every_step
+@every_family
+def test_a_reduction_alone_leaves_the_function_as_it_was(name: str, family: str) -> None:
+    """Exact over the whole domain, up to the rounding of the weights it computes."""
+    reduced = 0
+    for seed, dtype in ((seed, dtype) for seed in range(NETWORKS) for dtype in DTYPES):
+        case, truth, _ = study(family, seed)
+        before = start(family, seed, dtype)
+        after = STEPS[name](before)
+        if after is before:
+            continue
+        reduced += 1
+        allowed = own_rounding(case.chain, case.box, dtype)
+        for moved, limit in zip(
+            largest_difference(truth.regions, after.chain), allowed, strict=True
+        ):
+            assert moved <= (0 if name == "unread" else limit), case
+        assert after.chain.connections <= before.chain.connections
+        assert after.chain.relu_units <= before.chain.relu_units
+    assert reduced >= 5, "too few networks that this reduction changes"
+
+
+@every_family
+@pytest.mark.parametrize("reductions", REDUCTIONS)
+def test_all_reductions_together_leave_the_function_as_it_was(reductions: str, family: str) -> None:
+    options = ReduceOptions(reductions)
+    for seed, dtype in ((seed, dtype) for seed in range(NETWORKS) for dtype in DTYPES):
+        case, truth, stability = study(family, seed)
+        reduction = reduce_chain(case.chain, stability, case.box, dtype, options)
+        difference = largest_difference(truth.regions, reduction.chain)
+        allowed = own_rounding(case.chain, case.box, dtype)
+        for moved, limit in zip(difference, allowed, strict=True):
+            assert moved <= (0 if reduction.removal_only else limit), case
+
+
+@every_family
+def test_all_reductions_leave_no_more_connections_than_the_published_ones(family: str) -> None:
+    fewer = 0
+    for seed in range(NETWORKS):
+        case, _, stability = study(family, seed)
+        reduce = partial(reduce_chain, case.chain, stability, case.box, DTYPES[0])
+        published = reduce(ReduceOptions("published")).chain.connections
+        all_ = reduce(ReduceOptions("all")).chain.connections
+        assert all_ <= published <= case.chain.connections, case
+        fewer += all_ < published
+    assert fewer >= 5
+
+
+@every_family
+def test_nothing_is_rounded_where_nothing_may_deviate(family: str) -> None:
+    """A maximum of 0 leaves removal, and rewrites whose numbers the dtype holds as computed."""
+    options = ReduceOptions(max_deviation=0.0)
+    for seed in range(NETWORKS):
+        case, truth, stability = study(family, seed)
+        reduction = reduce_chain(case.chain, stability, case.box, DTYPES[0], options)
+        # What is left is the rounding of float64 products.
+        limits = own_rounding(case.chain, case.box, DTYPES[1])
+        difference = largest_difference(truth.regions, reduction.chain)
+        assert all(m <= limit for m, limit in zip(difference, limits, strict=True)), case
+
+
+@every_family
+def test_a_network_that_cannot_be_reduced_is_the_same_object(family: str) -> None:
+    unchanged = 0
+    for seed in range(NETWORKS):
+        case, _, stability = study(family, seed)
+        reduction = reduce_chain(case.chain, stability, case.box, DTYPES[0])
+        assert reduction.changed == (reduction.chain is not case.chain)
+        unchanged += not reduction.changed
+        again = reduce_chain(case.chain, stability, case.box, DTYPES[0])
+        for one, other in zip(reduction.chain.layers, again.chain.layers, strict=True):
+            assert one.affine.equals(other.affine)
+    assert unchanged
