@@ -24,7 +24,7 @@ MOST_INPUTS = 8
 BATCH = 256
 MOST_PARTS = 60_000
 # What every side counts for at least, as a share of the one along which the bounds vary most.
-LEAST_INFLUENCE = 0.3
+LEAST_INFLUENCE = 0.05
 
 
 def branch_layer(knowledge: Knowledge, layer: int, deadline: Deadline) -> bool:
@@ -33,6 +33,8 @@ def branch_layer(knowledge: Knowledge, layer: int, deadline: Deadline) -> bool:
     Returns:
         Whether all of them are settled; False where parts or time ran out first.
     """
+    if not any(signs.any() for signs in knowledge.splittable_signs(layer)):
+        return False
     search = _Branching(knowledge, layer)
     while search.pending and not deadline.passed and search.parts < MOST_PARTS:
         search.step()
@@ -45,7 +47,7 @@ class _Branching:
 
     def __init__(self, knowledge: Knowledge, layer: int) -> None:
         self.knowledge, self.layer = knowledge, layer
-        positive, negative = knowledge.open_signs(layer)
+        positive, negative = knowledge.splittable_signs(layer)
         units = np.concatenate([np.flatnonzero(positive), np.flatnonzero(negative)])
         self.signs = np.concatenate([np.ones(positive.sum()), -np.ones(negative.sum())])
         affine = knowledge.chain.layers[layer].affine

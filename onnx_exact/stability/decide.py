@@ -131,11 +131,11 @@ class _Decider:
         solvers = self.options.method != "bounds" and self.knowledge.box.finite
         self._first_pass()
         rounds = 0
-        while solvers and self.knowledge.undecided and not self.options.deadline.passed:
-            before = self.knowledge.undecided
+        while solvers and self.knowledge.open_units and not self.options.deadline.passed:
+            before = self.knowledge.open_units
             self._round(rounds)
             rounds += 1
-            if rounds > len(MILP_SECONDS) and self.knowledge.undecided == before:
+            if rounds > len(MILP_SECONDS) and self.knowledge.open_units == before:
                 break
 
     def _first_pass(self) -> None:
@@ -191,8 +191,9 @@ class _Decider:
         """Branching on ReLUs for each open sign of a layer."""
         below = self.layers.below(index)
         for positive in (True, False):
+            side = 0 if positive else 1
             for unit in self._open_units(index, positive):
-                if unit in self._open_units(index, positive) and below:
+                if self.knowledge.splittable_signs(index)[side][unit] and below:
                     self._tell("splitting", index)
                     limit = self._within(seconds)
                     split_sign(self.knowledge, index, int(unit), positive, below, limit)
@@ -254,5 +255,5 @@ class _Decider:
 
     def _tell(self, stage: str, index: int) -> None:
         count = len(self.knowledge.chain.layers)
-        detail = f"layer {index + 1} of {count}, {self.knowledge.undecided} units open"
+        detail = f"layer {index + 1} of {count}, {self.knowledge.open_units} units open"
         self.options.progress(stage, detail)

@@ -14,6 +14,9 @@ from onnx_exact.network.domain import Box
 from onnx_exact.stability.rounding import SMALLEST, gamma, slack
 from onnx_exact.stability.verdict import Evidence, LayerVerdicts, Stability, Status
 
+# A bound this close to 0, relative to the terms of its pre-activation, may be one that nothing but
+# rounding keeps from 0: splitting would go on for ever.
+TIE_TOLERANCE = 1e-12
 # Points that are run forward at once: bounds the memory of the pre-activations.
 FORWARD_BATCH = 4096
 
@@ -41,6 +44,8 @@ class Knowledge:
         self.seen_positive = [np.zeros(n, dtype=bool) for n in widths]
         self.seen_negative = [np.zeros(n, dtype=bool) for n in widths]
         self.magnitudes = [np.abs(layer.affine.weight) for layer in chain.layers]
+        self._ties = [np.zeros(n) for n in widths]
+        self._given_up = [np.zeros((2, n), dtype=bool) for n in widths]
         self._evidence = [np.zeros(n, dtype=np.int8) for n in widths]
         self._witnesses: list[Array] = []
 
@@ -58,6 +63,7 @@ class Knowledge:
         was_open = (low < 0.0) & (high > 0.0)
         self._evidence[layer][was_open & ((new_low >= 0.0) | (new_high <= 0.0))] = evidence
         self.lower[layer], self.upper[layer] = new_low, new_high
+        self._ties[layer] = TIE_TOLERANCE * self._reach(layer)
         if (self.lower[layer] > self.upper[layer]).any() or self._contradicted(layer):
             raise ContradictionError(f"layer {layer}: {evidence.name} bounds exclude a witness")
 
@@ -132,6 +138,16 @@ class Knowledge:
             h = np.maximum(g, 0.0) if layer.relu else g
         return out
 
+    def _reach(self, layer: int) -> Array:
+        """What the terms of each pre-activation add up to at most; 0 where that is unbounded."""
+        inputs = np.maximum(*(np.abs(bound) for bound in self.output_bounds(layer - 1)))
+        if not np.isfinite(inputs).all():
+            return np.zeros(self.lower[layer].shape)
+        with np.errstate(over="ignore"):
+            reach = self.magnitudes[layer] @ inputs
+        reach += np.abs(self.chain.layers[layer].affine.bias)
+        return np.where(np.isfinite(reach), reach, 0.0)
+
     def _contradicted(self, layer: int) -> bool:
         return bool(
             (self.seen_positive[layer] & (self.upper[layer] <= 0.0)).any()
@@ -157,9 +173,23 @@ class Knowledge:
         return low, high
 
     def open_signs(self, layer: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Which units may still turn out positive, and negative, somewhere: shape (units,)."""
+        """Which units may still turn out positive, and negative, somewhere: shape (units,).
+
+        Those that were given up are not among them.
+        """
         undecided = self.status(layer) == Status.UNDECIDED
-        return undecided & ~self.seen_positive[layer], undecided & ~self.seen_negative[layer]
+        positive, negative = undecided & ~self._given_up[layer]
+        return positive & ~self.seen_positive[layer], negative & ~self.seen_negative[layer]
+
+    def splittable_signs(self, layer: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """The open signs but for those whose bound is within rounding of 0."""
+        positive, negative = self.open_signs(layer)
+        tie = self._ties[layer]
+        return positive & (self.upper[layer] > tie), negative & (self.lower[layer] < -tie)
+
+    def give_up(self, layer: int, unit: int, positive: bool) -> None:
+        """Takes a sign off the open ones: its extreme is within a solver's tolerance of 0."""
+        self._given_up[layer][0 if positive else 1, unit] = True
 
     @property
     def relu_layers(self) -> list[int]:
@@ -167,9 +197,9 @@ class Knowledge:
         return [i for i, layer in enumerate(self.chain.layers) if layer.relu]
 
     @property
-    def undecided(self) -> int:
-        """Number of undecided units of all layers."""
-        return sum(int((self.status(i) == Status.UNDECIDED).sum()) for i in self.relu_layers)
+    def open_units(self) -> int:
+        """Number of units of all layers with an open sign."""
+        return sum(int((p | n).sum()) for p, n in map(self.open_signs, self.relu_layers))
 
     @property
     def witnesses(self) -> Array:

@@ -25,7 +25,10 @@ def decide_at_once(knowledge: Knowledge, deadline: Deadline, progress: Progress)
     """ISA: interval bounds, then one program for all signs that the points so far do not show."""
     for index in range(len(knowledge.chain.layers)):
         bound_by_intervals(knowledge, index)
-    settle_with_one_milp(knowledge, deadline, progress)
+    unclear = settle_with_one_milp(knowledge, deadline, progress)
+    # What solutions claim and their own forward pass denies has to be asked for by itself.
+    for index in sorted({candidate.layer for candidate in unclear}):
+        settle_layer(knowledge, index, deadline.remaining, deadline)
 
 
 def decide_one_by_one(
@@ -35,7 +38,7 @@ def decide_one_by_one(
     for index in range(len(knowledge.chain.layers)):
         bound_by_intervals(knowledge, index)
         if knowledge.chain.layers[index].relu and not deadline.passed:
-            progress("milp", f"layer {index + 1}, {knowledge.undecided} units open")
+            progress("milp", f"layer {index + 1}, {knowledge.open_units} units open")
             settle_layer(knowledge, index, deadline.remaining, deadline, jobs)
 
 

@@ -19,7 +19,7 @@ def test_nothing_is_known_at_first() -> None:
     knowledge = Knowledge(DIFFERENCE, cube(2))
     assert knowledge.status(0).tolist() == [Status.UNDECIDED] * 2
     assert knowledge.lower[0].tolist() == [-INF, -INF]
-    assert (knowledge.undecided, knowledge.relu_layers) == (2, [0])
+    assert (knowledge.open_units, knowledge.relu_layers) == (2, [0])
     assert knowledge.witnesses.shape == (0, 2)
     assert [s.tolist() for s in knowledge.open_signs(0)] == [[True, True], [True, True]]
 
@@ -85,7 +85,7 @@ def test_points_that_are_nan_or_overflow_show_nothing() -> None:
     chain = chain_of(([[1e200], [1.0]], [0, 0]), ([[1e200, 0.0]], [0.0]), relu_at_end=True)
     knowledge = Knowledge(chain, box_of([-1e100], [1e100]))
     knowledge.show(np.array([[np.nan]]))
-    assert knowledge.undecided == 3
+    assert knowledge.open_units == 3
     assert not any(seen.any() for seen in knowledge.seen_positive)
     knowledge.show(np.array([[1e100]]))
     assert knowledge.seen_positive[0].all()
@@ -138,7 +138,7 @@ def test_the_status_follows_from_the_signs_of_the_bounds(
     knowledge.tighten(0, Evidence.LINEAR, np.array([low]), np.array([high]))
     assert knowledge.status(0).tolist() == [status]
     decided = status is not Status.UNDECIDED
-    assert knowledge.undecided == (not decided)
+    assert knowledge.open_units == (not decided)
     assert any(s.any() for s in knowledge.open_signs(0)) is not decided
     evidence = knowledge.freeze().layers[0].evidence.tolist()
     assert evidence == [Evidence.LINEAR if decided else Evidence.NONE]

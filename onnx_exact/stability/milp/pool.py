@@ -29,6 +29,9 @@ def settle_layer(
     for answer in _answers(knowledge, candidates, seconds, deadline, jobs):
         if answer.outcome is Outcome.IMPOSSIBLE:
             conclude(knowledge, [answer.candidate])
+        elif answer.outcome is Outcome.CLAIMED:
+            c = answer.candidate
+            knowledge.give_up(c.layer, c.unit, c.positive)
         knowledge.show(answer.points)
 
 

@@ -28,11 +28,12 @@ SHOWS_SOMETHING = 0.5
 
 def settle_with_one_milp(
     knowledge: Knowledge, deadline: Deadline, progress: Callable[[str, str], None]
-) -> None:
+) -> set[Candidate]:
     """Decides all open units of the chain, as far as the time allows.
 
-    Candidates that a solution claims to show but that its own forward pass does not are within
-    the solver's tolerance of 0: they leave the objective and stay UNDECIDED.
+    Returns:
+        Candidates that a solution claims to show, at -delta <= g <= 0 or within the solver's
+        tolerance, but that its own forward pass does not: they left the objective and are open.
 
     Raises:
         RuntimeError: SCIP ended with a status of unknown meaning.
@@ -41,15 +42,15 @@ def settle_with_one_milp(
     while not deadline.passed:
         candidates = [c for c in candidates_of(knowledge) if c not in unclear]
         if not candidates:
-            return
+            break
         progress("milp", f"{len(candidates)} signs open")
         outcome, claimed = _solve(knowledge, candidates, deadline)
-        if outcome is Outcome.OPEN:
-            return
         if outcome is Outcome.IMPOSSIBLE:
             conclude(knowledge, candidates)
-            return
+        if outcome in (Outcome.IMPOSSIBLE, Outcome.OPEN):
+            break
         unclear.update(claimed)
+    return unclear
 
 
 def _solve(
