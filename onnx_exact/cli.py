@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from onnx_exact._version import __version__
 from onnx_exact.errors import OnnxExactError
-from onnx_exact.methods import DEFAULT_LP_SOLVER, DEFAULT_TIME_LIMIT, METHODS
+from onnx_exact.methods import (
+    DEFAULT_LP_SOLVER,
+    DEFAULT_MAX_DEVIATION,
+    DEFAULT_TIME_LIMIT,
+    METHODS,
+    REDUCTIONS,
+)
 
 if TYPE_CHECKING:
     from onnx_exact.report import Report
@@ -82,6 +88,10 @@ def _run(arguments: argparse.Namespace) -> Report:
         from onnx_exact import pipeline
 
         if arguments.command == "optimize":
+            options |= {
+                "reductions": arguments.reductions,
+                "max_deviation": arguments.max_deviation,
+            }
             report = pipeline.optimize_file(source, target, in_place=arguments.in_place, **options)
         else:
             report = pipeline.analyze(source, **options)
@@ -133,6 +143,21 @@ def _parser() -> argparse.ArgumentParser:
     optimize.add_argument("input", metavar="IN", help="the .onnx file to read; never written to")
     optimize.add_argument("output", metavar="OUT", help="the .onnx file to write")
     _add_options(optimize)
+    optimize.add_argument(
+        "--reductions",
+        choices=REDUCTIONS,
+        default=REDUCTIONS[0],
+        help="what is done with stable units: all that is exact and saves connections, or what is"
+        " published, to compare with (default: %(default)s)",
+    )
+    optimize.add_argument(
+        "--max-deviation",
+        metavar="R",
+        type=_number("a number from 0 on", lambda deviation: deviation >= 0),
+        default=DEFAULT_MAX_DEVIATION,
+        help="how far a rewrite may move a value or round it off further, in units of what the"
+        " model's own rounding may; 0 for no rewrite that rounds anything (default: %(default)g)",
+    )
     optimize.add_argument(
         "--in-place", action="store_true", help="allow OUT to be IN, which is then replaced"
     )

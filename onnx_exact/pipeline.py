@@ -25,7 +25,7 @@ from onnx_exact.graph.splice import splice
 from onnx_exact.graph.write import copy_unchanged, write_model
 from onnx_exact.network.affine import Array
 from onnx_exact.paths import check_output
-from onnx_exact.reduce import Reduction, reduce_chain
+from onnx_exact.reduce import ReduceOptions, Reduction, reduce_chain
 from onnx_exact.report.assemble import assemble
 from onnx_exact.report.report import ANALYZE, OPTIMIZE, Report
 from onnx_exact.run import Run, Settings
@@ -42,7 +42,7 @@ def optimize(model: ModelLike, **settings: Any) -> tuple[ModelProto, Report]:
     Args:
         model: a file name or a model; neither is changed.
         **settings: the fields of `Settings`: `domain`, `method`, `time_limit` (seconds),
-            `samples`, `rtol`, `atol`, `seed`, `progress`.
+            `samples`, `reductions`, `max_deviation`, `rtol`, `atol`, `seed`, `progress`.
 
     Returns:
         The new model and what was proved and changed. A model that could not be made smaller
@@ -151,9 +151,10 @@ def _decide(model: ModelLike, settings: Settings) -> Run:
 
 def _reduce(run: Run) -> list[Reduction]:
     """Reduces every chain by its verdicts."""
+    options = ReduceOptions(run.settings.reductions, run.settings.max_deviation)
     with run.stage("reduce"):
         return [
-            reduce_chain(located.chain, stability, where.box, located.dtype)
+            reduce_chain(located.chain, stability, where.box, located.dtype, options)
             for located, where, stability in run.chains
         ]
 
@@ -175,7 +176,12 @@ def _rewrite(run: Run, reductions: list[Reduction]) -> ModelProto | None:
 
 def _provenance(run: Run) -> dict[str, str]:
     """What a changed model says of itself: where it is valid and what it was made from, how."""
-    options = {"method": run.settings.method, "seed": run.settings.seed}
+    options = {
+        "method": run.settings.method,
+        "reductions": run.settings.reductions,
+        "max_deviation": run.settings.max_deviation,
+        "seed": run.settings.seed,
+    }
     if run.settings.time_limit is not None:
         options["time_limit"] = run.settings.time_limit
     return {

@@ -15,7 +15,13 @@ from onnx_exact.errors import UsageError
 from onnx_exact.graph.locate import LocatedChain
 from onnx_exact.graph.ranges import ChainDomain
 from onnx_exact.graph.read import InputSpec, Source
-from onnx_exact.methods import DEFAULT_LP_SOLVER, DEFAULT_TIME_LIMIT, METHODS
+from onnx_exact.methods import (
+    DEFAULT_LP_SOLVER,
+    DEFAULT_MAX_DEVIATION,
+    DEFAULT_TIME_LIMIT,
+    METHODS,
+    REDUCTIONS,
+)
 from onnx_exact.progress import Progress, Silent
 from onnx_exact.samples import Samples, SamplesLike
 from onnx_exact.stability.verdict import Stability
@@ -30,6 +36,9 @@ class Settings:
         method: of `METHODS`.
         time_limit: seconds for deciding units, None for no limit.
         samples: points of the domain to look at as well.
+        reductions: of `REDUCTIONS`.
+        max_deviation: how far a rewrite may move a pre-activation or round it off further, in
+            units of the model's own rounding; 0 for none that rounds anything.
         rtol, atol: tolerances of the validation; None for the rounding of the outputs' type.
         seed: of every random choice.
         jobs: processes for mixed-integer programs.
@@ -44,6 +53,8 @@ class Settings:
     method: str = "auto"
     time_limit: float | None = DEFAULT_TIME_LIMIT
     samples: SamplesLike | None = None
+    reductions: str = REDUCTIONS[0]
+    max_deviation: float = DEFAULT_MAX_DEVIATION
     rtol: float | None = None
     atol: float | None = None
     seed: int = 0
@@ -59,7 +70,15 @@ class Settings:
         if self.jobs < 1:
             raise UsageError(f"the number of jobs must be at least 1, not {self.jobs}")
         _check_lp_solver(self.lp_solver)
-        for name, value in (("rtol", self.rtol), ("atol", self.atol)):
+        if self.reductions not in REDUCTIONS:
+            choices = " or ".join(REDUCTIONS)
+            raise UsageError(f"unknown reductions {self.reductions!r}; choose {choices}")
+        numbers = {
+            "rtol": self.rtol,
+            "atol": self.atol,
+            "the maximal deviation": self.max_deviation,
+        }
+        for name, value in numbers.items():
             if value is not None and not (np.isfinite(value) and value >= 0.0):
                 raise UsageError(f"{name} must be a number from 0 on, not {value}")
 

@@ -19,7 +19,7 @@ import onnx_exact
 from onnx_exact import pipeline
 from onnx_exact.cli import main
 from onnx_exact.errors import ValidationError
-from onnx_exact.methods import METHODS
+from onnx_exact.methods import DEFAULT_LP_SOLVER, METHODS
 
 HELP_SECONDS = 0.3
 HEAVY = ("onnx", "onnxruntime", "onnx_graphsurgeon", "cvxpy", "pyscipopt", "rich", "scipy", "numpy")
@@ -143,6 +143,7 @@ def test_flags_reach_the_pipeline(
     recorder = Recorder(monkeypatch)
     text = "--method bounds --time-limit 2.5 --samples s.npy --rtol 1e-3 --atol 0 --seed 7"
     arguments = ["optimize", str(source), str(tmp_path / "o.onnx"), *text.split()]
+    arguments += ["--reductions", "published", "--max-deviation", "0.5"]
     assert main([*arguments, "--domain", "a=0:1", "--domain", "-1:2", "--in-place"]) == 1
     recorder.options.pop("progress")
     assert recorder.options == {
@@ -154,6 +155,10 @@ def test_flags_reach_the_pipeline(
         "rtol": 1e-3,
         "atol": 0.0,
         "seed": 7,
+        "jobs": 1,
+        "lp_solver": DEFAULT_LP_SOLVER,
+        "reductions": "published",
+        "max_deviation": 0.5,
         "in_place": True,
     }
     assert main(["analyze", str(source)]) == 1
@@ -204,6 +209,9 @@ def test_interruption_exits_with_130_and_one_line(
         "--seed -1",
         "--seed 1.5",
         "--method guess",
+        "--reductions some",
+        "--max-deviation -1",
+        "--max-deviation nan",
         "--domain 1:0",
         "--domain nan:1",
         "--domain -1:-2",

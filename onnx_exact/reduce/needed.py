@@ -69,10 +69,11 @@ def _narrow(need: Need, max_deviation: float) -> tuple[State, list[Refusal]]:
         new, check = _realised(need, linear, max_deviation)
         if new is not None and check.passed:
             return new, refused
+        what = f"{linear.units} linear for {need.active.size} stably active units ({linear.how})"
         units = {"units": float(need.active.size), "units_needed": float(linear.units)}
         numbers = figures(check.found, check.allowed, **units)
         source = need.state.layers[need.index].source
-        refused.append(Refusal(f"needed ({linear.how})", source, check.what, numbers))
+        refused.append(Refusal(what, source, check.what, numbers))
     return need.state, refused
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from onnx_exact._version import __version__
 from onnx_exact.network.chain import Chain
 from onnx_exact.reduce import LayerReduction, Reduction
@@ -32,7 +34,17 @@ def assemble(
                 zip(located.chain.layers, stability.layers, strict=True)
             )
         ]
-        chains.append(ChainReport(located.name, tuple(layers), located.nodes, located.dtype.name))
+        first = (reduction or located).chain.layers[0].affine
+        chains.append(
+            ChainReport(
+                located.name,
+                tuple(layers),
+                located.nodes,
+                located.dtype.name,
+                unread_inputs=tuple(np.flatnonzero(~first.weight.any(axis=0)).tolist()),
+                inputs=first.n_in,
+            )
+        )
         for r in reduction.refused if reduction else ():
             refused.append(Refusal(located.name, r.layer, r.what, r.reason, r.numbers))
     settings = run.settings

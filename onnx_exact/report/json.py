@@ -36,6 +36,8 @@ def to_json_dict(report: Report) -> dict[str, Any]:
                 "name": chain.name,
                 "nodes": list(chain.nodes),
                 "dtype": chain.dtype,
+                "inputs": chain.inputs,
+                "unread_inputs": list(chain.unread_inputs),
                 "layers": [_layer(layer) for layer in chain.layers],
             }
             for chain in report.chains

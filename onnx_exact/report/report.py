@@ -22,7 +22,8 @@ class LayerReport:
         stably_inactive, stably_active, unstable, undecided: units by verdict; they sum to `units`
             where `relu`, and are 0 for a layer without ReLU, which has no verdicts.
         by_solver: stable units whose verdict rests on the tolerance of a solver.
-        removed, merged, folded: units taken away, by how.
+        removed, merged, folded: units taken away, by how; those that linear units took the place
+            of count as merged, as far as there are fewer.
         units_after: width of what is left; 0 where the layer is gone. None if only analyzed.
         relu: whether a ReLU follows.
     """
@@ -49,12 +50,16 @@ class ChainReport:
         nodes: names of the graph's nodes it was read from.
         dtype: of its weights, as numpy names it.
         layers: in order.
+        unread_inputs: indices of the chain's inputs that no unit reads, after what was changed.
+        inputs: how many inputs there are.
     """
 
     name: str
     layers: tuple[LayerReport, ...]
     nodes: tuple[str, ...] = ()
     dtype: str = "float32"
+    unread_inputs: tuple[int, ...] = ()
+    inputs: int = 0
 
 
 @dataclass(frozen=True)

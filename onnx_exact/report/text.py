@@ -117,6 +117,12 @@ def _lines(report: Report) -> Iterable[str]:
             f"Of the stable ones {totals.by_solver:,} rest on the tolerance of SCIP; all others on"
             " bounds that hold in real arithmetic."
         )
+    for chain in report.chains:
+        if chain.unread_inputs:
+            yield (
+                f"Inputs that nobody reads (chain {chain.name}): {len(chain.unread_inputs):,} of"
+                f" {chain.inputs:,}; the signature keeps them."
+            )
     if report.deviation is not None:
         yield (
             f"Largest deviation observed: {report.deviation.observed_max_abs:.3g} in output"

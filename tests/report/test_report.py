@@ -37,6 +37,13 @@ TOTALS = Totals(
     undecided=10,
     by_solver=7,
 )
+CHAIN = ChainReport(
+    "fc1[0]..fc2",
+    LAYERS,
+    ("fc1[0]", "relu", "fc2"),
+    unread_inputs=(0, 27),
+    inputs=784,
+)
 REPORT = Report(
     command="optimize",
     version="1.2.3",
@@ -48,7 +55,7 @@ REPORT = Report(
     method="auto",
     seed=0,
     changed=True,
-    chains=(ChainReport("fc1[0]..fc2", LAYERS, ("fc1[0]", "relu", "fc2")),),
+    chains=(CHAIN,),
     totals=TOTALS,
     deviation=Deviation(observed_max_abs=3.25e-6, points=512, worst_output="logits"),
     seconds={"read": 0.25, "decide": 1.5},
@@ -66,7 +73,9 @@ def test_json_has_the_names_that_scripts_rely_on() -> None:
     assert data["source_sha256"] == "ab" * 32
     assert data["domain"] == {"x": {"lower": 0.0, "upper": 1.0}}
     assert data["method"] == "auto"
-    layer = data["chains"][0]["layers"][0]
+    chain = data["chains"][0]
+    assert (chain["inputs"], chain["unread_inputs"]) == (784, [0, 27])
+    layer = chain["layers"][0]
     for name, value in {
         "units": 1000,
         "stably_inactive": 300,
@@ -190,3 +199,9 @@ def test_text_says_which_verdicts_rest_on_a_solver() -> None:
     assert "Of the stable ones 7 rest on the tolerance of SCIP" in to_text(REPORT)
     none = dataclasses.replace(TOTALS, by_solver=0)
     assert "SCIP" not in to_text(changed(totals=none))
+
+
+def test_text_counts_the_inputs_that_nobody_reads() -> None:
+    assert "nobody reads (chain fc1[0]..fc2): 2 of 784" in " ".join(to_text(REPORT).split())
+    read = dataclasses.replace(CHAIN, unread_inputs=())
+    assert "nobody reads" not in to_text(changed(chains=(read,)))
