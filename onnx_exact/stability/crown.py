@@ -139,12 +139,15 @@ def upper_bounds(
             positive, negative = np.maximum(coefficients, 0.0), np.minimum(coefficients, 0.0)
             lower_slope = layer.lower_slope[..., None, :] if slopes is None else slopes[k]
             through = positive * layer.upper_slope[..., None, :] + negative * lower_slope
+            sizes = np.abs(through)
             if multipliers is not None:
+                # What cancels here has been rounded before.
+                sizes = sizes + np.abs(multipliers[k])
                 through = through + multipliers[k]
             offset = times(positive, layer.upper_offset)
             n = layer.affine.n_in + layer.affine.n_out
-            underflow = _underflow(layer, coefficients, lower_slope)
-            terms = times(np.abs(through), layer.reach) + offset
+            underflow = _underflow(layer, coefficients, lower_slope, through)
+            terms = times(sizes, layer.reach) + offset
             error = error + slack(total_terms(terms, constant, underflow), n, underflow)
             constant = constant + offset + through @ layer.affine.bias
             coefficients = through @ layer.affine.weight
@@ -154,12 +157,12 @@ def upper_bounds(
         return np.fmin(best, final + error), coefficients
 
 
-def _underflow(layer: Relaxation, coefficients: Array, lower_slope: Array) -> float:
+def _underflow(layer: Relaxation, coefficients: Array, lower_slope: Array, through: Array) -> float:
     """What the products of one step back that underflow may add to a functional's value."""
     slope = min(smallest_nonzero(layer.upper_slope), smallest_nonzero(lower_slope))
-    smallest = smallest_nonzero(coefficients) * min(slope, 1.0)
-    smallest_offset = smallest_nonzero(coefficients) * smallest_nonzero(layer.upper_offset)
-    if min(smallest, smallest * layer.smallest, smallest_offset) >= SMALLEST_NORMAL:
+    smallest = smallest_nonzero(coefficients)
+    factors = (slope, 1.0, smallest_nonzero(layer.upper_offset))
+    if min(smallest * min(factors), smallest_nonzero(through) * layer.smallest) >= SMALLEST_NORMAL:
         return 0.0
     n = layer.affine.n_in + layer.affine.n_out
     reach = float(layer.reach.sum(axis=-1).max())
