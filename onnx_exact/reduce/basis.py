@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from onnx_exact.network.affine import Array
 
@@ -29,7 +30,9 @@ def split_rows(rows: Array, tolerance: float) -> tuple[NDArray[np.intp], NDArray
         return np.arange(len(rows)), np.arange(0)
     from scipy.linalg import qr
 
-    r, order = qr(scaled.T, mode="r", pivoting=True)
+    # scipy brings a BLAS of its own, which the caller's limit came too early for.
+    with threadpool_limits(limits=1):
+        r, order = qr(scaled.T, mode="r", pivoting=True)
     rank = int((np.abs(np.diagonal(r)) > tolerance).sum())
     return np.sort(order[:rank]), np.sort(order[rank:])
 

@@ -37,7 +37,7 @@ MILP_SECONDS = (2.0, 10.0, 60.0)
 # Seconds for branching on one layer, round by round.
 BRANCH_SECONDS = (10.0, 30.0, 120.0)
 # Seconds for branching on ReLUs for a single sign, round by round.
-SPLIT_SECONDS = (1.0, 5.0, 20.0)
+SPLIT_SECONDS = (2.0, 10.0, 40.0)
 LP_SECONDS = 5.0
 # From this many open signs of a layer on, compiling its relaxation pays.
 LP_FROM_SIGNS = 8
