@@ -17,6 +17,12 @@ WIDTH = 1000
 COMMAND_SECONDS, COMMAND_MB = 2.0, 300.0
 MOST_MB = 4000.0
 
+_LEGEND = (
+    "Seconds are those of reading the file and deciding; *cpu* is the processor's time, and *load*"
+    " how many processes wanted a core when the run began: on a busy machine the seconds hold the"
+    " others' share of the time."
+)
+
 Entry = dict[str, Any]
 
 
@@ -41,19 +47,20 @@ def markdown(results: Entry) -> str:
     parts = [
         "# Deciding, measured",
         "Written by `python -m benchmarks.decide`; not to be edited.",
-        _machine(results["machine"]),
+        f"{where(results['machine'])} {_LEGEND}",
         _failures(results["rows"]),
-        *_section("## Cases", _cases(results["rows"])),
-        *_section("## Seconds by stage", _stages(results["rows"])),
-        *_section("## Against the published algorithms", _comparisons(results)),
+        *section("## Cases", _cases(results["rows"])),
+        *section("## Seconds by stage", _stages(results["rows"])),
+        *section("## Against the published algorithms", _comparisons(results)),
         _medians(results["comparisons"]),
-        *_section("## Attacks on the verdicts", _attacks(results["attacks"])),
+        *section("## Attacks on the verdicts", _attacks(results["attacks"])),
         _command(results["command"]),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _section(title: str, table: Table) -> list[str]:
+def section(title: str, table: Table) -> list[str]:
+    """A heading and a table in Markdown; nothing where the table is empty."""
     if not table.row_count:
         return []
     console = Console(file=io.StringIO(), width=WIDTH, color_system=None, legacy_windows=False)
@@ -63,7 +70,8 @@ def _section(title: str, table: Table) -> list[str]:
     return [title, "\n".join(line for line in lines if line)]
 
 
-def _table(words: Sequence[str], numbers: Sequence[str]) -> Table:
+def new_table(words: Sequence[str], numbers: Sequence[str]) -> Table:
+    """An empty table with columns of words, then columns of numbers."""
     table = Table(box=box.MARKDOWN)
     for name in words:
         table.add_column(name)
@@ -72,13 +80,12 @@ def _table(words: Sequence[str], numbers: Sequence[str]) -> Table:
     return table
 
 
-def _machine(machine: Entry) -> str:
+def where(machine: Entry) -> str:
+    """On what machine and with what packages."""
     packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
     return (
         f"{machine['cores']} cores ({machine['processor']}), {machine['system']}, Python"
-        f" {machine['python']}, {packages}. Seconds are those of reading the file and deciding;"
-        " *cpu* is the processor's time, and *load* how many processes wanted a core when the run"
-        " began: where it is above 0 the others' share of the time is in the seconds."
+        f" {machine['python']}, {packages}."
     )
 
 
@@ -99,7 +106,7 @@ def _failures(rows: Entry) -> str:
 
 
 def _cases(rows: Entry) -> Table:
-    table = _table(
+    table = new_table(
         ("case", "domain", "method"),
         (
             *("units", "decided", "open", "inactive", "active"),
@@ -132,7 +139,7 @@ _STABLE = ("inactive", "active")
 
 def _stages(rows: Entry) -> Table:
     names = dict.fromkeys(stage for _, _, entry in _runs(rows) for stage in entry["stage_seconds"])
-    table = _table(("case", "method"), ("read", *names))
+    table = new_table(("case", "method"), ("read", *names))
     for case, method, entry in _runs(rows):
         spent = entry["stage_seconds"]
         table.add_row(
@@ -145,7 +152,7 @@ def _stages(rows: Entry) -> Table:
 
 
 def _comparisons(results: Entry) -> Table:
-    table = _table(("case", "method"), ("its open", "times auto", "disagreements"))
+    table = new_table(("case", "method"), ("its open", "times auto", "disagreements"))
     for case, methods in results["comparisons"].items():
         for method, found in methods.items():
             table.add_row(
@@ -171,7 +178,9 @@ def _medians(comparisons: Entry) -> str:
 
 
 def _attacks(attacks: Entry) -> Table:
-    table = _table(("case",), ("units attacked", "steps", "closest by layer", "refuted", "seconds"))
+    table = new_table(
+        ("case",), ("units attacked", "steps", "closest by layer", "refuted", "seconds")
+    )
     for case, found in attacks.items():
         if "error" in found:
             table.add_row(case, "", "", found["error"], "", "")
