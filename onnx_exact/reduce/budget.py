@@ -67,6 +67,11 @@ def own_rounding(affine: Affine, input_magnitude: Array, dtype: FloatType) -> Ar
     return unit_roundoff * (reach(affine.weight, input_magnitude) + np.abs(affine.bias))
 
 
+def allowance(max_deviation: float, rounding: Array) -> Array:
+    """max_deviation times `rounding`; 0 times an infinite rounding allows nothing."""
+    return max_deviation * rounding if max_deviation > 0.0 else np.zeros_like(rounding)
+
+
 def reach(matrix: Array, magnitude: Array) -> Array:
     """|matrix| @ magnitude, where an infinite magnitude counts only if its entry is not 0."""
     infinite = np.isinf(magnitude)

@@ -11,7 +11,7 @@ import numpy as np
 from onnx_exact.methods import DEFAULT_MAX_DEVIATION
 from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.chain import Chain, Layer
-from onnx_exact.reduce.budget import Refusal, figures
+from onnx_exact.reduce.budget import Refusal, allowance, figures
 from onnx_exact.reduce.state import Decided, State
 from onnx_exact.stability.verdict import Status
 
@@ -52,7 +52,7 @@ def collapse(
         reason = f"the constant does not fit {state.dtype}"
         return state, (Refusal("collapse", last.source, reason),)
     smallest = float(np.finfo(state.dtype).smallest_subnormal)
-    allowed = max_deviation * (state.unit_roundoff * np.abs(value) + smallest)
+    allowed = allowance(max_deviation, state.unit_roundoff * np.abs(value) + smallest)
     moved = np.abs(stored - value)
     if (moved > allowed).any():
         reason = "rounding the constant would deviate by more than is allowed"

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_exact.network.affine import Array
-from onnx_exact.reduce.budget import Refusal, figures, own_rounding
+from onnx_exact.reduce.budget import Refusal, allowance, figures, own_rounding
 from onnx_exact.reduce.state import State
 
 
@@ -56,7 +56,7 @@ def _move(
         exact = second.bias + second.weight[:, units] @ _values(state, index)[units]
         stored = state.stored(exact)
         moved = np.abs(stored - exact)
-        allowed = max_deviation * own_rounding(second, decided.magnitude, state.dtype)
+        allowed = allowance(max_deviation, own_rounding(second, decided.magnitude, state.dtype))
     if not (np.isfinite(moved).all() and (moved <= allowed).all()):
         reason = f"moving {units.size} constants would deviate by more than is allowed"
         return state, [Refusal("constant", decided.source, reason, figures(moved, allowed))]

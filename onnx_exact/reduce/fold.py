@@ -14,7 +14,7 @@ import numpy as np
 
 from onnx_exact.methods import DEFAULT_MAX_DEVIATION
 from onnx_exact.network.chain import Layer
-from onnx_exact.reduce.budget import Refusal, figures, reach
+from onnx_exact.reduce.budget import Refusal, allowance, figures, reach
 from onnx_exact.reduce.state import Decided, State
 from onnx_exact.stability.verdict import Status
 
@@ -70,7 +70,7 @@ def product(state: State, first: int, last: int, max_deviation: float) -> Decide
         if not all(np.isfinite(values).all() for values in stored):
             return Refusal("fold", layers[0].source, f"the product does not fit {state.dtype}")
         moved = reach(stored[0] - weight, size) + np.abs(stored[1] - bias)
-        allowed = max_deviation * state.unit_roundoff * terms
+        allowed = allowance(max_deviation, state.unit_roundoff * terms)
     if (moved <= allowed).all():
         return layers[-1].with_affine(*stored)
     reason = "rounding the product would deviate by more than is allowed"

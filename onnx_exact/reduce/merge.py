@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from onnx_exact.methods import DEFAULT_MAX_DEVIATION
 from onnx_exact.network.affine import Affine, Array
 from onnx_exact.reduce.basis import split_rows
-from onnx_exact.reduce.budget import Refusal, own_rounding, reach
+from onnx_exact.reduce.budget import Refusal, allowance, own_rounding, reach
 from onnx_exact.reduce.state import NEW, State
 from onnx_exact.stability.verdict import Status
 
@@ -107,7 +107,7 @@ def _merge_layer(
     """Merges as many of the dependent units as the budget admits."""
     decided, after = state.layers[index], state.layers[index + 1]
     affine = after.layer.affine
-    budget = max_deviation * own_rounding(affine, decided.magnitude, state.dtype)
+    budget = allowance(max_deviation, own_rounding(affine, decided.magnitude, state.dtype))
     refused: list[Refusal] = []
     while dependence.dependent.size:
         weight, bias, moved = _merged(state, index, dependence)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.chain import Layer
-from onnx_exact.reduce.budget import Refusal, evaluation_terms, figures, reach
+from onnx_exact.reduce.budget import Refusal, allowance, evaluation_terms, figures, reach
 from onnx_exact.reduce.need import SPANNING, Linear, Need, realisations
 from onnx_exact.reduce.state import NEW, Decided, State
 from onnx_exact.stability.rounding import gamma
@@ -88,10 +88,14 @@ def _realised(need: Need, linear: Linear, max_deviation: float) -> tuple[State |
     with np.errstate(over="ignore", invalid="ignore"):
         exact = after.layer.affine.bias + need.offset - linear.read @ shift
         bias = state.stored(exact)
-    numbers = (shift, bias, linear.weight, linear.read)
-    if not all(np.isfinite(values).all() for values in numbers):
+    unusable = ""
+    if not all(np.isfinite(v).all() for v in (shift, bias, linear.weight, linear.read)):
+        unusable = f"their numbers do not fit {state.dtype}"
+    if not np.isfinite(linear.lower).all() and np.isfinite(linear.weight).all():
+        unusable = "no bound says how far they would have to be shifted to stay active"
+    if unusable:
         infinite = np.full(len(bias), np.inf)
-        return None, _Check(f"its numbers do not fit {state.dtype}", infinite, infinite)
+        return None, _Check(unusable, infinite, infinite)
     kept = np.ones(state.layers[index].layer.width, dtype=bool)
     kept[need.active] = False
     weight = np.hstack([after.layer.affine.weight[:, kept], linear.read])
@@ -135,8 +139,8 @@ def _rank_check(need: Need, linear: Linear, max_deviation: float) -> _Check:
     unit = need.state.unit_roundoff + gamma(need.active.size)
     terms = reach(need.magnitude, need.state.input_magnitude(need.index))
     with np.errstate(over="ignore", invalid="ignore"):
-        allowed = max_deviation * unit * terms
-    what = "its basis leaves over more of the product than rounding does"
+        allowed = allowance(max_deviation, unit * terms)
+    what = "their basis leaves over more of the product than rounding does"
     return _Check(what, linear.left_over, allowed)
 
 
@@ -158,7 +162,7 @@ def _evaluation_check(
         more = np.maximum(evaluation_terms(new, index) - terms, 0.0)
         unit = state.unit_roundoff + gamma(need.active.size)
         return _Check(
-            "its shifts and weights would round off more than is allowed",
+            "their shifts and weights would round off more than is allowed",
             found + state.unit_roundoff * more,
-            max_deviation * unit * terms,
+            allowance(max_deviation, unit * terms),
         )

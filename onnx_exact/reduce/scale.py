@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_exact.network.affine import Array
-from onnx_exact.reduce.budget import Refusal, figures, own_rounding, reach
+from onnx_exact.reduce.budget import Refusal, allowance, figures, own_rounding, reach
 from onnx_exact.reduce.state import State
 from onnx_exact.stability.verdict import Status
 
@@ -67,7 +67,7 @@ def _merge_layer(state: State, index: int, max_deviation: float) -> tuple[State,
     rows = np.column_stack([affine.weight, affine.bias])
     kept = np.ones(decided.layer.width, dtype=bool)
     weight = second.weight.copy()
-    allowed = max_deviation * own_rounding(second, decided.magnitude, state.dtype)
+    allowed = allowance(max_deviation, own_rounding(second, decided.magnitude, state.dtype))
     total = np.zeros(second.n_out)
     refused: list[Refusal] = []
     for group in _multiples(rows):

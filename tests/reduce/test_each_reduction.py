@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from onnx_exact.methods import DEFAULT_MAX_DEVIATION, REDUCTIONS
 from onnx_exact.reduce import ReduceOptions, reduce_chain
@@ -24,6 +26,7 @@ from onnx_exact.stability.verdict import Stability
 from tests.oracle.networks import SOURCES, Case, random_case
 from tests.oracle.regions import Enumeration, enumerate_regions, largest_difference
 from tests.oracle.rounding import own_rounding
+from tests.strategies import boxes, chains
 
 Reduce = Callable[[State], State]
 DTYPES: list[np.dtype[np.floating[Any]]] = [np.dtype(np.float32), np.dtype(np.float64)]
@@ -132,3 +135,27 @@ def test_a_network_that_cannot_be_reduced_is_the_same_object(family: str) -> Non
         for one, other in zip(reduction.chain.layers, again.chain.layers, strict=True):
             assert one.affine.equals(other.affine)
     assert unchanged
+
+
+@settings(max_examples=200)
+@given(st.data())
+def test_any_chain_over_any_box_keeps_its_values(data: st.DataObject) -> None:
+    """Large and tiny numbers, unbounded and degenerate boxes, layers without ReLU."""
+    chain = data.draw(chains())
+    box = data.draw(boxes(chain.n_in))
+    options = ReduceOptions(
+        data.draw(st.sampled_from(REDUCTIONS)), data.draw(st.sampled_from([0.0, 1.0, 10.0]))
+    )
+    stability = analyze_chain(chain, box, Options(method="bounds"))
+    reduction = reduce_chain(chain, stability, box, DTYPES[1], options)
+    assert reduction.chain.connections <= chain.connections
+    rng = np.random.default_rng(0)
+    points = np.vstack([box.sample(rng, 20), box.corners(rng, 20), stability.witnesses])
+    terms = np.abs(points)
+    for layer in chain.layers:
+        terms = terms @ np.abs(layer.affine.weight).T + np.abs(layer.affine.bias)
+    # What evaluating either of the two chains may round off, many times over.
+    allowed = 1e3 * (1.0 + options.max_deviation) * float(np.finfo(np.float64).eps) * terms
+    # Within a box the shifts are as large as what is bounded, whatever the point.
+    allowed = np.maximum(allowed, allowed.max(axis=0))
+    assert (np.abs(reduction.chain.forward(points) - chain.forward(points)) <= allowed).all()

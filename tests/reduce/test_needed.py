@@ -163,6 +163,18 @@ def test_numbers_that_do_not_fit_the_dtype_are_refused() -> None:
     assert "do not fit float16" in refused[0].reason
 
 
+def test_a_shift_that_no_bound_gives_is_refused() -> None:
+    """Both units are active over all inputs from 0 on, their difference is not bounded."""
+    chain = Chain.of([affine([[1, 2], [2, 1]], [0, 0]), affine([[1, -1]], [0])])
+    box = Box(np.zeros(2), np.full(2, UNBOUNDED))
+    stability = analyze_chain(chain, box, Options(method="bounds"))
+    before = State.of(chain, stability, box, np.dtype(np.float32))
+    after, refused = needed(before, 1.0)
+    assert after is before
+    assert "no bound says" in refused[0].reason
+    assert refused[0].numbers == {"units": 2.0, "units_needed": 1.0}
+
+
 def test_over_an_unbounded_domain_nothing_is_shifted_by_infinity() -> None:
     """The units are constant here: the only ones that are stable on every input."""
     chain = Chain.of([affine([[0, 0], [0, 0], [1, 1]], [1, 2, 0]), affine([[1, 1, 1]], [0])])
