@@ -93,14 +93,17 @@ def run_case(case: Case, limit: float, seed: int) -> Entry:
             models[name] = splice(decided.model, [(located, reduction.chain)])
         kinds[name] = _sizes(models[name], reduction.chain) | _refused(reduction)
         kinds[name]["within_need"] = _within_need(decided.stability, reduction)
-    runners = {name: Runner(model) for name, model in models.items()}
-    for name, seconds in latencies(runners, located.dtype, seed).items():
+    # What a reduction left as it was is measured once.
+    first = {name: next(n for n in models if models[n] is models[name]) for name in models}
+    runners = {name: Runner(models[name]) for name in dict.fromkeys(first.values())}
+    seconds = latencies(runners, located.dtype, seed)
+    deviations = _deviations(decided, runners, seed)
+    for name, same in first.items():
         kinds[name]["latency_us"] = {
             str(batch): None if s is None else round(s * 1e6, 2)
-            for batch, s in zip(BATCHES, seconds, strict=True)
+            for batch, s in zip(BATCHES, seconds[same], strict=True)
         }
-    for name, deviation in _deviations(decided, runners, seed).items():
-        kinds[name]["deviation"] = deviation
+        kinds[name]["deviation"] = deviations[same]
     return entry | {"layers": _verdicts(decided.stability), "kinds": kinds}
 
 
