@@ -31,6 +31,15 @@ class OutputError(OnnxExactError):
     """A result that cannot be written where it was asked for."""
 
 
+class ContradictionError(OnnxExactError):
+    """A bound and a witness disagree: a defect of this package, never of the user's model."""
+
+    exit_code = 1
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what}: a defect of onnx-exact, please report it with the model")
+
+
 class ValidationError(OnnxExactError):
     """The rewritten model does not agree with the original.
 

@@ -80,6 +80,12 @@ class Chain:
         """Number of entries of all weight matrices and biases."""
         return self.connections + sum(layer.width for layer in self.layers)
 
+    def up_to(self, layer: int, unit: int, positive: bool) -> Chain:
+        """The chain that ends in one pre-activation, or in its negative, with no ReLU after it."""
+        affine, sign = self.layers[layer].affine, 1.0 if positive else -1.0
+        last = Affine(sign * affine.weight[[unit]], sign * affine.bias[[unit]])
+        return Chain((*self.layers[:layer], Layer(last, relu=False)))
+
     def forward(self, x: Array) -> Array:
         """Outputs at the points `x`, shape (points, in) -> (points, out)."""
         return self.activations(x)[-1]

@@ -34,7 +34,7 @@ def branch_layer(knowledge: Knowledge, layer: int, deadline: Deadline) -> bool:
         Whether all of them are settled; False where parts or time ran out first.
     """
     if not any(signs.any() for signs in knowledge.splittable_signs(layer)):
-        return False
+        return not any(signs.any() for signs in knowledge.open_signs(layer))
     search = _Branching(knowledge, layer)
     while search.pending and not deadline.passed and search.parts < MOST_PARTS:
         search.step()

@@ -23,6 +23,7 @@ from onnx_exact.network.chain import Chain
 from onnx_exact.network.domain import Box
 from onnx_exact.stability.attack import first_points
 from onnx_exact.stability.branch import MOST_INPUTS, branch_layer
+from onnx_exact.stability.evolve import evolve_sign
 from onnx_exact.stability.knowledge import Knowledge
 from onnx_exact.stability.layers import Layers
 from onnx_exact.stability.search import Effort, search_layer
@@ -161,6 +162,7 @@ class _Decider:
                 self._tell("branching", index)
                 seconds = BRANCH_SECONDS[min(number, len(BRANCH_SECONDS) - 1)]
                 branch_layer(self.knowledge, index, self._within(seconds))
+                self._evolve(index)
             self._search(index, effort)
             self._optimize_slopes(index)
             self._split(index, SPLIT_SECONDS[min(number, len(SPLIT_SECONDS) - 1)])
@@ -173,6 +175,15 @@ class _Decider:
         if self._open(index):
             self._tell("witnesses", index)
             search_layer(self.knowledge, index, effort, self.rng, self.options.deadline)
+
+    def _evolve(self, index: int) -> None:
+        """A population search for each open sign of a layer."""
+        for positive in (True, False):
+            for unit in self._open_units(index, positive):
+                self._tell("witnesses", index)
+                evolve_sign(
+                    self.knowledge, index, int(unit), positive, self.rng, self.options.deadline
+                )
 
     def _optimize_slopes(self, index: int) -> None:
         """Optimised slopes for the open signs of a layer, and the corners they lead to."""

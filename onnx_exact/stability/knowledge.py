@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_exact.errors import ContradictionError
 from onnx_exact.network.affine import Array
 from onnx_exact.network.chain import Chain
 from onnx_exact.network.domain import Box
@@ -19,10 +20,6 @@ from onnx_exact.stability.verdict import Evidence, LayerVerdicts, Stability, Sta
 TIE_TOLERANCE = 1e-12
 # Points that are run forward at once: bounds the memory of the pre-activations.
 FORWARD_BATCH = 4096
-
-
-class ContradictionError(AssertionError):
-    """A bound and a witness disagree: a defect of this package, never of the user's model."""
 
 
 class Knowledge:
@@ -84,6 +81,13 @@ class Knowledge:
             if rows:
                 found += self._confirm(batch[rows])
         return found
+
+    def show_exactly(self, layer: int, unit: int, corner: Array, positive: bool) -> None:
+        """Records a sign that exact arithmetic has shown at a point of the box."""
+        seen = self.seen_positive if positive else self.seen_negative
+        if not seen[layer][unit]:
+            seen[layer][unit] = True
+            self._witnesses.append(corner.copy())
 
     def _promising(self, values: list[Array]) -> list[int]:
         """Rows of which each seems to show a sign that is still open."""

@@ -70,6 +70,11 @@ class Layers:
         lower, upper = knowledge.lower[0].copy(), knowledge.upper[0].copy()
         for unit in np.flatnonzero(knowledge.status(0) == Status.UNDECIDED):
             least, most = exact_extremes(first.affine, int(unit), box.lower, box.upper)
+            up, down = extreme_corners(first.affine.weight[[unit]], box)
+            if most > 0:
+                knowledge.show_exactly(0, int(unit), up[0], True)
+            if least < 0:
+                knowledge.show_exactly(0, int(unit), down[0], False)
             lower[unit] = max(lower[unit], 0.0) if least >= 0 else lower[unit]
             upper[unit] = min(upper[unit], 0.0) if most <= 0 else upper[unit]
         knowledge.tighten(0, Evidence.INTERVAL, lower, upper)

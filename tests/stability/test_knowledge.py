@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from onnx_exact.errors import ContradictionError
 from onnx_exact.network import Affine, Chain, Layer
-from onnx_exact.stability.knowledge import FORWARD_BATCH, ContradictionError, Knowledge
+from onnx_exact.stability.knowledge import FORWARD_BATCH, Knowledge
 from onnx_exact.stability.verdict import Evidence, Status
 from tests.stability.nets import DENORMAL, box_of, chain_of, cube
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnx_exact.network.affine import Array
-from onnx_exact.network.chain import Chain, Layer
 from onnx_exact.stability.knowledge import Knowledge
 from onnx_exact.stability.milp.encode import Candidate, encode_one, limit_time
 from onnx_exact.stability.milp.outcome import Outcome, outcome_of
@@ -44,7 +43,7 @@ def ask(knowledge: Knowledge, candidate: Candidate, seconds: float) -> SignAnswe
     """
     from onnx_exact.stability.milp.collect import attach
 
-    own = _up_to(knowledge.chain, candidate)
+    own = knowledge.chain.up_to(candidate.layer, candidate.unit, candidate.positive)
     found: list[Array] = []
 
     def shows(points: Array) -> bool:
@@ -66,11 +65,3 @@ def ask(knowledge: Knowledge, candidate: Candidate, seconds: float) -> SignAnswe
     outcome = Outcome.SHOWN if collector.shown else outcome_of(model.getStatus())
     points = np.array(found).reshape(-1, knowledge.chain.n_in)
     return SignAnswer(candidate, outcome, points, float(model.getSolvingTime()))
-
-
-def _up_to(chain: Chain, candidate: Candidate) -> Chain:
-    """The chain that ends in the candidate's signed pre-activation."""
-    affine = chain.layers[candidate.layer].affine.rows(np.array([candidate.unit]))
-    sign = 1.0 if candidate.positive else -1.0
-    last = Layer(type(affine)(sign * affine.weight, sign * affine.bias), relu=False)
-    return Chain((*chain.layers[: candidate.layer], last))
