@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
-from onnx import ModelProto
 
 BATCHES = (1, 256)
 ROUNDS = 200
@@ -20,13 +20,14 @@ GO_SECONDS = 0.001
 class Runner:
     """A model of one input and one output, loaded."""
 
-    def __init__(self, model: ModelProto) -> None:
+    def __init__(self, model: onnx.ModelProto) -> None:
         import onnxruntime as ort
 
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
+        self._model = model
         data = model.SerializeToString()
         self._session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         # Up to IR version 3 initializers are inputs too; the real ones come without a value.
@@ -38,10 +39,26 @@ class Runner:
         """The declared shape of the input."""
         return list(self._input.shape)
 
-    def takes(self, batch: int) -> bool:
-        """Whether the first axis of the input can have this size."""
+    def sized(self, batch: int) -> Runner | None:
+        """This model, or a copy whose first axis is free, where one runs at this size."""
         first = self.shape[0]
-        return not isinstance(first, int) or first == batch
+        if not isinstance(first, int) or first == batch:
+            return self
+        copy = onnx.ModelProto()
+        copy.CopyFrom(self._model)
+        del copy.graph.value_info[:]
+        inputs = (value for value in copy.graph.input if value.name == self._input.name)
+        for value in (*inputs, *copy.graph.output):
+            value.type.tensor_type.shape.dim[0].dim_param = "batch"
+        from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+        try:
+            freed = Runner(copy)
+            freed.run(np.zeros((batch, *self.sample_shape()), dtype=np.float32))
+        except (state.Fail, state.InvalidArgument, state.InvalidGraph, state.RuntimeException):
+            # A size is written into the graph.
+            return None
+        return freed
 
     def sample_shape(self) -> tuple[int, ...]:
         """The input's shape without its first axis; axes of unknown size count as 1."""
@@ -79,12 +96,11 @@ def latencies(
     rng = np.random.default_rng(seed)
     found: dict[str, list[float | None]] = {name: [] for name in runners}
     for size in BATCHES:
-        if not all(runner.takes(size) for runner in runners.values()):
-            for times in found.values():
-                times.append(None)
-            continue
-        for name, least in _race(runners, size, dtype, rng).items():
-            found[name].append(least)
+        sized = {name: runner.sized(size) for name, runner in runners.items()}
+        able = {name: runner for name, runner in sized.items() if runner is not None}
+        raced = _race(able, size, dtype, rng) if len(able) == len(sized) else {}
+        for name, times in found.items():
+            times.append(raced.get(name))
     return found
 
 
