@@ -11,7 +11,7 @@ from onnx_exact.deadline import Deadline
 from onnx_exact.network import Chain
 from onnx_exact.network.affine import Array
 from onnx_exact.stability.knowledge import Knowledge
-from onnx_exact.stability.milp import solve
+from onnx_exact.stability.milp import solve, unit
 from onnx_exact.stability.milp.encode import Candidate, candidates_of, encode_one
 from onnx_exact.stability.milp.outcome import Outcome
 from onnx_exact.stability.milp.pool import settle_layer
