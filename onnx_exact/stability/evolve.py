@@ -13,11 +13,11 @@ from onnx_exact.stability.knowledge import Knowledge
 
 POINTS = 2000
 SURVIVORS = 200
-GENERATIONS = 40
+GENERATIONS = 60
 RESTARTS = 3
 # Distances of the first generation as a share of the box, and what each generation leaves of them.
 FIRST_SPREAD = 0.3
-SPREAD_DECAY = 0.87
+SPREAD_DECAY = 0.83
 
 
 def evolve_sign(
