@@ -5,9 +5,11 @@ With W_D = K W_B for stably active units D and B of one layer (Serra et al. 2020
     h_D = W_D x + b_D = K h_B + (b_D - K b_B),      hence
     V_D h_D + V_B h_B + c = (V_B + V_D K) h_B + c + V_D (b_D - K b_B).
 
-K comes from float64 arithmetic. What it leaves over, R = W_D - K W_B, and the rounding of the
-stored weights move the next pre-activations by at most |V_D| |R| X + |delta V_B| H_B + |delta c|;
-dependent units for which that exceeds the budget stay, with the reason.
+K comes from float64 arithmetic. A unit counts as dependent if what K leaves over, R = W_D - K W_B,
+is within one rounding of the unit's own terms, |R| X <= u (|W_D| X + |b_D|): rows that are nearly
+dependent are not the same function. R and the rounding of the stored weights then move the next
+pre-activations by at most |V_D| |R| X + |delta V_B| H_B + |delta c|; dependent units for which that
+exceeds the budget stay, with the reason.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from numpy.typing import NDArray
 from onnx_exact.methods import DEFAULT_MAX_DEVIATION
 from onnx_exact.network.affine import Affine, Array
 from onnx_exact.reduce.basis import split_rows
-from onnx_exact.reduce.budget import Refusal, allowance, own_rounding, reach
+from onnx_exact.reduce.budget import Refusal, allowance, figures, own_rounding, reach
 from onnx_exact.reduce.state import NEW, State
 from onnx_exact.stability.verdict import Status
 
@@ -40,8 +42,8 @@ class _Dependence:
     factor: Array
     residual: Array
 
-    def without(self, place: int) -> _Dependence:
-        """The same with one dependent unit less; it stays in the network, in no role."""
+    def without(self, place: int | NDArray[np.intp]) -> _Dependence:
+        """The same without some dependent units; they stay in the network, in no role."""
         left = np.delete(np.arange(self.dependent.size), place)
         return _Dependence(self.basis, self.dependent[left], self.factor[left], self.residual[left])
 
@@ -108,7 +110,7 @@ def _merge_layer(
     decided, after = state.layers[index], state.layers[index + 1]
     affine = after.layer.affine
     budget = allowance(max_deviation, own_rounding(affine, decided.magnitude, state.dtype))
-    refused: list[Refusal] = []
+    dependence, refused = _truly_dependent(state, index, dependence, max_deviation)
     while dependence.dependent.size:
         weight, bias, moved = _merged(state, index, dependence)
         if np.isfinite(moved).all() and (moved <= budget).all():
@@ -128,6 +130,25 @@ def _merge_layer(
         refused.append(Refusal("merge", decided.source, reason, finite))
         dependence = dependence.without(place)
     return state, refused
+
+
+def _truly_dependent(
+    state: State, index: int, dependence: _Dependence, max_deviation: float
+) -> tuple[_Dependence, list[Refusal]]:
+    """Leaves out the units that the basis gives only nearly."""
+    own = state.layers[index].layer.affine.rows(dependence.dependent)
+    inputs = state.input_magnitude(index)
+    allowed = allowance(max_deviation, own_rounding(own, inputs, state.dtype))
+    with np.errstate(over="ignore", invalid="ignore"):
+        left_over = reach(dependence.residual, inputs)
+    nearly = np.flatnonzero(~(left_over <= allowed))
+    if not nearly.size:
+        return dependence, []
+    reason = f"{nearly.size} units are combinations of others only nearly, beyond their rounding"
+    refusal = Refusal(
+        "merge", state.layers[index].source, reason, figures(left_over[nearly], allowed[nearly])
+    )
+    return dependence.without(nearly), [refusal]
 
 
 def _merged(state: State, index: int, dependence: _Dependence) -> tuple[Array, Array, Array]:

@@ -16,6 +16,7 @@ from onnx_exact.network.affine import Array
 UNIT_ROUNDOFF = 2.0**-53
 SMALLEST = 2.0**-1074
 SMALLEST_NORMAL = 2.0**-1022
+_NONE = 2**64 - 1
 # The few extra operations of a step: the bias, a slope, the evaluation of the error bound itself.
 EXTRA_OPERATIONS = 16
 
@@ -49,5 +50,7 @@ def total_terms(magnitude: Array, constant: Array, underflow: float) -> Array:
 
 def smallest_nonzero(values: Array) -> float:
     """The smallest magnitude of a non-zero entry, inf where there is none."""
-    magnitudes = np.abs(values)
-    return float(np.min(magnitudes, where=magnitudes > 0.0, initial=np.inf))
+    # Magnitudes are ordered as their bits are; less one, zero becomes the largest of all.
+    bits = np.abs(values).view(np.uint64) - np.uint64(1)
+    least = int(bits.min(initial=_NONE))
+    return np.inf if least == _NONE else float(np.uint64(least + 1).view(np.float64))
