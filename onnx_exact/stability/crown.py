@@ -25,10 +25,11 @@ import numpy as np
 
 from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.domain import Box
-from onnx_exact.stability.interval import interval_maximum, times
+from onnx_exact.stability.interval import Signed, maximum, times
 from onnx_exact.stability.rounding import (
     SMALLEST,
     SMALLEST_NORMAL,
+    UNIT_ROUNDOFF,
     gamma,
     slack,
     smallest_nonzero,
@@ -133,36 +134,48 @@ def upper_bounds(
     best = np.full(rows.n_out, np.inf)
     for k in range(len(layers) - 1, -1, -1):
         layer = layers[k]
-        checkpoint = interval_maximum(coefficients, constant, layer.low, layer.high)
+        signed = Signed.of(coefficients)
+        checkpoint = maximum(signed, constant, layer.low, layer.high)
         with np.errstate(over="ignore", invalid="ignore"):
             best = np.fmin(best, checkpoint + error)
-            positive, negative = np.maximum(coefficients, 0.0), np.minimum(coefficients, 0.0)
             lower_slope = layer.lower_slope[..., None, :] if slopes is None else slopes[k]
-            through = positive * layer.upper_slope[..., None, :] + negative * lower_slope
+            through = signed.positive * layer.upper_slope[..., None, :]
+            through += signed.negative * lower_slope
             sizes = np.abs(through)
             if multipliers is not None:
                 # What cancels here has been rounded before.
                 sizes = sizes + np.abs(multipliers[k])
                 through = through + multipliers[k]
-            offset = times(positive, layer.upper_offset)
+            offset = times(signed.positive, layer.upper_offset)
             n = layer.affine.n_in + layer.affine.n_out
-            underflow = _underflow(layer, coefficients, lower_slope, through)
+            underflow = _underflow(
+                layer, signed, lower_slope, None if multipliers is None else multipliers[k]
+            )
             terms = times(sizes, layer.reach) + offset
             error = error + slack(total_terms(terms, constant, underflow), n, underflow)
             constant = constant + offset + through @ layer.affine.bias
             coefficients = through @ layer.affine.weight
-    final = interval_maximum(coefficients, constant, box.lower, box.upper)
+    final = maximum(Signed.of(coefficients), constant, box.lower, box.upper)
     # Of what overflowed on the way only nan is left: no bound, and fmin passes it over.
     with np.errstate(over="ignore", invalid="ignore"):
         return np.fmin(best, final + error), coefficients
 
 
-def _underflow(layer: Relaxation, coefficients: Array, lower_slope: Array, through: Array) -> float:
+def _underflow(
+    layer: Relaxation, coefficients: Signed, lower_slope: Array, multiplier: Array | None
+) -> float:
     """What the products of one step back that underflow may add to a functional's value."""
-    slope = min(smallest_nonzero(layer.upper_slope), smallest_nonzero(lower_slope))
-    smallest = smallest_nonzero(coefficients)
-    factors = (slope, 1.0, smallest_nonzero(layer.upper_offset))
-    if min(smallest * min(factors), smallest_nonzero(through) * layer.smallest) >= SMALLEST_NORMAL:
+    slope = min(smallest_nonzero(layer.upper_slope), smallest_nonzero(lower_slope), 1.0)
+    through = coefficients.smallest * slope
+    if multiplier is not None:
+        # Sums of the two may be smaller than either, but not than their last place.
+        through = min(through, smallest_nonzero(multiplier)) * UNIT_ROUNDOFF
+    products = (
+        coefficients.smallest * slope,
+        coefficients.smallest * smallest_nonzero(layer.upper_offset),
+        through * layer.smallest,
+    )
+    if min(products) >= SMALLEST_NORMAL:
         return 0.0
     n = layer.affine.n_in + layer.affine.n_out
     reach = float(layer.reach.sum(axis=-1).max())

@@ -36,7 +36,7 @@ Index = NDArray[np.intp]
 # Seconds for a single mixed-integer program, round by round; afterwards all the time there is.
 MILP_SECONDS = (2.0, 10.0, 60.0)
 # Seconds for branching on one layer, round by round.
-BRANCH_SECONDS = (10.0, 30.0, 120.0)
+BRANCH_SECONDS = (20.0, 60.0, 240.0)
 # Seconds for branching on ReLUs for a single sign, round by round.
 SPLIT_SECONDS = (2.0, 10.0, 40.0)
 LP_SECONDS = 5.0

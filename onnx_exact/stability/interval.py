@@ -8,6 +8,7 @@ What overflows has no bound: infinity, never nan.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
@@ -43,12 +44,39 @@ def interval_maximum(weight: Array, bias: Array, lower: Array, upper: Array) -> 
         weight, bias: shape (..., rows, in) and (..., rows).
         lower, upper: shape (..., in).
     """
-    positive, negative = np.maximum(weight, 0.0), np.minimum(weight, 0.0)
+    return maximum(Signed.of(weight), bias, lower, upper)
+
+
+@dataclass(frozen=True, eq=False)
+class Signed:
+    """A matrix as the sum of its positive and its negative entries, shape (..., rows, in) each.
+
+    Attributes:
+        smallest: the smallest magnitude of an entry that is not 0.
+    """
+
+    positive: Array
+    negative: Array
+    smallest: float
+
+    @staticmethod
+    def of(weight: Array) -> Signed:
+        """The parts of `weight`."""
+        return Signed(np.maximum(weight, 0.0), np.minimum(weight, 0.0), smallest_nonzero(weight))
+
+
+def maximum(weight: Signed, bias: Array, lower: Array, upper: Array) -> Array:
+    """As `interval_maximum`, for a matrix whose parts are at hand."""
+    positive, negative = weight.positive, weight.negative
     low, high = (np.where(np.isfinite(v), v, 0.0) for v in (lower, upper))
     with np.errstate(over="ignore", invalid="ignore"):
-        value = times(positive, high) + times(negative, low) + bias
-        magnitude = times(positive, np.abs(high)) - times(negative, np.abs(low))
-    smallest = smallest_nonzero(weight) * min(smallest_nonzero(low), smallest_nonzero(high))
+        above, below = times(positive, high), times(negative, low)
+        value = above + below + bias
+        if low.min(initial=0.0) >= 0.0:
+            magnitude = above - below
+        else:
+            magnitude = times(positive, np.abs(high)) - times(negative, np.abs(low))
+    smallest = weight.smallest * min(smallest_nonzero(low), smallest_nonzero(high))
     n = low.shape[-1]
     underflow = 2 * n * SMALLEST if smallest < SMALLEST_NORMAL else 0.0
     with np.errstate(over="ignore", invalid="ignore"):
