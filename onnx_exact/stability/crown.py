@@ -19,9 +19,10 @@ Where a product may underflow, what that adds is bounded as well; what overflows
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.domain import Box
@@ -51,6 +52,8 @@ class Relaxation:
         input_total: an upper bound on the sum of the magnitudes of the layer's inputs.
         smallest: the smallest magnitude that is not 0 among what coefficients are multiplied with:
             weights, biases, reach.
+        live: units that are not stably inactive in every box; the others pass nothing on.
+        live_affine: their part of `affine`.
     """
 
     affine: Affine
@@ -63,6 +66,31 @@ class Relaxation:
     reach: Array
     input_total: float
     smallest: float
+    live: NDArray[np.intp]
+    live_affine: Affine
+
+    def narrowed(self) -> Relaxation:
+        """The relaxation of the live units alone."""
+        if self.live.size == self.affine.n_out:
+            return self
+        names = ("upper_slope", "upper_offset", "lower_slope", "low", "high", "magnitude", "reach")
+        parts = {name: getattr(self, name)[..., self.live] for name in names}
+        live = np.arange(self.live.size)
+        return replace(self, affine=self.live_affine, live=live, **parts)
+
+    def pull_back(self, through: Array) -> Array:
+        """Functionals of g, shape (..., rows, units), as functionals of the layer's input."""
+        if self.live.size == through.shape[-1]:
+            return through @ self.affine.weight
+        return through[..., self.live] @ self.live_affine.weight
+
+    def apply(self, points: Array) -> Array:
+        """Pre-activations at points, shape (..., units); 0 for units that pass nothing on."""
+        if self.live.size == self.affine.n_out:
+            return self.affine.apply(points)
+        values = np.zeros((*points.shape[:-1], self.affine.n_out))
+        values[..., self.live] = self.live_affine.apply(points)
+        return values
 
 
 def relax(
@@ -92,6 +120,10 @@ def relax(
         reach = reach + 2 * affine.n_in * SMALLEST
     factors = (smallest_weight, smallest_nonzero(affine.bias), smallest_nonzero(reach))
     low, high = (np.maximum(v, 0.0) if relu else v for v in (lower, upper))
+    nothing = (slope == 0.0) & (low == 0.0) & (high == 0.0)
+    passes = ~nothing.all(axis=tuple(range(slope.ndim - 1)))
+    # A layer keeps a unit, so that no matrix is empty.
+    live = np.flatnonzero(passes) if passes.any() else np.arange(1)
     return Relaxation(
         affine=affine,
         upper_slope=slope,
@@ -103,6 +135,8 @@ def relax(
         reach=reach,
         input_total=float(input_magnitude.sum(axis=-1).max()),
         smallest=min(factors),
+        live=live,
+        live_affine=affine if live.size == affine.n_out else affine.rows(live),
     )
 
 
@@ -133,24 +167,24 @@ def upper_bounds(
     error = np.zeros(rows.n_out)
     best = np.full(rows.n_out, np.inf)
     for k in range(len(layers) - 1, -1, -1):
-        layer = layers[k]
-        signed = Signed.of(coefficients)
+        live, layer = layers[k].live, layers[k].narrowed()
+        signed = Signed.of(coefficients[..., live])
         checkpoint = maximum(signed, constant, layer.low, layer.high)
         with np.errstate(over="ignore", invalid="ignore"):
             best = np.fmin(best, checkpoint + error)
-            lower_slope = layer.lower_slope[..., None, :] if slopes is None else slopes[k]
+            given = None if slopes is None else slopes[k][..., live]
+            lower_slope = layer.lower_slope[..., None, :] if given is None else given
+            multiplier = None if multipliers is None else multipliers[k][..., live]
             through = signed.positive * layer.upper_slope[..., None, :]
             through += signed.negative * lower_slope
             sizes = np.abs(through)
-            if multipliers is not None:
+            if multiplier is not None:
                 # What cancels here has been rounded before.
-                sizes = sizes + np.abs(multipliers[k])
-                through = through + multipliers[k]
+                sizes = sizes + np.abs(multiplier)
+                through = through + multiplier
             offset = times(signed.positive, layer.upper_offset)
             n = layer.affine.n_in + layer.affine.n_out
-            underflow = _underflow(
-                layer, signed, lower_slope, None if multipliers is None else multipliers[k]
-            )
+            underflow = _underflow(layer, signed, lower_slope, multiplier)
             terms = times(sizes, layer.reach) + offset
             error = error + slack(total_terms(terms, constant, underflow), n, underflow)
             constant = constant + offset + through @ layer.affine.bias

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from onnx_exact.deadline import Deadline
 from onnx_exact.stability.knowledge import Knowledge
+from onnx_exact.stability.verdict import Status
 
 Single = NDArray[np.float32]
 
@@ -78,8 +79,7 @@ class _Climb:
     ) -> None:
         self.knowledge, self.layer, self.effort = knowledge, layer, effort
         chain = knowledge.chain.layers[: layer + 1]
-        self.weights = [part.affine.weight.astype(np.float32) for part in chain]
-        self.biases = [part.affine.bias.astype(np.float32) for part in chain]
+        self.weights, self.biases = _live_part(knowledge, layer)
         self.relu = [part.relu for part in chain]
         low, high = knowledge.box.sides()
         self.low, self.high = low.astype(np.float32), high.astype(np.float32)
@@ -172,3 +172,17 @@ class _Climb:
         """Which points climb for a sign that is still open."""
         positive, negative = self.knowledge.open_signs(self.layer)
         return np.asarray(np.where(self.signs > 0, positive[self.units], negative[self.units]))
+
+
+def _live_part(knowledge: Knowledge, layer: int) -> tuple[list[Single], list[Single]]:
+    """Weights and biases up to a layer, without the stably inactive units of the layers below."""
+    weights, biases = [], []
+    inputs = np.arange(knowledge.chain.n_in)
+    for index, part in enumerate(knowledge.chain.layers[: layer + 1]):
+        live = np.arange(part.width)
+        if part.relu and index < layer:
+            live = np.flatnonzero(knowledge.status(index) != Status.INACTIVE)
+        weights.append(part.affine.weight[np.ix_(live, inputs)].astype(np.float32))
+        biases.append(part.affine.bias[live].astype(np.float32))
+        inputs = live
+    return weights, biases

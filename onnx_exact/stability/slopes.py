@@ -70,13 +70,13 @@ def _gradients(
         negatives.append(coefficients - positive)
         uppers.append(positive > 0.0)
         through = positive * layer.upper_slope + negatives[-1] * alpha
-        coefficients = through @ layer.affine.weight
+        coefficients = layer.pull_back(through)
     point = np.where(coefficients > 0.0, box.upper, box.lower)
     gradients = []
     for layer, alpha, negative, upper in zip(
         layers, alphas, reversed(negatives), reversed(uppers), strict=True
     ):
-        value = layer.affine.apply(point)
+        value = layer.apply(point)
         gradients.append(negative * value)
         point = np.where(upper, layer.upper_slope * value + layer.upper_offset, alpha * value)
     return gradients

@@ -197,7 +197,7 @@ class _Tree:
             positive, negative = np.maximum(coefficients[-1], 0), np.minimum(coefficients[-1], 0)
             through = positive * layer.upper_slope[:, None] + negative * slope + extra
             throughs.append(through)
-            coefficients.append(through @ layer.affine.weight)
+            coefficients.append(layer.pull_back(through))
         return coefficients[::-1], throughs[::-1]
 
     @staticmethod
@@ -207,7 +207,7 @@ class _Tree:
         """Pre-activations of the relaxed network at the maximisers, shape (nodes, 1, units)."""
         values = []
         for k, layer in enumerate(layers):
-            value = layer.affine.apply(point)
+            value = layer.apply(point)
             values.append(value)
             above = layer.upper_slope[:, None] * value + layer.upper_offset[:, None]
             point = np.where(coefficients[k + 1] > 0.0, above, slopes[k] * value)
