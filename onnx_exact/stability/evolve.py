@@ -20,6 +20,8 @@ FIRST_SPREAD = 0.3
 SPREAD_DECAY = 0.83
 
 
+# Where values overflow the search is blind; what it proposes is confirmed all the same.
+@np.errstate(over="ignore", invalid="ignore")
 def evolve_sign(
     knowledge: Knowledge,
     layer: int,
@@ -29,19 +31,6 @@ def evolve_sign(
     deadline: Deadline,
 ) -> bool:
     """Searches a point that shows one open sign; whether one was found."""
-    # Where values overflow the search is blind; what it proposes is confirmed all the same.
-    with np.errstate(over="ignore", invalid="ignore"):
-        return _evolve(knowledge, layer, unit, positive, rng, deadline)
-
-
-def _evolve(
-    knowledge: Knowledge,
-    layer: int,
-    unit: int,
-    positive: bool,
-    rng: np.random.Generator,
-    deadline: Deadline,
-) -> bool:
     target = knowledge.chain.up_to(layer, unit, positive)
     low, high = knowledge.box.sides()
     for _ in range(RESTARTS):
