@@ -13,6 +13,7 @@ from onnx_exact.network.affine import Array
 from onnx_exact.network.chain import Chain
 from onnx_exact.network.domain import Box
 from onnx_exact.stability.rounding import SMALLEST, gamma, slack
+from onnx_exact.stability.trees import Tree
 from onnx_exact.stability.verdict import Evidence, LayerVerdicts, Stability, Status
 
 # A bound this close to 0, relative to the terms of its pre-activation, may be one that nothing but
@@ -29,6 +30,7 @@ class Knowledge:
         lower, upper: per layer, sound bounds on the pre-activations; infinite at first.
         seen_positive, seen_negative: per layer, units whose sign a confirmed point shows.
         magnitudes: per layer, |W|.
+        trees: the splittings that bounds rest on, in the order in which they were found.
     """
 
     def __init__(self, chain: Chain, box: Box) -> None:
@@ -45,6 +47,7 @@ class Knowledge:
         self._given_up = [np.zeros((2, n), dtype=bool) for n in widths]
         self._evidence = [np.zeros(n, dtype=np.int8) for n in widths]
         self._witnesses: list[Array] = []
+        self.trees: list[Tree] = []
 
     def tighten(
         self,
@@ -232,4 +235,4 @@ class Knowledge:
                 )
             )
         outputs = self.output_bounds(len(self.chain.layers) - 1)
-        return Stability(tuple(layers), self.witnesses, *outputs)
+        return Stability(tuple(layers), self.witnesses, *outputs, trees=tuple(self.trees))

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_exact.network.affine import Array, frozen
+from onnx_exact.stability.trees import Tree
 
 
 class Status(IntEnum):
@@ -79,6 +80,7 @@ class Stability:
         witnesses: shape (points, inputs), the points of the domain that witnesses stand on.
         output_lower, output_upper: sound bounds on the chain's outputs.
         interrupted: the user ended the deciding with Ctrl-C.
+        trees: the splittings that verdicts rest on.
     """
 
     layers: tuple[LayerVerdicts | None, ...]
@@ -86,6 +88,7 @@ class Stability:
     output_lower: Array
     output_upper: Array
     interrupted: bool = False
+    trees: tuple[Tree, ...] = ()
 
     def count(self, status: Status) -> int:
         """Number of units of the whole chain with that status."""

@@ -1,0 +1,55 @@
+"""How a domain was split to settle signs: the part of a proof that is hard to find again.
+
+A tree lists its nodes in preorder. Every node is a leaf or has two children that together cover
+it; a sign is settled where the bound of every leaf excludes it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+LEAF = -1
+
+
+@dataclass(frozen=True, eq=False)
+class BoxTree:
+    """Parts of the input box, each split at the middle of one side.
+
+    The middle is 0.5 * lower + 0.5 * upper in float64; the first child is the lower part.
+
+    Attributes:
+        layer: of the units.
+        units: whose signs are settled, shape (signs,).
+        positive: whether it is g > 0 that is excluded, or g < 0; shape (signs,).
+        sides: the side that each node is split along, `LEAF` for a leaf; shape (nodes,).
+    """
+
+    layer: int
+    units: NDArray[np.intp]
+    positive: NDArray[np.bool_]
+    sides: NDArray[np.int16]
+
+
+@dataclass(frozen=True, eq=False)
+class ReluTree:
+    """Signs of units of earlier layers, fixed one after another.
+
+    The first child has g >= 0 for the unit, the second g <= 0.
+
+    Attributes:
+        layer, unit: of the sign that is settled.
+        positive: whether it is g > 0 that is excluded, or g < 0.
+        splits: layer and unit that each node is split on, `LEAF` twice for a leaf; shape (nodes, 2).
+    """
+
+    layer: int
+    unit: int
+    positive: bool
+    splits: NDArray[np.int32]
+
+
+Tree: TypeAlias = BoxTree | ReluTree
