@@ -43,7 +43,7 @@ class ReluTree:
     Attributes:
         layer, unit: of the sign that is settled.
         positive: whether it is g > 0 that is excluded, or g < 0.
-        splits: layer and unit that each node is split on, `LEAF` twice for a leaf; shape (nodes, 2).
+        splits: the layer and unit each node is split on, shape (nodes, 2); `LEAF` twice for a leaf.
     """
 
     layer: int
