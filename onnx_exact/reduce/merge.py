@@ -23,7 +23,8 @@ from onnx_exact.methods import DEFAULT_MAX_DEVIATION
 from onnx_exact.network.affine import Affine, Array
 from onnx_exact.reduce.basis import split_rows
 from onnx_exact.reduce.budget import Refusal, allowance, figures, own_rounding, reach
-from onnx_exact.reduce.state import NEW, State
+from onnx_exact.reduce.state import State
+from onnx_exact.reduce.units import NEW
 from onnx_exact.stability.verdict import Status
 
 # A pivot this much smaller than the first is looked at as dependent. Only a proposal: whether the

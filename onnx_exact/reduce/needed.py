@@ -24,7 +24,7 @@ from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.chain import Layer
 from onnx_exact.reduce.budget import Refusal, allowance, evaluation_terms, figures, reach
 from onnx_exact.reduce.need import SPANNING, Linear, Need, realisations
-from onnx_exact.reduce.state import NEW, Decided, State
+from onnx_exact.reduce.state import Decided, State
 from onnx_exact.stability.rounding import gamma
 from onnx_exact.stability.verdict import Status
 
@@ -122,7 +122,6 @@ def _with_units(
     low = np.maximum(np.nextafter(linear.lower + shift, -np.inf), 0.0)
     high = np.nextafter(linear.upper + shift, np.inf)
     active = np.full(linear.units, Status.ACTIVE, dtype=np.int8)
-    fresh = np.full(linear.units, NEW)
     weight = np.vstack([affine.weight[kept], linear.weight])
     return replace(
         decided,
@@ -130,7 +129,7 @@ def _with_units(
         status=np.concatenate([decided.status[kept], active]),
         lower=np.concatenate([decided.lower[kept], low]),
         upper=np.concatenate([decided.upper[kept], np.maximum(high, low)]),
-        units=np.concatenate([decided.units[kept], fresh]),
+        origin=decided.origin.keep(kept),
     )
 
 

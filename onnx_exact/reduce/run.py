@@ -20,6 +20,7 @@ from onnx_exact.reduce.prune import prune
 from onnx_exact.reduce.runs import fold_runs
 from onnx_exact.reduce.scale import scale
 from onnx_exact.reduce.state import State
+from onnx_exact.reduce.units import UnitMap
 from onnx_exact.reduce.unread import unread
 from onnx_exact.stability.verdict import Stability
 
@@ -55,6 +56,8 @@ class Reduction:
         changed: whether anything changed.
         removal_only: nothing but units were removed, so that no value is rounded.
         layers: one entry a layer of the original chain.
+        origins: for each layer of the new chain, the layer of the original that it stands for and
+            where the units of that one live on.
         refused: rewrites that were allowed by the verdicts and not made.
     """
 
@@ -62,6 +65,7 @@ class Reduction:
     changed: bool
     removal_only: bool
     layers: tuple[LayerReduction, ...]
+    origins: tuple[UnitMap, ...]
     refused: tuple[Refusal, ...]
 
 
@@ -157,7 +161,12 @@ def _reduce(chain: Chain, start: State, steps: Sequence[_Step]) -> Reduction:
         for layer, count, width in zip(chain.layers, counts, widths, strict=True)
     )
     return Reduction(
-        state.chain if changed else chain, changed, not rounded, layers, tuple(refused.values())
+        state.chain if changed else chain,
+        changed,
+        not rounded,
+        layers,
+        tuple(decided.origin for decided in state.layers),
+        tuple(refused.values()),
     )
 
 

@@ -10,6 +10,7 @@ model rounds such sums itself.)
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -66,6 +67,7 @@ def _merge_layer(state: State, index: int, max_deviation: float) -> tuple[State,
     affine, second = decided.layer.affine, after.layer.affine
     rows = np.column_stack([affine.weight, affine.bias])
     kept = np.ones(decided.layer.width, dtype=bool)
+    origin = decided.origin
     weight = second.weight.copy()
     allowed = allowance(max_deviation, own_rounding(second, decided.magnitude, state.dtype))
     total = np.zeros(second.n_out)
@@ -73,11 +75,13 @@ def _merge_layer(state: State, index: int, max_deviation: float) -> tuple[State,
     for group in _multiples(rows):
         # The one to stay is one that is decided.
         units = np.array(sorted(group, key=lambda unit: decided.status[unit] == Status.UNDECIDED))
-        column, moved = _merged(state, index, units, rows)
+        ratios = _ratios(rows, units)
+        column, moved = _merged(state, index, units, ratios)
         found = total + moved
         if np.isfinite(found).all() and (found <= allowed).all():
             kept[units[1:]] = False
             weight[:, units[0]] = column
+            origin = origin.merge(units[1:], int(units[0]), ratios[1:])
             total = found
             continue
         reason = f"merging {units.size} multiples would deviate by more than is allowed"
@@ -85,15 +89,27 @@ def _merge_layer(state: State, index: int, max_deviation: float) -> tuple[State,
     if kept.all():
         return state, refused
     merged = after.with_affine(weight[:, kept], second.bias)
-    return state.with_layers(index, index + 2, decided.keep(kept), merged), refused
+    left = replace(decided, origin=origin).keep(kept)
+    return state.with_layers(index, index + 2, left, merged), refused
 
 
-def _merged(state: State, index: int, units: NDArray[np.intp], rows: Array) -> tuple[Array, Array]:
+def _ratios(rows: Array, units: NDArray[np.intp]) -> Array:
+    """a for each of `units`, multiples of the first of them."""
+    pivot = int(np.argmax(np.abs(rows[units[0]])))
+    with np.errstate(over="ignore"):
+        return np.asarray(rows[units, pivot] / rows[units[0], pivot])
+
+
+def _merged(
+    state: State, index: int, units: NDArray[np.intp], ratios: Array
+) -> tuple[Array, Array]:
     """The stored column V_i + a V_j for the first of `units`, and what storing it moves."""
     decided, second = state.layers[index], state.layers[index + 1].layer.affine
-    pivot = int(np.argmax(np.abs(rows[units[0]])))
     with np.errstate(over="ignore", invalid="ignore"):
-        exact = second.weight[:, units] @ (rows[units, pivot] / rows[units[0], pivot])
+        exact = second.weight[:, units] @ ratios
         stored = state.stored(exact)
         moved = reach(np.abs(stored - exact)[:, None], decided.magnitude[units[:1]])
+    if (ratios < np.finfo(np.float64).tiny).any():
+        # A factor that underflows says nothing of what is read.
+        moved = np.full_like(moved, np.inf)
     return stored, moved

@@ -11,11 +11,9 @@ from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.chain import Chain, Layer
 from onnx_exact.network.domain import Box
 from onnx_exact.reduce.budget import FloatType
+from onnx_exact.reduce.units import UnitMap
 from onnx_exact.stability.interval import interval_bounds
 from onnx_exact.stability.verdict import Stability, Status
-
-# In place of the index of an original unit: the unit came in with a reduction.
-NEW = -1
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,16 +24,24 @@ class Decided:
         layer: the affine map and whether a ReLU follows.
         status: of `Status`; ACTIVE throughout for a layer without ReLU.
         lower, upper: sound bounds on the pre-activations.
-        source: index of the layer of the original chain that this one stands for.
-        units: index in that layer of the unit each unit continues; NEW for one that continues none.
+        origin: which layer of the original chain this one stands for, and where its units are now.
     """
 
     layer: Layer
     status: NDArray[np.int8]
     lower: Array
     upper: Array
-    source: int
-    units: NDArray[np.intp]
+    origin: UnitMap
+
+    @property
+    def source(self) -> int:
+        """Index of the layer of the original chain that this one stands for."""
+        return self.origin.source
+
+    @property
+    def units(self) -> NDArray[np.intp]:
+        """Index in that layer of the unit each unit is; NEW for one that came in."""
+        return self.origin.units(self.layer.width)
 
     @property
     def magnitude(self) -> Array:
@@ -59,7 +65,7 @@ class Decided:
             status=self.status[kept],
             lower=self.lower[kept],
             upper=self.upper[kept],
-            units=self.units[kept],
+            origin=self.origin.keep(kept),
         )
 
     def with_affine(self, weight: Array, bias: Array) -> Decided:
@@ -80,14 +86,14 @@ class State:
         """The start of every reduction: nothing reduced yet."""
         layers: list[Decided] = []
         for index, (layer, verdicts) in enumerate(zip(chain.layers, stability.layers, strict=True)):
-            units = np.arange(layer.width)
             if verdicts is None:
                 status = np.full(layer.width, Status.ACTIVE, dtype=np.int8)
                 before = layers[-1].output_bounds if layers else (box.lower, box.upper)
                 low, high = interval_bounds(layer.affine, *before)
             else:
                 status, low, high = verdicts.status, verdicts.lower, verdicts.upper
-            layers.append(Decided(layer, status, low, high, index, units))
+            origin = UnitMap.identity(index, layer.width)
+            layers.append(Decided(layer, status, low, high, origin))
         return State(tuple(layers), box, dtype)
 
     @property
