@@ -52,3 +52,8 @@ def extreme_corners(coefficients: Array, box: Box) -> tuple[Array, ...]:
         down = np.where(coefficients > 0.0, low, np.where(coefficients < 0.0, high, middle))
         out += [up, down]
     return tuple(out)
+
+
+def greatest_corners(coefficients: Array, box: Box) -> Array:
+    """The corners of a finite box where linear functionals are greatest, in their shape."""
+    return np.where(coefficients > 0.0, box.upper, box.lower)

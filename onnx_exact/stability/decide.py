@@ -21,7 +21,7 @@ from onnx_exact.methods import DEFAULT_LP_SOLVER
 from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.chain import Chain
 from onnx_exact.network.domain import Box
-from onnx_exact.stability.attack import first_points
+from onnx_exact.stability.attack import first_points, greatest_corners
 from onnx_exact.stability.branch import MOST_INPUTS, branch_layer
 from onnx_exact.stability.evolve import evolve_sign
 from onnx_exact.stability.knowledge import Knowledge
@@ -143,7 +143,7 @@ class _Decider:
         """Bounds every layer, with as many of the units before it decided as is cheap."""
         for index, layer in enumerate(self.knowledge.chain.layers):
             self._tell("bounds", index)
-            self.layers.bound(index)
+            self._run_corners(self.layers.bound(index))
             if layer.relu and self.knowledge.box.finite:
                 self._search(index, FIRST_EFFORT)
                 self._optimize_slopes(index)
@@ -157,7 +157,7 @@ class _Decider:
             if not self._open(index) or self.options.deadline.passed:
                 continue
             self._tell("bounds", index)
-            self.layers.refresh(index)
+            self._run_corners(self.layers.refresh(index))
             if few_inputs and self._open(index):
                 self._tell("branching", index)
                 seconds = BRANCH_SECONDS[min(number, len(BRANCH_SECONDS) - 1)]
@@ -170,6 +170,11 @@ class _Decider:
                 self._solve_relaxation(index)
             if self._open(index):
                 self._solve_programs(index, number)
+
+    def _run_corners(self, functionals: list[Array]) -> None:
+        """Runs the corners forward at which linear bounds are attained."""
+        for coefficients in functionals:
+            self.knowledge.show(greatest_corners(coefficients, self.knowledge.box))
 
     def _search(self, index: int, effort: Effort) -> None:
         if self._open(index):

@@ -33,8 +33,9 @@ def interval_bounds(affine: Affine, lower: Array, upper: Array) -> tuple[Array, 
     Returns:
         Lower and upper, shape (..., out), widened by the rounding error of their own evaluation.
     """
-    low = -interval_maximum(-affine.weight, -affine.bias, lower, upper)
-    return low, interval_maximum(affine.weight, affine.bias, lower, upper)
+    weight = Signed.of(affine.weight)
+    low = -maximum(weight.negated(), -affine.bias, lower, upper)
+    return low, maximum(weight, affine.bias, lower, upper)
 
 
 def interval_maximum(weight: Array, bias: Array, lower: Array, upper: Array) -> Array:
@@ -63,6 +64,10 @@ class Signed:
     def of(weight: Array) -> Signed:
         """The parts of `weight`."""
         return Signed(np.maximum(weight, 0.0), np.minimum(weight, 0.0), smallest_nonzero(weight))
+
+    def negated(self) -> Signed:
+        """The parts of the negative of the matrix."""
+        return Signed(-self.negative, -self.positive, self.smallest)
 
 
 def maximum(weight: Signed, bias: Array, lower: Array, upper: Array) -> Array:

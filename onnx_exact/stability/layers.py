@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnx_exact.network.affine import Affine
+from onnx_exact.network.affine import Affine, Array
 from onnx_exact.stability import crown
 from onnx_exact.stability.attack import extreme_corners
 from onnx_exact.stability.interval import exact_extremes, interval_bounds
@@ -28,15 +28,21 @@ class Layers:
         """The relaxations of the layers before `index`."""
         return self.relaxations[:index]
 
-    def bound(self, index: int) -> None:
-        """Interval and backward linear bounds on a layer, and the corners the latter suggest."""
+    def bound(self, index: int) -> list[Array]:
+        """Interval and backward linear bounds on a layer.
+
+        Returns:
+            The last functionals of the linear bounds, shape (functionals, inputs) each: where they
+            are greatest over the box is a corner worth running forward.
+        """
         knowledge, layer = self.knowledge, self.knowledge.chain.layers[index]
         low, high = knowledge.output_bounds(index - 1)
         knowledge.tighten(index, Evidence.INTERVAL, *interval_bounds(layer.affine, low, high))
         if index == 0:
             self._settle_ties()
         elif knowledge.box.finite:
-            self._bound_backward(index)
+            return self._bound_backward(index)
+        return []
 
     def relax(self, index: int) -> None:
         """Makes or renews the relaxation of a layer; those after it are forgotten."""
@@ -53,13 +59,14 @@ class Layers:
         relaxation = crown.relax(layer.affine, layer.relu, low, high, before)
         self.relaxations[index:] = [relaxation]
 
-    def refresh(self, index: int) -> None:
-        """Bounds and relaxes all layers before `index` again, and bounds that layer."""
+    def refresh(self, index: int) -> list[Array]:
+        """Bounds and relaxes all layers before `index` again, and bounds that layer, as `bound`."""
+        functionals = []
         for before in range(index):
             if before:
-                self.bound(before)
+                functionals += self.bound(before)
             self.relax(before)
-        self.bound(index)
+        return functionals + self.bound(index)
 
     def _settle_ties(self) -> None:
         """Decides in rationals the first-layer units whose sign rounding alone leaves open."""
@@ -79,15 +86,16 @@ class Layers:
             upper[unit] = min(upper[unit], 0.0) if most <= 0 else upper[unit]
         knowledge.tighten(0, Evidence.INTERVAL, lower, upper)
 
-    def _bound_backward(self, index: int) -> None:
-        """Linear bounds on the units of a layer that are not stable."""
+    def _bound_backward(self, index: int) -> list[Array]:
+        """Linear bounds on the units of a layer that are not stable, and their functionals."""
         knowledge, layer = self.knowledge, self.knowledge.chain.layers[index]
+        functionals = []
         for sign in (1.0, -1.0):
             status = knowledge.status(index)
             loose = (status == Status.UNDECIDED) | (status == Status.UNSTABLE)
             units = np.flatnonzero(loose | (not layer.relu))
             if not units.size:
-                return
+                break
             rows = Affine(sign * layer.affine.weight[units], sign * layer.affine.bias[units])
             bounds, coefficients = crown.upper_bounds(rows, self.below(index), knowledge.box)
             full = np.full(layer.width, np.inf)
@@ -97,4 +105,5 @@ class Layers:
             else:
                 knowledge.tighten(index, Evidence.LINEAR, lower=-full)
             if layer.relu:
-                knowledge.show(extreme_corners(coefficients, knowledge.box)[0])
+                functionals.append(coefficients)
+        return functionals
