@@ -1,20 +1,15 @@
 """Branching on ReLUs: the sign of one functional, settled by fixing the signs of unstable units.
 
-Each node fixes some units to g >= 0 or g <= 0, where the ReLU is linear. Its bound is a backward
-linear bound in which the assumptions enter by multipliers beta (beta-CROWN, Wang et al. 2021):
-
-    max A h + c  s.t. s_i g_i >= 0   <=   max A h + c + sum_i beta_i s_i g_i,      beta >= 0,
-
-with lower slopes alpha and multipliers beta improved by gradient steps, many nodes at once. Nodes
-whose bound excludes the sign are done; the worst ones are split first, on the unit whose relaxation
-loses most. The maximisers of all bounds are run forward as witnesses.
+Each node fixes some units to g >= 0 or g <= 0, where the ReLU is linear, and is bounded as in
+`assumed`, many nodes at once. Nodes whose bound excludes the sign are done; the worst ones are
+split first, on the unit whose relaxation loses most. The maximisers of all bounds are run forward
+as witnesses.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,26 +17,25 @@ from numpy.typing import NDArray
 from onnx_exact.deadline import Deadline
 from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.domain import Box
-from onnx_exact.stability.crown import Relaxation, upper_bounds
+from onnx_exact.stability.assumed import (
+    Bounded,
+    Cases,
+    Functional,
+    Signs,
+    bounded_together,
+    joined,
+)
+from onnx_exact.stability.crown import Relaxation
 from onnx_exact.stability.knowledge import Knowledge
+from onnx_exact.stability.trees import LEAF, ReluTree
 from onnx_exact.stability.verdict import Evidence
 
 # Nodes that are bounded at once, and in all for one sign.
 BATCH = 32
 MOST_NODES = 4000
 STEPS = 12
-SLOPE_STEP = 0.3
-MULTIPLIER_STEP = 1.0
-STEP_DECAY = 0.85
-
-
-@dataclass(frozen=True, eq=False)
-class _Node:
-    """Fixed signs (1, -1, 0 for none), slopes and multipliers, one array a layer below."""
-
-    signs: tuple[NDArray[np.int8], ...]
-    slopes: tuple[Array, ...]
-    multipliers: tuple[Array, ...]
+# How often a leaf that is bounded once more, with what its ancestors found, is improved further.
+MOST_REPEATS = 20
 
 
 def split_sign(
@@ -55,7 +49,7 @@ def split_sign(
     """Tries to settle one open sign; True where it is settled, by proof or by a witness.
 
     Args:
-        knowledge: receives the bound or the witness.
+        knowledge: receives the bound and the tree, or the witness.
         layer, unit, positive: the sign.
         below: relaxations of the layers before `layer`, at least one.
         deadline: gives up when it passes.
@@ -63,7 +57,7 @@ def split_sign(
     affine = knowledge.chain.layers[layer].affine
     sign = 1.0 if positive else -1.0
     row = Affine(sign * affine.weight[[unit]], sign * affine.bias[[unit]])
-    tree = _Tree(knowledge.box, row, below)
+    tree = _Tree(Functional(row, below, knowledge.box), [r.affine.n_out for r in below])
     count = 0
     while tree.open and count < MOST_NODES and not deadline.passed:
         count += BATCH
@@ -78,162 +72,155 @@ def split_sign(
         knowledge.tighten(layer, Evidence.LINEAR, upper=full)
     else:
         knowledge.tighten(layer, Evidence.LINEAR, lower=-full)
+    knowledge.trees.append(ReluTree(layer, unit, positive, tree.preorder()))
     return True
+
+
+def leaves_of(tree: ReluTree, widths: Sequence[int]) -> list[Signs]:
+    """The signs that each leaf of a tree assumes, in preorder.
+
+    Args:
+        tree: in preorder.
+        widths: of the layers before the tree's own.
+
+    Returns:
+        One array a layer, shape (leaves, units): 1 for g >= 0, -1 for g <= 0, 0 for neither.
+    """
+    leaves: list[list[Signs]] = []
+    waiting = [[np.zeros(n, dtype=np.int8) for n in widths]]
+    for layer, unit in tree.splits:
+        signs = waiting.pop()
+        if layer == LEAF:
+            leaves.append(signs)
+            continue
+        waiting += [_with(signs, int(layer), int(unit), sign) for sign in (-1, 1)]
+    return [np.array(layer) for layer in zip(*leaves, strict=True)]
+
+
+def prove_again(
+    row: Affine, below: Sequence[Relaxation], box: Box, splits: NDArray[np.int32]
+) -> Bounded:
+    """Bounds a functional at the leaves of a tree of which nothing but the splits is known.
+
+    Slopes and multipliers are found again from the root down, each node starting with those of its
+    parent, as when the tree grew.
+
+    Args:
+        row: the functional, one row, whose positive values are to be excluded.
+        below: the relaxations of the layers that it is a functional of, at least one.
+        box: the domain, finite.
+        splits: as in `ReluTree`.
+
+    Returns:
+        The bounds at the leaves in preorder, and the slopes and multipliers that attain them with
+        `crown.upper_bounds`.
+    """
+    functional = Functional(row, below, box)
+    children = _children_of(splits)
+    level = [(0, functional.fresh([np.zeros((1, r.affine.n_out), dtype=np.int8) for r in below]))]
+    leaves: dict[int, Bounded] = {}
+    while level:
+        batch, level = level[:BATCH], level[BATCH:]
+        answer = functional.improve(joined([node[1] for node in batch]), STEPS)
+        for i, (place, _) in enumerate(batch):
+            node = answer.rows(np.array([i]))
+            if place in children:
+                layer, unit = (int(v) for v in splits[place])
+                level += _two_children(node.cases, layer, unit, children[place])
+            else:
+                leaves[place] = _finish(functional, node)
+    return bounded_together([leaves[place] for place in sorted(leaves)])
+
+
+def _finish(functional: Functional, leaf: Bounded) -> Bounded:
+    """More steps for a leaf whose bound does not exclude positive values yet."""
+    for _ in range(MOST_REPEATS):
+        if leaf.bounds[0] <= 0.0:
+            break
+        again = functional.improve(leaf.cases, STEPS)
+        leaf = again if again.bounds[0] < leaf.bounds[0] else leaf
+    return leaf
+
+
+def _children_of(splits: NDArray[np.int32]) -> dict[int, tuple[int, int]]:
+    """The children of every node of a preorder list that has any."""
+    children: dict[int, tuple[int, int]] = {}
+    # Of nodes that wait for their second child: themselves and their first one.
+    waiting: list[tuple[int, int]] = []
+    for place in range(len(splits) - 1):
+        if splits[place][0] != LEAF:
+            waiting.append((place, place + 1))
+        else:
+            parent, first = waiting.pop()
+            children[parent] = (first, place + 1)
+    return children
+
+
+def _two_children(
+    cases: Cases, layer: int, unit: int, places: tuple[int, int]
+) -> list[tuple[int, Cases]]:
+    """A node with one more unit fixed, to either sign."""
+    children = []
+    for place, sign in zip(places, (1, -1), strict=True):
+        signs = tuple(_with(cases.signs, layer, (0, unit), sign))
+        children.append((place, Cases(signs, cases.slopes, cases.multipliers)))
+    return children
 
 
 class _Tree:
     """The nodes of one functional that are not done, worst bound first."""
 
-    def __init__(self, box: Box, row: Affine, below: Sequence[Relaxation]) -> None:
-        self._box, self._row, self._below = box, row, below
-        self._relu = [(r.upper_slope > 0.0) & (r.upper_slope < 1.0) for r in below]
-        root = _Node(
-            tuple(np.zeros(r.affine.n_out, dtype=np.int8) for r in below),
-            tuple(r.lower_slope for r in below),
-            tuple(np.zeros(r.affine.n_out) for r in below),
-        )
+    def __init__(self, functional: Functional, widths: Sequence[int]) -> None:
+        self._functional = functional
+        root = functional.fresh([np.zeros((1, n), dtype=np.int8) for n in widths])
+        # Of every node ever made: the layer and unit it is split on, and the first child, which the
+        # second follows.
+        self._splits: list[tuple[int, int]] = [(LEAF, LEAF)]
+        self._first_children: list[int] = [LEAF]
         self._serial = 0
-        self.open: list[tuple[float, int, _Node]] = [(-np.inf, 0, root)]
+        # Less the parent's bound, a serial number, the node's place in the lists, its assumptions.
+        self.open: list[tuple[float, int, int, Cases]] = [(-np.inf, 0, 0, root)]
 
     def grow(self, knowledge: Knowledge) -> int:
         """Bounds the worst nodes, splits those that stay open; the number of signs seen first."""
-        nodes = [heapq.heappop(self.open)[2] for _ in range(min(BATCH, len(self.open)))]
-        bounds, nodes, scores, points = self._bound(nodes)
-        found = knowledge.show(points)
-        for bound, node, score in zip(bounds, nodes, scores, strict=True):
-            if bound <= 0.0:
-                continue
-            for child in self._children(node, score):
+        popped = [heapq.heappop(self.open) for _ in range(min(BATCH, len(self.open)))]
+        answer = self._functional.improve(joined([node[3] for node in popped]), STEPS)
+        found = knowledge.show(answer.points)
+        for i in np.flatnonzero(~(answer.bounds <= 0.0)):
+            node = answer.cases.rows(np.array([i]))
+            for place, child in self._children(popped[i][2], node, [s[i] for s in answer.losses]):
                 self._serial += 1
-                heapq.heappush(self.open, (-float(bound), self._serial, child))
+                heapq.heappush(self.open, (-float(answer.bounds[i]), self._serial, place, child))
         return found
 
-    def _children(self, node: _Node, score: list[Array]) -> list[_Node]:
+    def _children(self, place: int, node: Cases, losses: list[Array]) -> list[tuple[int, Cases]]:
         """The node with one more unit fixed, to either sign; itself where none is left to fix."""
-        layer = int(np.argmax([s.max() for s in score]))
-        unit = int(score[layer].argmax())
-        if score[layer][unit] <= 0.0:
-            return [node]
-        children = []
-        for sign in (1, -1):
-            signs = node.signs[layer].copy()
-            signs[unit] = sign
-            fixed = (*node.signs[:layer], signs, *node.signs[layer + 1 :])
-            children.append(replace(node, signs=fixed))
-        return children
+        layer = int(np.argmax([s.max() for s in losses]))
+        unit = int(losses[layer].argmax())
+        if losses[layer][unit] <= 0.0:
+            return [(place, node)]
+        self._splits[place] = (layer, unit)
+        first = self._first_children[place] = len(self._splits)
+        self._splits += [(LEAF, LEAF)] * 2
+        self._first_children += [LEAF] * 2
+        return _two_children(node, layer, unit, (first, first + 1))
 
-    def _bound(self, nodes: list[_Node]) -> tuple[Array, list[_Node], list[list[Array]], Array]:
-        """The best bounds found, the nodes with what attained them, scores, points to run."""
-        layers = [self._relaxation(k, nodes) for k in range(len(self._below))]
-        signs = [np.array([n.signs[k] for n in nodes])[:, None] for k in range(len(layers))]
-        slopes = [np.array([n.slopes[k] for n in nodes])[:, None] for k in range(len(layers))]
-        betas = [np.array([n.multipliers[k] for n in nodes])[:, None] for k in range(len(layers))]
-        for k, sign in enumerate(signs):
-            slopes[k] = np.where(sign == 1, 1.0, np.where(sign == -1, 0.0, slopes[k]))
-        box = Box(self._box.lower[None, :], self._box.upper[None, :])
-        best = np.full(len(nodes), np.inf)
-        kept = [(a.copy(), b.copy()) for a, b in zip(slopes, betas, strict=True)]
-        decay = 1.0
-        points = []
-        for step in range(STEPS + 1):
-            signed = [b * s for b, s in zip(betas, signs, strict=True)]
-            values, _ = upper_bounds(self._row, layers, box, slopes, signed)
-            better = values[:, 0] < best
-            best = np.where(better, values[:, 0], best)
-            for (a, b), slope, beta in zip(kept, slopes, betas, strict=True):
-                a[better], b[better] = slope[better], beta[better]
-            if step == STEPS or (best <= 0.0).all():
-                break
-            coefficients, through = self._backward(layers, slopes, signed)
-            point = np.where(coefficients[0] > 0.0, self._box.upper, self._box.lower)
-            points.append(point[:, 0])
-            forward = self._forward(layers, slopes, coefficients, point)
-            for k, value in enumerate(forward):
-                free = self._relu[k] & (signs[k] == 0)
-                gradient = np.where(free, np.minimum(coefficients[k + 1], 0.0) * value, 0.0)
-                slopes[k] = np.clip(slopes[k] - decay * SLOPE_STEP * _scaled(gradient), 0.0, 1.0)
-                # A step for beta is a share of the coefficient that it has to make up for.
-                size = np.abs(through[k]).max(axis=-1, keepdims=True)
-                descent = _scaled(np.where(signs[k] != 0, signs[k] * value, 0.0))
-                betas[k] = np.maximum(betas[k] - decay * MULTIPLIER_STEP * size * descent, 0.0)
-            decay *= STEP_DECAY
-        new = [
-            replace(
-                node,
-                slopes=tuple(a[i, 0] for a, _ in kept),
-                multipliers=tuple(b[i, 0] for _, b in kept),
-            )
-            for i, node in enumerate(nodes)
-        ]
-        scores = self._scores(layers, kept, signs)
-        per_node = [[s[i] for s in scores] for i in range(len(nodes))]
-        return best, new, per_node, np.concatenate(points) if points else self._box.lower[None, :]
-
-    def _relaxation(self, k: int, nodes: list[_Node]) -> Relaxation:
-        """The relaxation of a layer under each node's assumptions, shape (nodes, units)."""
-        base = self._below[k]
-        signs = np.array([n.signs[k] for n in nodes])
-        on, off = signs == 1, signs == -1
-        slope = np.where(on, 1.0, np.where(off, 0.0, base.upper_slope))
-        return replace(
-            base,
-            upper_slope=slope,
-            upper_offset=np.where(signs != 0, 0.0, base.upper_offset),
-            lower_slope=np.where(signs != 0, slope, base.lower_slope),
-            low=np.where(off, 0.0, base.low),
-            high=np.where(off, 0.0, base.high),
-        )
-
-    def _backward(
-        self, layers: list[Relaxation], slopes: list[Array], multipliers: list[Array]
-    ) -> tuple[list[Array], list[Array]]:
-        """Coefficients on x, h^1, ... and on g^1, ..., each of shape (nodes, 1, units)."""
-        row = self._row.weight
-        coefficients = [np.broadcast_to(row, (len(slopes[0]), *row.shape))]
-        throughs = []
-        for layer, slope, extra in zip(
-            reversed(layers), reversed(slopes), reversed(multipliers), strict=True
-        ):
-            positive, negative = np.maximum(coefficients[-1], 0), np.minimum(coefficients[-1], 0)
-            through = positive * layer.upper_slope[:, None] + negative * slope + extra
-            throughs.append(through)
-            coefficients.append(layer.pull_back(through))
-        return coefficients[::-1], throughs[::-1]
-
-    @staticmethod
-    def _forward(
-        layers: list[Relaxation], slopes: list[Array], coefficients: list[Array], point: Array
-    ) -> list[Array]:
-        """Pre-activations of the relaxed network at the maximisers, shape (nodes, 1, units)."""
-        values = []
-        for k, layer in enumerate(layers):
-            value = layer.apply(point)
-            values.append(value)
-            above = layer.upper_slope[:, None] * value + layer.upper_offset[:, None]
-            point = np.where(coefficients[k + 1] > 0.0, above, slopes[k] * value)
-        return values
-
-    def _scores(
-        self,
-        layers: list[Relaxation],
-        kept: list[tuple[Array, Array]],
-        signs: list[NDArray[np.int8]],
-    ) -> list[Array]:
-        """How much the relaxation of each unit loses, shape (nodes, units) a layer."""
-        slopes = [a for a, _ in kept]
-        signed = [b * s for (_, b), s in zip(kept, signs, strict=True)]
-        coefficients, _ = self._backward(layers, slopes, signed)
-        return [
-            np.where(
-                self._relu[k] & (signs[k][:, 0] == 0),
-                np.abs(coefficients[k + 1][:, 0]) * layer.upper_offset + np.finfo(float).tiny,
-                0.0,
-            )
-            for k, layer in enumerate(layers)
-        ]
+    def preorder(self) -> NDArray[np.int32]:
+        """The splits of all nodes, a node before its children, as in `ReluTree`."""
+        listed, waiting = [], [0]
+        while waiting:
+            place = waiting.pop()
+            listed.append(self._splits[place])
+            first = self._first_children[place]
+            if first != LEAF:
+                waiting += [first + 1, first]
+        return np.array(listed, dtype=np.int32)
 
 
-def _scaled(gradient: Array) -> Array:
-    """The gradient with its largest entry of each node scaled to 1."""
-    scale = np.abs(gradient).max(axis=-1, keepdims=True)
-    return np.asarray(gradient / np.where(scale > 0.0, scale, 1.0))
+def _with(
+    signs: Sequence[Signs], layer: int, unit: int | tuple[int, int], sign: int
+) -> list[Signs]:
+    """Assumptions with one more."""
+    changed = signs[layer].copy()
+    changed[unit] = sign
+    return [*signs[:layer], changed, *signs[layer + 1 :]]

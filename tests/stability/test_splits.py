@@ -14,7 +14,8 @@ from onnx_exact.network import Affine
 from onnx_exact.stability import crown, splits
 from onnx_exact.stability.knowledge import Knowledge
 from onnx_exact.stability.layers import Layers
-from onnx_exact.stability.splits import split_sign
+from onnx_exact.stability.splits import leaves_of, prove_again, split_sign
+from onnx_exact.stability.trees import LEAF, ReluTree
 from onnx_exact.stability.verdict import Evidence, Status
 from tests.oracle.regions import enumerate_regions
 from tests.stability.nets import (
@@ -96,7 +97,9 @@ def test_a_sign_that_linear_bounds_miss_is_excluded_by_cases() -> None:
     assert knowledge.upper[1][0] > 0.0
     assert split_sign(knowledge, 1, 0, True, layers.below(1), Deadline())
     assert knowledge.status(1).tolist() == [Status.INACTIVE]
-    assert knowledge.freeze().layers[1].evidence.tolist() == [Evidence.LINEAR]
+    verdicts = knowledge.freeze().layers[1]
+    assert verdicts is not None
+    assert verdicts.evidence.tolist() == [Evidence.LINEAR]
 
 
 def test_a_tent_that_just_reaches_beyond_zero_is_never_excluded() -> None:
@@ -158,3 +161,54 @@ def test_running_out_of_nodes_is_sound(monkeypatch: pytest.MonkeyPatch, most: in
         unsettled += not all(split_all(knowledge))
         assert not wrong_verdicts(knowledge.freeze(), enumerate_regions(chain, box))
     assert unsettled > 0 or most == 40
+
+
+def proved_trees(seed: int) -> tuple[Knowledge, Layers]:
+    """A chain with splittings recorded, every layer bounded with what came out of them."""
+    chain, box = random_chain(seed, 3, 6, 6, 6, shift=1.0), cube(3, -1.0, 1.0)
+    knowledge = Knowledge(chain, box)
+    split_all(knowledge, seconds=1.0)
+    layers = Layers(knowledge)
+    layers.refresh(len(chain.layers) - 1)
+    return knowledge, layers
+
+
+def test_a_recorded_tree_proves_its_sign_again() -> None:
+    proved = 0
+    for seed in range(8):
+        knowledge, layers = proved_trees(seed)
+        for tree in knowledge.freeze().trees:
+            assert isinstance(tree, ReluTree)
+            affine = knowledge.chain.layers[tree.layer].affine
+            sign = 1.0 if tree.positive else -1.0
+            row = Affine(sign * affine.weight[[tree.unit]], sign * affine.bias[[tree.unit]])
+            below = layers.below(tree.layer)
+            answer = prove_again(row, below, knowledge.box, tree.splits)
+            leaves = leaves_of(tree, [r.affine.n_out for r in below])
+            for found, expected in zip(answer.cases.signs, leaves, strict=True):
+                np.testing.assert_array_equal(found, expected)
+            assert (answer.bounds <= 0.0).all()
+            assert all((beta >= 0.0).all() for beta in answer.cases.multipliers)
+            proved += 1
+    assert proved >= 3
+
+
+def test_the_leaves_of_a_recorded_tree_cover_the_box() -> None:
+    for seed in range(8):
+        knowledge, _ = proved_trees(seed)
+        points = knowledge.box.sample(np.random.default_rng(seed), 500)
+        values = knowledge.chain.preactivations(points)
+        for tree in knowledge.trees:
+            assert isinstance(tree, ReluTree)
+            leaves = leaves_of(tree, [v.shape[1] for v in values[: tree.layer]])
+            inside = np.ones((len(leaves[0]), len(points)), dtype=bool)
+            for signs, value in zip(leaves, values, strict=False):
+                inside &= (signs[:, None, :] * value >= 0.0).all(axis=2)
+            assert inside.any(axis=0).all()
+
+
+def test_a_recorded_tree_lists_a_node_before_its_children() -> None:
+    splits_of = np.array([[0, 1], [1, 0], [LEAF, LEAF], [LEAF, LEAF], [LEAF, LEAF]], np.int32)
+    first, second = leaves_of(ReluTree(2, 0, True, splits_of), [2, 1])
+    assert first.tolist() == [[0, 1], [0, 1], [0, -1]]
+    assert second.tolist() == [[1], [-1], [0]]
