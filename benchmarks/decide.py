@@ -8,12 +8,9 @@ and gone on with (`--resume`), and single cases measured anew (`--only`).
 from __future__ import annotations
 
 import argparse
-import datetime
 import hashlib
-import importlib.metadata
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -29,13 +26,11 @@ from benchmarks.decide_tables import markdown, one_line
 from benchmarks.export import sha256
 from benchmarks.measure import RSS_UNIT
 from benchmarks.networks import MODELS
+from benchmarks.processes import RESULTS, ChildError, machine, now, patience, run_child, write_text
 from benchmarks.verdicts import Verdicts, disagreements
 from onnx_exact.methods import DEFAULT_TIME_LIMIT, METHODS
 
-RESULTS = Path(__file__).parent / "results"
 VERDICTS = CACHE / "decide"
-# Beyond its time limit a process gets this share of it and these seconds to come to its end.
-GRACE = (0.2, 60.0)
 # A run that takes more than this share of its time limit was ended by it.
 ENDED = 0.95
 ATTACK_SECONDS = 4 * 3600.0
@@ -43,15 +38,9 @@ ATTACK_SECONDS = 4 * 3600.0
 ATTACK_SEED = 7919
 COMMAND_RUNS = 3
 COMMAND_MODEL = MODELS / "mnist_2x100_l1.onnx"
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-PACKAGES = ("numpy", "scipy", "onnx", "onnxruntime", "cvxpy", "highspy", "pyscipopt")
 
 Results = dict[str, Any]
 Entry = dict[str, Any]
-
-
-class ChildError(Exception):
-    """A process that measured something failed; the message is the last line that it said."""
 
 
 def run_case(case: Case, method: str, limit: float, seed: int, verdicts: Path) -> Entry:
@@ -63,13 +52,13 @@ def run_case(case: Case, method: str, limit: float, seed: int, verdicts: Path) -
         "all_units": case.all_units,
         "limit": limit,
         "seed": seed,
-        "when": _now(),
+        "when": now(),
         "load": round(os.getloadavg()[0], 2),
         "fingerprint": fingerprint(case, limit, seed),
     }
     arguments = [json.dumps(case.to_json()), method, str(limit), str(seed), str(verdicts)]
     try:
-        entry |= _child("benchmarks.measure", arguments, limit * (1 + GRACE[0]) + GRACE[1])
+        entry |= run_child("benchmarks.measure", arguments, patience(limit))
     except ChildError as error:
         return entry | {"error": str(error)}
     return entry | {"met": _met(case, entry) if method == "auto" else None}
@@ -86,11 +75,11 @@ def _met(case: Case, entry: Entry) -> bool | None:
 
 def run_attack(case: Case, verdicts: Path, seed: int) -> Entry:
     """Attacks the verdicts on one case in a process of its own."""
-    entry: Entry = {"when": _now(), "seed": seed, "verdicts": sha256(verdicts)}
+    entry: Entry = {"when": now(), "seed": seed, "verdicts": sha256(verdicts)}
     arguments = [json.dumps(case.to_json()), str(verdicts), str(seed)]
     try:
         # On a busy machine the threads of a matrix product wait for one another.
-        return entry | _child("benchmarks.attack", arguments, ATTACK_SECONDS, threads=1)
+        return entry | run_child("benchmarks.attack", arguments, ATTACK_SECONDS, threads=1)
     except ChildError as error:
         return entry | {"error": str(error)}
 
@@ -105,34 +94,6 @@ def compare(entries: dict[str, Entry], method: str, verdicts: dict[str, Path]) -
         "ratio": round(other["seconds"] / auto["seconds"], 1),
         "at_least": other["seconds"] > ENDED * other["limit"],
     }
-
-
-def _child(module: str, arguments: Sequence[str], seconds: float, threads: int = 0) -> Entry:
-    """The JSON that a module of ours prints, run in a process of its own.
-
-    Args:
-        module: its full name.
-        arguments: its command line.
-        seconds: after which it is ended.
-        threads: for matrix products; 0 for as many as there are cores.
-
-    Raises:
-        ChildError: it failed, or did not end in time.
-    """
-    command = [sys.executable, "-m", module, *arguments]
-    environment = os.environ | dict.fromkeys(THREADS, str(threads or os.cpu_count() or 1))
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=seconds
-        )
-    except subprocess.TimeoutExpired:
-        raise ChildError(f"{module} did not end within {seconds:.0f} s and was ended") from None
-    if done.returncode != 0:
-        said = done.stderr.strip().splitlines()
-        last = said[-1] if said else f"exit code {done.returncode} and not a word"
-        raise ChildError(f"{module} failed: {last}")
-    measured: Entry = json.loads(done.stdout.splitlines()[-1])
-    return measured
 
 
 def measure_command(model: Path) -> Entry:
@@ -155,7 +116,7 @@ def measure_command(model: Path) -> Entry:
             peaks.append(round(usage.ru_maxrss * RSS_UNIT / 1e6, 1))
     return {
         "network": model.name,
-        "when": _now(),
+        "when": now(),
         "load": round(os.getloadavg()[0], 2),
         "seconds": min(seconds),
         "all_seconds": seconds,
@@ -175,30 +136,6 @@ def fingerprint(case: Case, limit: float, seed: int) -> str:
     return digest.hexdigest()[:16]
 
 
-def machine(packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
-    """Where and with what was measured."""
-    return {
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "packages": {name: importlib.metadata.version(name) for name in packages},
-    }
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor()
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
-
-
 def read_results(path: Path) -> Results:
     """The results so far; none where there is no file."""
     if path.exists():
@@ -209,14 +146,11 @@ def read_results(path: Path) -> Results:
 
 def write_results(results: Results, path: Path) -> None:
     """Writes the results and their tables; a partial file is never seen."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     for target, text in (
         (path, json.dumps(results, indent=1) + "\n"),
         (path.with_suffix(".md"), markdown(results)),
     ):
-        temporary = target.with_name(target.name + ".tmp")
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, target)
+        write_text(target, text)
 
 
 class Run:

@@ -23,9 +23,9 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks.cases import Case, cases
 from benchmarks.data import BenchmarkError
-from benchmarks.decide import RESULTS, machine
 from benchmarks.decide_tables import new_table, section, where
 from benchmarks.measure import load
+from benchmarks.processes import RESULTS, machine
 from onnx_exact.network.chain import Chain
 from onnx_exact.network.domain import Box
 from onnx_exact.stability.attack import first_points

@@ -21,8 +21,8 @@ import numpy as np
 from onnx import ModelProto
 
 from benchmarks.cases import Case, cases
-from benchmarks.decide import RESULTS, machine
 from benchmarks.latency import BATCHES, Runner, latencies
+from benchmarks.processes import RESULTS, machine
 from benchmarks.reduce_tables import markdown, one_line
 from onnx_exact.deadline import Deadline
 from onnx_exact.domains import resolve_domain
