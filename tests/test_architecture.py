@@ -27,13 +27,14 @@ MAY_IMPORT = {
     "network": set(),
     "stability": {"network"},
     "reduce": {"network", "stability"},
+    "certify": {"network", "stability", "reduce"},
     "graph": {"network"},
     "domains": {"network"},
     "report": {"network", "stability", "reduce", "domains", "run", "validate"},
     **{module: set() for module in GROUND},
 }
 MAY_IMPORT_PIPELINE = {"__init__", "__main__", "cli", "integrations", "pipeline"}
-MAY_IMPORT_ONNX = {"graph", "pipeline", "run", "validate", "integrations"}
+MAY_IMPORT_ONNX = {"graph", "pipeline", "run", "validate", "verify", "integrations"}
 # Slow to load, or not needed by most runs: imported inside the functions that use them.
 HEAVY = {"cvxpy", "onnx_graphsurgeon", "onnxruntime", "pyscipopt", "rich", "scipy", "joblib"}
 # A class of SCIP's has to be named at the top; the module itself is imported only when needed.
@@ -103,7 +104,7 @@ IMPORTS = [found for path in FILES for found in imports_of(path)]
 
 def test_source_is_read() -> None:
     """The tests below say nothing where no import is found."""
-    assert {"network", "stability", "reduce", "graph", "domains"} <= {i.importer for i in IMPORTS}
+    assert {"network", "stability", "reduce", "certify", "graph", "domains"} <= {i.importer for i in IMPORTS}
     assert any(not found.at_once for found in IMPORTS)
 
 

@@ -1,0 +1,322 @@
+"""A bound on how far a reduced chain is from its original, over the domain, in real arithmetic.
+
+With h the outputs of the original's layers and h' those of the reduced chain, a functional of each,
+
+    F h_s + f - F' h'_k - f',
+
+is bounded by going back through both chains at once. Unit i lives on as a_i times unit j:
+
+    |g_i - a_i g'_j| <= e_i    hence    |h_i - a_i h'_j| <= e_i,
+
+since a ReLU never makes a difference larger, and the two together add at most
+
+    |sum_i F_i a_i - F'_j| max |h'_j| + sum_i |F_i| e_i,
+
+with e_i a bound of the same kind, one layer further down. What is linear on the domain (stably
+active units, units that were put in their place) is replaced by its pre-activation, stably inactive
+units by 0, and the rest is a functional of the layers before. In the end an affine function of the
+inputs is left, which is bounded over the box. Equal numbers leave exactly 0, so that removing units
+alone deviates by exactly 0.
+
+Rounding is allowed for as in `onnx_exact.stability.crown` (Higham 2002, section 3.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_exact.certify.bounds import Bounds
+from onnx_exact.network.affine import Affine, Array
+from onnx_exact.network.chain import Chain
+from onnx_exact.network.domain import Box
+from onnx_exact.reduce import UnitMap
+from onnx_exact.reduce.budget import reach
+from onnx_exact.reduce.units import GONE
+from onnx_exact.stability import crown
+from onnx_exact.stability.interval import interval_bounds
+from onnx_exact.stability.rounding import (
+    SMALLEST,
+    SMALLEST_NORMAL,
+    gamma,
+    slack,
+    smallest_nonzero,
+    total_terms,
+)
+
+# Operations on a bound whose own rounding has to be covered.
+FEW = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """A reduced chain held against its original.
+
+    Attributes:
+        outputs: bounds on |new - old| for each output; infinite where there is none.
+        bounds: on the pre-activations of the reduced chain.
+    """
+
+    outputs: Array
+    bounds: Bounds
+
+
+def compare(bounds: Bounds, box: Box, new: Chain, origins: Sequence[UnitMap]) -> Comparison:
+    """Bounds the deviation of a reduced chain from its original over a finite box.
+
+    Args:
+        bounds: of the original, by which its stable units are known.
+        box: shape (inputs,).
+        new: the reduced chain, weights as stored.
+        origins: for each of its layers, where the units of the original live on.
+    """
+    last = origins[-1]
+    with np.errstate(over="ignore", invalid="ignore"):
+        pairing = _Pairing(bounds, box, new, origins)
+        for k in range(len(new.layers)):
+            pairing.add_layer(k)
+    outputs = np.full(new.n_out, np.inf)
+    if np.array_equal(last.place, np.arange(new.n_out)) and (last.factor == 1.0).all():
+        outputs = np.where(np.isnan(pairing.links[-1].moved), np.inf, pairing.links[-1].moved)
+    return Comparison(outputs, Bounds(new, tuple(pairing.lower), tuple(pairing.upper)))
+
+
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """Functionals weight h + bias of a layer's output, one a row."""
+
+    weight: Array
+    bias: Array
+
+
+@dataclass(frozen=True, eq=False)
+class _Link:
+    """The units of an original layer that live on in a new one.
+
+    Attributes:
+        units, place, factor: unit units[m] lives on as factor[m] times new unit place[m].
+        width: of the new layer.
+        common: new units that all stand for linear ones.
+        moved: e, a bound on |h - factor h'| for each.
+    """
+
+    units: NDArray[np.intp]
+    place: NDArray[np.intp]
+    factor: Array
+    width: int
+    common: NDArray[np.bool_]
+    moved: Array
+
+    @staticmethod
+    def of(origin: UnitMap, width: int, linear: NDArray[np.bool_]) -> _Link:
+        """The link of a layer with those `linear` units, with nothing known of what was moved."""
+        units = np.flatnonzero(origin.place != GONE)
+        place = origin.place[units]
+        common = np.zeros(width, dtype=bool)
+        common[place] = True
+        common[place[~linear[units]]] = False
+        unknown = np.full(units.size, np.inf)
+        return _Link(units, place, origin.factor[units], width, common, unknown)
+
+    @property
+    def mapped(self) -> NDArray[np.bool_]:
+        """New units that stand for some of the original ones, shape (width,)."""
+        return np.bincount(self.place, minlength=self.width) > 0
+
+    def gather(self, columns: Array) -> Array:
+        """sum_i columns_i factor_i for each new unit, shape (rows, width)."""
+        total = np.zeros((len(columns), self.width))
+        np.add.at(total.T, self.place, (columns * self.factor).T)
+        return total
+
+    def rounded(self) -> Array:
+        """How far `gather` may be off, relative to what it is for the magnitudes; (width,)."""
+        count = np.bincount(self.place, minlength=self.width)
+        count[self.place[self.factor != 1.0]] += 1
+        return np.where(count > 1, gamma(int(count.max(initial=0))), 0.0)
+
+
+class _Pairing:
+    """Both chains, and what is known of the layers of the new one that were compared so far.
+
+    Attributes:
+        links: which units live on in each.
+        lower, upper: bounds on the new pre-activations.
+    """
+
+    def __init__(self, bounds: Bounds, box: Box, new: Chain, origins: Sequence[UnitMap]) -> None:
+        self._old, self._bounds, self._box = bounds.chain, bounds, box
+        self._new, self._origins = new, origins
+        self._input = np.maximum(np.abs(box.lower), np.abs(box.upper))
+        layers = self._old.layers
+        self._old_size = [bounds.magnitude(s) for s in range(len(layers))]
+        before = [self._input, *self._old_size]
+        self._old_layers = [_Layer.of(layers[s].affine, before[s]) for s in range(len(layers))]
+        self._new_size: list[Array] = []
+        self._new_layers: list[_Layer] = []
+        self.links: list[_Link] = []
+        self.lower: list[Array] = []
+        self.upper: list[Array] = []
+
+    def add_layer(self, k: int) -> None:
+        """Bounds layer `k` of the new chain and compares its units with those they stand for."""
+        source, layer = self._origins[k].source, self._new.layers[k]
+        old = self._old.layers[source]
+        link = _Link.of(self._origins[k], layer.width, self._bounds.linear(source))
+        self._new_layers.append(_Layer.of(layer.affine, self._new_size[-1] if k else self._input))
+        units, place, factor = link.units, link.place, link.factor
+        weight = layer.affine.weight[place] * factor[:, None]
+        e = self._pair(
+            _Rows(old.affine.weight[units], old.affine.bias[units]),
+            source - 1,
+            _Rows(weight, layer.affine.bias[place] * factor),
+            k - 1,
+        )
+        e += np.where(
+            factor != 1.0, slack(factor * self._new_layers[k].terms[place], FEW, SMALLEST), 0.0
+        )
+        self._bound(k, link, e)
+        # A ReLU on one side alone changes what is negative.
+        if old.relu and not layer.relu:
+            e = e + np.maximum(-self._bounds.lower[source][units], 0.0)
+        if layer.relu and not old.relu:
+            e = e + np.maximum(-self.lower[k][place], 0.0) * factor
+        self.links.append(replace(link, moved=e))
+
+    def _bound(self, k: int, link: _Link, e: Array) -> None:
+        """Bounds the pre-activations of a new layer: directly, and by way of the old ones."""
+        source, layer = self._origins[k].source, self._new.layers[k]
+        lower, upper = interval_bounds(layer.affine, *self._outputs(k - 1))
+        for side, new, choose in (
+            (-self._bounds.lower[source], lower, np.fmax),
+            (self._bounds.upper[source], upper, np.fmin),
+        ):
+            old = side[link.units]
+            above = (old + e) / link.factor
+            above += np.where(above == old, 0.0, slack(np.abs(above) + e, FEW, SMALLEST))
+            choose.at(new, link.place, -above if choose is np.fmax else above)
+        fresh = np.flatnonzero(~link.mapped)
+        if layer.relu and fresh.size and k:
+            rows, minus = layer.affine.rows(fresh), layer.affine.rows(fresh)
+            minus = Affine(-rows.weight, -rows.bias)
+            relaxations = self._relaxations()
+            above, _ = crown.upper_bounds(rows, relaxations, self._box)
+            below, _ = crown.upper_bounds(minus, relaxations, self._box)
+            lower[fresh] = np.fmax(lower[fresh], -below)
+            upper[fresh] = np.fmin(upper[fresh], above)
+        self.lower.append(lower)
+        self.upper.append(upper)
+        low, high = self._outputs(k)
+        self._new_size.append(np.maximum(np.abs(low), np.abs(high)))
+
+    def _outputs(self, k: int) -> tuple[Array, Array]:
+        """Bounds on the outputs of a new layer, or on the inputs."""
+        if k < 0:
+            return self._box.lower, self._box.upper
+        if self._new.layers[k].relu:
+            return np.maximum(self.lower[k], 0.0), np.maximum(self.upper[k], 0.0)
+        return self.lower[k], self.upper[k]
+
+    def _relaxations(self) -> list[crown.Relaxation]:
+        """Of the layers of the new chain that are bounded so far."""
+        sizes = [self._input, *self._new_size]
+        return [
+            crown.relax(layer.affine, layer.relu, lower, upper, size)
+            for layer, lower, upper, size in zip(
+                self._new.layers, self.lower, self.upper, sizes, strict=False
+            )
+        ]
+
+    def _pair(self, old: _Rows, s: int, new: _Rows, k: int) -> Array:
+        """Bounds on |old(h_s) - new(h'_k)|, row by row."""
+        error = np.zeros(len(old.bias))
+        while s >= 0:
+            if k >= 0 and self._origins[k].source == s:
+                cost, old, new = self._step(old, s, new, k)
+                k -= 1
+            else:
+                cost, old = self._old_step(old, s, old.weight)
+            error = error + cost
+            s -= 1
+        weight, bias = old.weight - new.weight, old.bias - new.bias
+        # What overflowed has no bound.
+        error[~(np.isfinite(weight).all(axis=1) & np.isfinite(bias))] = np.inf
+        rest = Affine(np.nan_to_num(weight), np.nan_to_num(bias))
+        low, high = interval_bounds(rest, self._box.lower, self._box.upper)
+        return np.asarray((np.maximum(np.abs(low), np.abs(high)) + error) * (1.0 + gamma(FEW)))
+
+    def _step(self, old: _Rows, s: int, new: _Rows, k: int) -> tuple[Array, _Rows, _Rows]:
+        """Back through a layer that both chains have."""
+        link, width = self.links[k], self._new.layers[k].width
+        outgoing = old.weight[:, link.units]
+        difference = np.where(link.mapped, link.gather(outgoing) - new.weight, 0.0)
+        # A row in which what is linear on both sides differs is compared one layer further down.
+        further = (difference[:, link.common] != 0.0).any(axis=1)
+        matched = link.mapped & ~(further[:, None] & link.common)
+        rounded = link.rounded()
+        off = np.abs(difference) + rounded * link.gather(np.abs(outgoing))
+        off += np.where(rounded > 0.0, width * SMALLEST, 0.0)
+        cost = reach(np.where(matched, off, 0.0), self._new_size[k])
+        here = matched[:, link.place]
+        cost = cost + reach(np.where(here, outgoing, 0.0), link.moved)
+        cost = cost * (1.0 + gamma(2 * width + outgoing.shape[1]))
+        weight = old.weight.copy()
+        weight[:, link.units] = np.where(here, 0.0, outgoing)
+        more, old = self._old_step(old, s, weight)
+        most, new = self._new_step(new, k, np.where(matched, 0.0, new.weight))
+        return cost + more + most, old, new
+
+    def _old_step(self, rows: _Rows, s: int, weight: Array) -> tuple[Array, _Rows]:
+        """Back through a layer of the original; those columns of `rows` that `weight` keeps."""
+        linear = self._bounds.linear(s)
+        # A unit that is neither linear nor stably inactive counts with all that it can be.
+        cost = reach(weight[:, ~linear], self._old_size[s][~linear])
+        return self._old_layers[s].back(np.where(linear, weight, 0.0), rows.bias, cost)
+
+    def _new_step(self, rows: _Rows, k: int, weight: Array) -> tuple[Array, _Rows]:
+        """Back through a layer of the new chain, as if it had no ReLU."""
+        layer = self._new.layers[k]
+        cost = np.zeros(len(weight))
+        if layer.relu:
+            cost = reach(weight, np.maximum(-self.lower[k], 0.0))
+        return self._new_layers[k].back(weight, rows.bias, cost)
+
+
+@dataclass(frozen=True, eq=False)
+class _Layer:
+    """An affine map, and how large what it adds up can be.
+
+    Attributes:
+        terms: an upper bound on the sum of absolute terms of each output.
+        total: an upper bound on the sum of the magnitudes of the inputs.
+    """
+
+    affine: Affine
+    terms: Array
+    total: float
+
+    @staticmethod
+    def of(affine: Affine, size: Array) -> _Layer:
+        """The map where inputs have at most the magnitudes `size`."""
+        terms = (reach(affine.weight, size) + np.abs(affine.bias)) * (1.0 + gamma(affine.n_in))
+        terms = np.where(affine.weight.any(axis=1), terms + 2 * affine.n_in * SMALLEST, terms)
+        return _Layer(affine, terms, float(size.sum()))
+
+    def back(self, weight: Array, bias: Array, cost: Array) -> tuple[Array, _Rows]:
+        """weight (W h + b) + bias as a functional of h, and `cost` with what that rounds off."""
+        read = np.flatnonzero(weight.any(axis=0))
+        if not read.size:
+            return cost, _Rows(np.zeros((len(weight), self.affine.n_in)), bias)
+        part, terms = self.affine.rows(read), self.terms[read]
+        weight = weight[:, read]
+        n = part.n_in + part.n_out
+        numbers = np.concatenate([part.weight.ravel(), part.bias, terms])
+        underflow = 0.0
+        if smallest_nonzero(weight) * smallest_nonzero(numbers) < SMALLEST_NORMAL:
+            underflow = 2 * n * SMALLEST * (1.0 + self.total + float(terms.sum()))
+        rounded = slack(total_terms(reach(weight, terms), bias, underflow), n, underflow)
+        cost = cost + np.where(weight.any(axis=1), rounded, 0.0)
+        return cost * (1.0 + gamma(n)), _Rows(weight @ part.weight, bias + weight @ part.bias)
