@@ -9,7 +9,7 @@ itself says what a point shows.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from pyscipopt import (  # type: ignore[attr-defined]
@@ -73,10 +73,17 @@ class Collector(Eventhdlr):
             self.model.interruptSolve()
 
 
-class RelaxationPoints(Heur):
-    """A primal heuristic that hands the input of each node's relaxation to the collector."""
+class Considers(Protocol):
+    """Takes solutions; None stands for the relaxation's."""
 
-    def __init__(self, collector: Collector) -> None:
+    def consider(self, solutions: list[Any]) -> None:
+        """Runs their inputs forward."""
+
+
+class RelaxationPoints(Heur):
+    """A primal heuristic that hands the input of each node's relaxation to a collector."""
+
+    def __init__(self, collector: Considers) -> None:
         self._collector = collector
 
     def heurexec(self, heurtiming: object, nodeinfeasible: bool) -> dict[str, object]:

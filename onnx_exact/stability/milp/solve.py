@@ -11,19 +11,15 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from onnx_exact.deadline import Deadline
+from onnx_exact.network.affine import Array
 from onnx_exact.stability.knowledge import Knowledge
-from onnx_exact.stability.milp.encode import (
-    Candidate,
-    Encoding,
-    candidates_of,
-    encode,
-    limit_time,
-)
+from onnx_exact.stability.milp.encode import Candidate, candidates_of, encode, limit_time
 from onnx_exact.stability.milp.outcome import Outcome, outcome_of
 from onnx_exact.stability.verdict import Evidence
 
-# A solution shows a candidate or does not: anything between 0 and 1 separates the two.
-SHOWS_SOMETHING = 0.5
+# Once no more than this share of the candidates is left, a program without the others is smaller by
+# more than the search so far is worth.
+ANEW_FROM = 0.5
 
 
 def settle_with_one_milp(
@@ -44,46 +40,56 @@ def settle_with_one_milp(
         if not candidates:
             break
         progress("milp", f"{len(candidates)} signs open")
-        outcome, claimed = _solve(knowledge, candidates, deadline)
-        if outcome is Outcome.IMPOSSIBLE:
-            conclude(knowledge, candidates)
-        if outcome in (Outcome.IMPOSSIBLE, Outcome.OPEN):
+        outcome, claimed = _solve(knowledge, candidates, deadline, progress)
+        unclear |= claimed
+        if outcome is not Outcome.SHOWN:
             break
-        unclear.update(claimed)
     return unclear
 
 
 def _solve(
-    knowledge: Knowledge, candidates: list[Candidate], deadline: Deadline
-) -> tuple[Outcome, list[Candidate]]:
-    """One solve, until a new sign is shown or none can be; the candidates its best point claims."""
+    knowledge: Knowledge,
+    candidates: list[Candidate],
+    deadline: Deadline,
+    progress: Callable[[str, str], None],
+) -> tuple[Outcome, set[Candidate]]:
+    """One solve, until nothing can be shown any more or most of the candidates were.
+
+    Returns:
+        The outcome, SHOWN where the rest is to be asked for anew, and the candidates claimed.
+    """
     from pyscipopt import quicksum
 
-    from onnx_exact.stability.milp.collect import attach
+    from onnx_exact.stability.milp.shrink import SHOWS_SOMETHING, attach_shrinking
 
     encoding = encode(knowledge, candidates)
     model = encoding.model
     model.setObjective(quicksum(encoding.indicators.values()), "maximize")
     model.setObjlimit(SHOWS_SOMETHING)
     limit_time(model, deadline.remaining)
-    collector = attach(model, encoding.inputs, lambda points: knowledge.show(points) > 0)
+
+    def wanted(points: Array) -> set[Candidate]:
+        knowledge.show(points)
+        left = set(_still_open(knowledge, candidates))
+        progress("milp", f"{len(left)} signs open")
+        return left
+
+    shrinking = attach_shrinking(encoding, wanted, int(ANEW_FROM * len(candidates)))
     model.optimize()
-    if collector.error is not None:
-        raise collector.error
-    if collector.shown:
-        return Outcome.SHOWN, []
+    if shrinking.error is not None:
+        raise shrinking.error
+    if shrinking.ended:
+        return Outcome.SHOWN, shrinking.claimed
     outcome = outcome_of(model.getStatus())
-    return outcome, _claims(encoding) if outcome is Outcome.CLAIMED else []
+    if outcome is Outcome.IMPOSSIBLE:
+        conclude(knowledge, [c for c in candidates if c not in shrinking.retired])
+    return outcome, shrinking.claimed
 
 
-def _claims(encoding: Encoding) -> list[Candidate]:
-    """The candidates that the best solution claims to show."""
-    best = encoding.model.getBestSol()
-    return [
-        candidate
-        for candidate, variable in encoding.indicators.items()
-        if encoding.model.getSolVal(best, variable) > SHOWS_SOMETHING
-    ]
+def _still_open(knowledge: Knowledge, candidates: list[Candidate]) -> list[Candidate]:
+    """The candidates that no point has shown."""
+    seen = (knowledge.seen_negative, knowledge.seen_positive)
+    return [c for c in candidates if not seen[c.positive][c.layer][c.unit]]
 
 
 def conclude(knowledge: Knowledge, candidates: Iterable[Candidate]) -> None:
