@@ -66,8 +66,12 @@ def our_bounds(chain: Chain, box: Box) -> Callable[[], Counts]:
     return run
 
 
-def their_bounds(chain: Chain, box: Box) -> Callable[[], Counts]:
-    """A function that does the same with CROWN in auto_LiRPA, float32; compiled beforehand."""
+def crown_bounds(chain: Chain, box: Box) -> Callable[[], list[tuple[Any, Any]]]:
+    """A function that bounds every ReLU layer with CROWN in auto_LiRPA; compiled beforehand.
+
+    Returns:
+        Lower and upper bounds of each layer, in float32 and not beyond doubt, shape (units,).
+    """
     import torch
 
     lirpa: Any = importlib.import_module("auto_LiRPA")
@@ -77,13 +81,19 @@ def their_bounds(chain: Chain, box: Box) -> Callable[[], Counts]:
     model = lirpa.BoundedModule(_module(chain), low)
     region = lirpa.PerturbationLpNorm(norm=np.inf, x_L=low, x_U=high)
 
-    def run() -> Counts:
+    def run() -> list[tuple[Any, Any]]:
         with torch.no_grad():
             model.compute_bounds(x=(lirpa.BoundedTensor(low, region),), method="CROWN")
         found = [node.inputs[0] for node in model.modules() if type(node).__name__ == "BoundRelu"]
-        return [[int((node.upper <= 0.0).sum()), int((node.lower >= 0.0).sum())] for node in found]
+        return [(node.lower[0].numpy(), node.upper[0].numpy()) for node in found]
 
     return run
+
+
+def their_bounds(chain: Chain, box: Box) -> Callable[[], Counts]:
+    """A function that counts the stable units by those bounds."""
+    bound = crown_bounds(chain, box)
+    return lambda: [[int((up <= 0.0).sum()), int((low >= 0.0).sum())] for low, up in bound()]
 
 
 def _module(chain: Chain) -> Any:

@@ -10,7 +10,7 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -32,6 +32,9 @@ from onnx_exact.stability.verdict import Evidence, Stability, Status
 RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 # Before the first stage that is told: the points that every run starts with.
 FIRST_STAGE = "samples"
+
+# What decides a chain over a box, by the method, deadline, seed and progress of the options.
+Decide = Callable[[Chain, Box, Options], Stability]
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,9 @@ def load(case: Case) -> tuple[Chain, Box]:
     return located[0].chain, box
 
 
-def measure(case: Case, method: str, limit: float, seed: int) -> tuple[Measured, Stability]:
+def measure(
+    case: Case, method: str, limit: float, seed: int, decide: Decide = analyze_chain
+) -> tuple[Measured, Stability]:
     """Reads and decides one case in this process.
 
     Args:
@@ -110,6 +115,7 @@ def measure(case: Case, method: str, limit: float, seed: int) -> tuple[Measured,
         method: of `onnx_exact.methods.METHODS`.
         limit: seconds for deciding.
         seed: of every random choice.
+        decide: what decides, where it is not the tool itself.
     """
     cpu = time.process_time()
     begin = time.perf_counter()
@@ -117,7 +123,7 @@ def measure(case: Case, method: str, limit: float, seed: int) -> tuple[Measured,
     read = time.perf_counter() - begin
     clock = StageClock()
     options = Options(method=method, deadline=Deadline(limit), seed=seed, progress=clock)
-    stability = analyze_chain(chain, box, options)
+    stability = decide(chain, box, options)
     clock.stop()
     total = time.perf_counter() - begin
     undecided = stability.count(Status.UNDECIDED)
