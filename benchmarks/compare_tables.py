@@ -47,9 +47,9 @@ def conditions(results: Entry) -> str:
     """How it was measured, in words."""
     return (
         f"One run at a time, each in a process and on a thread of its own, in an order shuffled"
-        f" with seed {results['seed']}, at most {results['limit']:g} s each; seconds are the"
-        " processor's, medians with the spread of repeated runs. Reading the file and sampling count;"
-        " importing libraries, loading data and compiling models do not."
+        f" with seed {results['seed']}, at most {results['limit']:g} s each by the clock; seconds"
+        " are the processor's, medians with the spread of repeated runs. Reading the file and"
+        " sampling count; importing libraries, loading data and compiling models do not."
     )
 
 
