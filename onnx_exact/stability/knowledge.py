@@ -5,6 +5,8 @@ The only place where a bound becomes a verdict and a point becomes a witness.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -108,7 +110,7 @@ class Knowledge:
         """Records the signs that points of the box show beyond the rounding of a forward pass."""
         # What overflows is nan or has an infinite error: it shows nothing.
         with np.errstate(over="ignore", invalid="ignore"):
-            values = self._forward(points)
+            values = forward_with_error(self.chain, points, self.magnitudes)
         total = 0
         for row, point in enumerate(points):
             found = 0
@@ -127,23 +129,6 @@ class Knowledge:
             if self._contradicted(layer):
                 raise ContradictionError(f"layer {layer}: a witness lies outside the bounds")
         return total
-
-    def _forward(self, points: Array) -> list[tuple[Array, Array]]:
-        """Pre-activations of every layer and how far each may be off, shape (points, units).
-
-        If the inputs of a layer are off by at most e, its pre-activations are off by at most
-        |W| e + gamma_n (|W| |h| + |b|): the running error analysis of Higham 2002, section 3.3.
-        """
-        out = []
-        h, error = points, np.zeros_like(points)
-        for layer, magnitude in zip(self.chain.layers, self.magnitudes, strict=True):
-            n = layer.affine.n_in
-            g = layer.affine.apply(h)
-            terms = (np.abs(h) + error) @ magnitude.T + np.abs(layer.affine.bias)
-            error = (error @ magnitude.T) * (1.0 + gamma(n)) + slack(terms, n, 2 * n * SMALLEST)
-            out.append((g, error))
-            h = np.maximum(g, 0.0) if layer.relu else g
-        return out
 
     def _reach(self, layer: int) -> Array:
         """What the terms of each pre-activation add up to at most; 0 where that is unbounded."""
@@ -236,3 +221,28 @@ class Knowledge:
             )
         outputs = self.output_bounds(len(self.chain.layers) - 1)
         return Stability(tuple(layers), self.witnesses, *outputs, trees=tuple(self.trees))
+
+
+def forward_with_error(
+    chain: Chain, points: Array, magnitudes: Sequence[Array]
+) -> list[tuple[Array, Array]]:
+    """Pre-activations of every layer and how far each may be off, shape (points, units).
+
+    If the inputs of a layer are off by at most e, its pre-activations are off by at most
+    |W| e + gamma_n (|W| |h| + |b|): the running error analysis of Higham 2002, section 3.3.
+
+    Args:
+        chain: the network.
+        points: shape (points, inputs).
+        magnitudes: |W| of each layer.
+    """
+    out = []
+    h, error = points, np.zeros_like(points)
+    for layer, magnitude in zip(chain.layers, magnitudes, strict=True):
+        n = layer.affine.n_in
+        g = layer.affine.apply(h)
+        terms = (np.abs(h) + error) @ magnitude.T + np.abs(layer.affine.bias)
+        error = (error @ magnitude.T) * (1.0 + gamma(n)) + slack(terms, n, 2 * n * SMALLEST)
+        out.append((g, error))
+        h = np.maximum(g, 0.0) if layer.relu else g
+    return out

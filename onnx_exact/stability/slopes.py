@@ -46,7 +46,7 @@ def optimized_upper_bounds(
             break
         part = rows.rows(open_rows)
         with np.errstate(over="ignore", invalid="ignore"):
-            gradients = _gradients(part, layers, box, alphas)
+            gradients = slope_gradients(part, layers, box, alphas)
         for alpha, gradient, mask in zip(alphas, gradients, free, strict=True):
             scale = np.abs(gradient).max(axis=1, keepdims=True)
             step = length * gradient / np.where(scale > 0.0, scale, 1.0)
@@ -60,7 +60,7 @@ def optimized_upper_bounds(
     return best, corners
 
 
-def _gradients(
+def slope_gradients(
     rows: Affine, layers: Sequence[Relaxation], box: Box, alphas: Sequence[Array]
 ) -> list[Array]:
     """The derivatives of the bounds by the lower slopes, shape (rows, units) for each layer."""

@@ -13,7 +13,7 @@ from onnx_exact.deadline import Deadline
 from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.domain import Box
 from onnx_exact.stability import crown
-from onnx_exact.stability.slopes import _gradients, optimized_upper_bounds
+from onnx_exact.stability.slopes import slope_gradients, optimized_upper_bounds
 from tests.oracle.networks import SOURCES, random_case
 from tests.oracle.regions import enumerate_regions
 from tests.stability.nets import chain_of, cube, random_chain, relaxations_of
@@ -94,7 +94,7 @@ def test_gradients_are_those_of_finite_differences(seed: int) -> None:
     below, rows = relaxations_of(chain, box)[:-1], chain.layers[-1].affine
     rng = np.random.default_rng(seed)
     alphas = [rng.uniform(0.2, 0.8, (3, layer.affine.n_out)) for layer in below]
-    gradients = _gradients(rows, below, box, alphas)
+    gradients = slope_gradients(rows, below, box, alphas)
     scale = max(np.abs(g).max() for g in gradients)
     for k, gradient in enumerate(gradients):
         for i in range(gradient.shape[1]):
