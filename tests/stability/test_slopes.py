@@ -13,7 +13,7 @@ from onnx_exact.deadline import Deadline
 from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.domain import Box
 from onnx_exact.stability import crown
-from onnx_exact.stability.slopes import slope_gradients, optimized_upper_bounds
+from onnx_exact.stability.slopes import optimized_upper_bounds, slope_gradients
 from tests.oracle.networks import SOURCES, random_case
 from tests.oracle.regions import enumerate_regions
 from tests.stability.nets import chain_of, cube, random_chain, relaxations_of
