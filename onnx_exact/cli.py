@@ -18,6 +18,7 @@ from onnx_exact.methods import (
     DEFAULT_LP_SOLVER,
     DEFAULT_MAX_DEVIATION,
     DEFAULT_TIME_LIMIT,
+    FORMS,
     METHODS,
     REDUCTIONS,
 )
@@ -91,6 +92,7 @@ def _run(arguments: argparse.Namespace) -> Report:
             options |= {
                 "reductions": arguments.reductions,
                 "max_deviation": arguments.max_deviation,
+                "form": arguments.form,
             }
             report = pipeline.optimize_file(source, target, in_place=arguments.in_place, **options)
         else:
@@ -157,6 +159,14 @@ def _parser() -> argparse.ArgumentParser:
         default=DEFAULT_MAX_DEVIATION,
         help="how far a rewrite may move a value or round it off further, in units of what the"
         " model's own rounding may; 0 for no rewrite that rounds anything (default: %(default)g)",
+    )
+    optimize.add_argument(
+        "--form",
+        choices=FORMS,
+        default=FORMS[0],
+        help="where what stably active units compute goes: chain, through the ReLU, which any tool"
+        " for ReLU networks reads; split, around it as a product of its own wherever that saves"
+        " connections; auto, around it where that is faster (default: %(default)s)",
     )
     optimize.add_argument(
         "--in-place", action="store_true", help="allow OUT to be IN, which is then replaced"

@@ -13,5 +13,10 @@ DEFAULT_TIME_LIMIT = 300.0
 # 2021), to compare with.
 REDUCTIONS = ("all", "published")
 
+# Where the linear part of a layer goes. chain: through the ReLU, shifted so that it stays active,
+# in a plain chain. split: around the ReLU wherever that saves connections. auto: around the ReLU
+# where that saves enough to be faster.
+CHAIN_FORM, SPLIT_FORM, AUTO_FORM = FORMS = ("chain", "split", "auto")
+
 # In units of one rounding of the terms that the model itself adds up.
 DEFAULT_MAX_DEVIATION = 1.0

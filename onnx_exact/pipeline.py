@@ -42,7 +42,7 @@ def optimize(model: ModelLike, **settings: Any) -> tuple[ModelProto, Report]:
     Args:
         model: a file name or a model; neither is changed.
         **settings: the fields of `Settings`: `domain`, `method`, `time_limit` (seconds),
-            `samples`, `reductions`, `max_deviation`, `rtol`, `atol`, `seed`, `progress`.
+            `samples`, `reductions`, `max_deviation`, `form`, `rtol`, `atol`, `seed`, `progress`.
 
     Returns:
         The new model and what was proved and changed. A model that could not be made smaller
@@ -151,7 +151,8 @@ def _decide(model: ModelLike, settings: Settings) -> Run:
 
 def _reduce(run: Run) -> list[Reduction]:
     """Reduces every chain by its verdicts."""
-    options = ReduceOptions(run.settings.reductions, run.settings.max_deviation)
+    settings = run.settings
+    options = ReduceOptions(settings.reductions, settings.max_deviation, settings.form)
     with run.stage("reduce"):
         return [
             reduce_chain(located.chain, stability, where.box, located.dtype, options)
@@ -162,7 +163,7 @@ def _reduce(run: Run) -> list[Reduction]:
 def _rewrite(run: Run, reductions: list[Reduction]) -> ModelProto | None:
     """The model with every reduced chain in its place, or None where nothing changed."""
     replacements = [
-        (located, reduction.chain)
+        (located, reduction.network)
         for (located, _, _), reduction in zip(run.chains, reductions, strict=True)
         if reduction.changed
     ]
@@ -180,6 +181,7 @@ def _provenance(run: Run) -> dict[str, str]:
         "method": run.settings.method,
         "reductions": run.settings.reductions,
         "max_deviation": run.settings.max_deviation,
+        "form": run.settings.form,
         "seed": run.settings.seed,
     }
     if run.settings.time_limit is not None:

@@ -19,6 +19,7 @@ from onnx_exact.methods import (
     DEFAULT_LP_SOLVER,
     DEFAULT_MAX_DEVIATION,
     DEFAULT_TIME_LIMIT,
+    FORMS,
     METHODS,
     REDUCTIONS,
 )
@@ -39,6 +40,7 @@ class Settings:
         reductions: of `REDUCTIONS`.
         max_deviation: how far a rewrite may move a pre-activation or round it off further, in
             units of the model's own rounding; 0 for none that rounds anything.
+        form: of `FORMS`.
         rtol, atol: tolerances of the validation; None for the rounding of the outputs' type.
         seed: of every random choice.
         jobs: processes for mixed-integer programs.
@@ -55,6 +57,7 @@ class Settings:
     samples: SamplesLike | None = None
     reductions: str = REDUCTIONS[0]
     max_deviation: float = DEFAULT_MAX_DEVIATION
+    form: str = FORMS[0]
     rtol: float | None = None
     atol: float | None = None
     seed: int = 0
@@ -73,6 +76,8 @@ class Settings:
         if self.reductions not in REDUCTIONS:
             choices = " or ".join(REDUCTIONS)
             raise UsageError(f"unknown reductions {self.reductions!r}; choose {choices}")
+        if self.form not in FORMS:
+            raise UsageError(f"unknown form {self.form!r}; choose one of {', '.join(FORMS)}")
         numbers = {
             "rtol": self.rtol,
             "atol": self.atol,

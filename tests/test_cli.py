@@ -143,7 +143,7 @@ def test_flags_reach_the_pipeline(
     recorder = Recorder(monkeypatch)
     text = "--method bounds --time-limit 2.5 --samples s.npy --rtol 1e-3 --atol 0 --seed 7"
     arguments = ["optimize", str(source), str(tmp_path / "o.onnx"), *text.split()]
-    arguments += ["--reductions", "published", "--max-deviation", "0.5"]
+    arguments += ["--reductions", "published", "--max-deviation", "0.5", "--form", "auto"]
     assert main([*arguments, "--domain", "a=0:1", "--domain", "-1:2", "--in-place"]) == 1
     recorder.options.pop("progress")
     assert recorder.options == {
@@ -159,6 +159,7 @@ def test_flags_reach_the_pipeline(
         "lp_solver": DEFAULT_LP_SOLVER,
         "reductions": "published",
         "max_deviation": 0.5,
+        "form": "auto",
         "in_place": True,
     }
     assert main(["analyze", str(source)]) == 1
@@ -210,6 +211,7 @@ def test_interruption_exits_with_130_and_one_line(
         "--seed 1.5",
         "--method guess",
         "--reductions some",
+        "--form some",
         "--max-deviation -1",
         "--max-deviation nan",
         "--domain 1:0",

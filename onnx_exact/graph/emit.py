@@ -3,7 +3,8 @@
 Inside a run the features lie along one axis: the last one (row form: x W^T + b, Gemm for matrices
 where the old layers used Gemm, else MatMul and Add), or the last but one where other positions
 follow them at both ends of the run (column form: W x + b, MatMul and Add). A Transpose or Reshape
-at an end leads from or to the old layout where that is neither.
+at an end leads from or to the old layout where that is neither. A bypass is a product of its own
+with what the layer before reads, and takes the place of the Gemm's C or is added.
 """
 
 from __future__ import annotations
@@ -52,6 +53,8 @@ class Run:
 
     Attributes:
         layers: the new layers.
+        bypasses: for each of them what it reads of the input of the layer before it, shape (units,
+            inputs of that layer), or None.
         names: one for each of them.
         outputs: the tensor behind each of them; the last is the run's output.
         input: the tensor the first one reads.
@@ -61,6 +64,7 @@ class Run:
     """
 
     layers: Sequence[Layer]
+    bypasses: Sequence[Array | None]
     names: Sequence[LayerNames]
     outputs: Sequence[str]
     input: str
@@ -77,6 +81,29 @@ class Emitted:
     nodes: list[NodeProto]
     initializers: list[TensorProto]
     layouts: dict[str, Layout]
+
+
+@dataclass(frozen=True, eq=False)
+class _Operand:
+    """A tensor that layers read; where it is the run's input, a Gemm may have to transpose it."""
+
+    tensor: Any
+    transposed: bool
+
+    @property
+    def options(self) -> dict[str, float | int]:
+        """The attributes of a Gemm that reads it."""
+        transposed = {"transA": 1} if self.transposed else {}
+        return {"alpha": 1.0, "beta": 1.0, **transposed, "transB": 1}
+
+
+def _in_columns(layout: Layout) -> bool:
+    return layout.is_column or layout.start != layout.rank - 1
+
+
+def _bypass(names: LayerNames) -> str:
+    """The name of a node on the way around, if the others have any."""
+    return f"{names.dense}_bypass" if names.dense else ""
 
 
 def emit(run: Run, tensor_name: Callable[[str], str], node_name: Callable[[str], str]) -> Emitted:
@@ -106,12 +133,15 @@ class _Emitter:
             return self._export()
         x, layout, transposed = self._enter(x)
         last = len(run.layers) - 1
+        before = _Operand(x, transposed)
         for i, layer in enumerate(run.layers):
             after = Layout.at_axis(layout.shape, layout.start, layer.width)
             done = i == last and self._fits(after)
             output = run.outputs[i] if done or i != last else self._fresh(run.outputs[i])
-            x = self._layer(x, layer, run.names[i], output, after, transposed)
-            layout, transposed = after, False
+            operand, around = _Operand(x, transposed), run.bypasses[i]
+            read = None if around is None else (before, around)
+            x = self._layer(operand, layer, run.names[i], output, after, read)
+            before, layout, transposed = operand, after, False
         if not self._fits(layout):
             self._leave(x, layout)
         return self._export()
@@ -179,26 +209,81 @@ class _Emitter:
     # -- layers --
 
     def _layer(
-        self, x: Any, layer: Layer, names: LayerNames, output: str, after: Layout, transposed: bool
+        self,
+        x: _Operand,
+        layer: Layer,
+        names: LayerNames,
+        output: str,
+        after: Layout,
+        around: tuple[_Operand, Array] | None,
     ) -> Any:
-        column = after.is_column or after.start != after.rank - 1
-        weight, bias = layer.affine.weight, layer.affine.bias
         behind = self._fresh(names.sum or output) if layer.relu else output
         self._layouts |= {behind: after, output: after}
-        b = bias[:, None] if column else bias
-        if after.rank == 2 and not column and names.gemm:
-            inputs = [x, self._weight(weight, names.weight, output), self._bias(b, names, output)]
-            options = {"transA": 1, "transB": 1} if transposed else {"transB": 1}
-            x = self._node("Gemm", inputs, behind, names.dense, alpha=1.0, beta=1.0, **options)
+        if after.rank == 2 and not _in_columns(after) and names.gemm:
+            made = self._gemm(x, layer, names, output, behind, around)
         else:
-            adds = names.has_bias or bool(bias.any())
-            behind_product = self._fresh(names.product or behind) if adds else behind
-            self._layouts[behind_product] = after
-            w = self._weight(weight if column else weight.T, names.weight, output)
-            x = self._node("MatMul", [w, x] if column else [x, w], behind_product, names.dense)
-            if adds:
-                x = self._node("Add", [x, self._bias(b, names, output)], behind, names.add)
-        return self._node("Relu", [x], output, names.relu) if layer.relu else x
+            made = self._matmul(x, layer, names, output, behind, around)
+        return self._node("Relu", [made], output, names.relu) if layer.relu else made
+
+    def _gemm(
+        self,
+        x: _Operand,
+        layer: Layer,
+        names: LayerNames,
+        output: str,
+        behind: str,
+        around: tuple[_Operand, Array] | None,
+    ) -> Any:
+        weight = self._weight(layer.affine.weight, names.weight, output)
+        added = self._bias(layer.affine.bias, names, output)
+        if around is not None:
+            before, matrix = around
+            bypass = self._weight(matrix, "", f"{output}_bypass")
+            name = self._tensor_of_bypass(output, self._layouts[output])
+            inputs = [before.tensor, bypass, added]
+            added = self._node("Gemm", inputs, name, _bypass(names), **before.options)
+        return self._node("Gemm", [x.tensor, weight, added], behind, names.dense, **x.options)
+
+    def _matmul(
+        self,
+        x: _Operand,
+        layer: Layer,
+        names: LayerNames,
+        output: str,
+        behind: str,
+        around: tuple[_Operand, Array] | None,
+    ) -> Any:
+        after = self._layouts[output]
+        bias = layer.affine.bias
+        adds = around is not None or names.has_bias or bool(bias.any())
+        behind_product = self._fresh(names.product or behind) if adds else behind
+        self._layouts[behind_product] = after
+        weight = layer.affine.weight
+        made = self._product(x, weight, names.weight, output, behind_product, names.dense)
+        if not adds:
+            return made
+        added = self._bias(bias[:, None] if _in_columns(after) else bias, names, output)
+        if around is not None:
+            before, matrix = around
+            name = self._tensor_of_bypass(output, after)
+            wish = f"{output}_bypass"
+            bypass = self._product(before, matrix, "", wish, name, _bypass(names))
+            shifted = self._tensor_of_bypass(output, after)
+            added = self._node("Add", [bypass, added], shifted, _bypass(names))
+        return self._node("Add", [made, added], behind, names.add)
+
+    def _product(
+        self, x: _Operand, weight: Array, wish: str, output: str, made: str, name: str
+    ) -> Any:
+        """The MatMul in row or column form."""
+        if _in_columns(self._layouts[made]):
+            return self._node("MatMul", [self._weight(weight, wish, output), x.tensor], made, name)
+        return self._node("MatMul", [x.tensor, self._weight(weight.T, wish, output)], made, name)
+
+    def _tensor_of_bypass(self, output: str, after: Layout) -> str:
+        name = self._fresh(f"{output}_bypass")
+        self._layouts[name] = after
+        return name
 
     def _weight(self, values: Array, wish: str, output: str) -> Any:
         return self._stored(values, wish or f"{output}_weight")

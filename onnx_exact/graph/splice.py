@@ -16,7 +16,8 @@ from onnx_exact.graph.index import Index, names_in, subgraphs
 from onnx_exact.graph.layout import Dim, Layout
 from onnx_exact.graph.locate import LocatedChain, Site
 from onnx_exact.graph.names import Names
-from onnx_exact.network import Chain, Layer
+from onnx_exact.network import Chain, Layer, SplitChain
+from onnx_exact.network.affine import Array
 
 # Up to this IR version the checker wants every initializer among the graph's inputs.
 INITIALIZERS_ARE_INPUTS_UNTIL_IR = 3
@@ -29,6 +30,11 @@ class _Exchange:
     located: LocatedChain
     sites: tuple[Site, ...]
     layers: tuple[Layer, ...]
+    bypasses: tuple[Array | None, ...]
+
+    def __post_init__(self) -> None:
+        if self.bypasses[0] is not None:
+            raise ValueError("a bypass reads the input of a layer that stays as it is")
 
 
 @dataclass
@@ -41,7 +47,9 @@ class _Edit:
     layouts: dict[str, Layout] = field(default_factory=dict)
 
 
-def splice(model: ModelProto, replacements: Sequence[tuple[LocatedChain, Chain]]) -> ModelProto:
+def splice(
+    model: ModelProto, replacements: Sequence[tuple[LocatedChain, Chain | SplitChain]]
+) -> ModelProto:
     """A copy of `model` with each located chain replaced by the one beside it.
 
     Args:
@@ -60,35 +68,51 @@ def splice(model: ModelProto, replacements: Sequence[tuple[LocatedChain, Chain]]
     return result
 
 
-def _exchanges(located: LocatedChain, new: Chain) -> list[_Exchange]:
+def _exchanges(located: LocatedChain, new: Chain | SplitChain) -> list[_Exchange]:
     """The runs of layers that differ."""
     old = located.chain
     if (new.n_in, new.n_out) != (old.n_in, old.n_out):
         raise ValueError(f"{new.n_in} -> {new.n_out} in place of {old.n_in} -> {old.n_out}")
-    if len(new.layers) != len(old.layers):
-        front = _equal_prefix(old.layers, new.layers)
-        room = min(len(old.layers), len(new.layers)) - front
-        back = min(_equal_prefix(old.layers[::-1], new.layers[::-1]), room)
-        back = min(back, len(new.layers) - front - 1, len(old.layers) - front - 1)
-        ends = len(old.layers) - back, len(new.layers) - back
-        return [_Exchange(located, located.sites[front : ends[0]], new.layers[front : ends[1]])]
-    runs: list[_Exchange] = []
+    return [
+        _Exchange(located, located.sites[was], new.layers[now], _bypasses(new)[now])
+        for was, now in _runs(old.layers, list(zip(new.layers, _bypasses(new), strict=True)))
+    ]
+
+
+def _bypasses(chain: Chain | SplitChain) -> tuple[Array | None, ...]:
+    return chain.bypasses if isinstance(chain, SplitChain) else (None,) * len(chain.layers)
+
+
+# A layer and what it reads around the layer before it: that one has changed as well.
+_New = tuple[Layer, Array | None]
+
+
+def _runs(old: Sequence[Layer], new: Sequence[_New]) -> list[tuple[slice, slice]]:
+    """The runs of layers that differ, among the old ones and among the new ones."""
+    if len(new) != len(old):
+        front = _equal_prefix(old, new)
+        room = min(len(old), len(new)) - front
+        back = min(_equal_prefix(old[::-1], new[::-1]), room)
+        back = min(back, len(new) - front - 1, len(old) - front - 1)
+        return [(slice(front, len(old) - back), slice(front, len(new) - back))]
+    runs: list[tuple[slice, slice]] = []
     start = None
-    for i in range(len(new.layers) + 1):
-        same = i == len(new.layers) or _same(old.layers[i], new.layers[i])
+    for i in range(len(new) + 1):
+        same = i == len(new) or _same(old[i], new[i])
         if not same and start is None:
             start = i
         elif same and start is not None:
-            runs.append(_Exchange(located, located.sites[start:i], new.layers[start:i]))
+            runs.append((slice(start, i), slice(start, i)))
             start = None
     return runs
 
 
-def _same(old: Layer, new: Layer) -> bool:
-    return old.relu == new.relu and old.affine.equals(new.affine)
+def _same(old: Layer, new: _New) -> bool:
+    layer, bypass = new
+    return bypass is None and old.relu == layer.relu and old.affine.equals(layer.affine)
 
 
-def _equal_prefix(old: Sequence[Layer], new: Sequence[Layer]) -> int:
+def _equal_prefix(old: Sequence[Layer], new: Sequence[_New]) -> int:
     count = 0
     for a, b in zip(old, new, strict=False):
         if not _same(a, b):
@@ -174,6 +198,7 @@ def _run(index: Index, exchange: _Exchange, tensors: Names) -> Run:
         outputs.append(site.output if site else fallback)
     return Run(
         layers=layers,
+        bypasses=exchange.bypasses,
         names=names,
         outputs=outputs,
         input=sites[0].input,

@@ -3,5 +3,6 @@
 from onnx_exact.network.affine import Affine
 from onnx_exact.network.chain import Chain, Layer
 from onnx_exact.network.domain import Box
+from onnx_exact.network.split import SplitChain
 
-__all__ = ["Affine", "Box", "Chain", "Layer"]
+__all__ = ["Affine", "Box", "Chain", "Layer", "SplitChain"]

@@ -80,6 +80,11 @@ class Chain:
         """Number of entries of all weight matrices and biases."""
         return self.connections + sum(layer.width for layer in self.layers)
 
+    @property
+    def input_read(self) -> Array:
+        """All weights by which the inputs are read, shape (readers, inputs)."""
+        return self.layers[0].affine.weight
+
     def up_to(self, layer: int, unit: int, positive: bool) -> Chain:
         """The chain that ends in one pre-activation, or in its negative, with no ReLU after it."""
         affine, sign = self.layers[layer].affine, 1.0 if positive else -1.0

@@ -2,6 +2,15 @@
 
 from onnx_exact.reduce.budget import Refusal
 from onnx_exact.reduce.run import LayerReduction, ReduceOptions, Reduction, reduce_chain
+from onnx_exact.reduce.split import FormChoice
 from onnx_exact.reduce.units import UnitMap
 
-__all__ = ["LayerReduction", "ReduceOptions", "Reduction", "Refusal", "UnitMap", "reduce_chain"]
+__all__ = [
+    "FormChoice",
+    "LayerReduction",
+    "ReduceOptions",
+    "Reduction",
+    "Refusal",
+    "UnitMap",
+    "reduce_chain",
+]

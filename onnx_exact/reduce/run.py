@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from threadpoolctl import threadpool_limits
 
-from onnx_exact.methods import DEFAULT_MAX_DEVIATION, REDUCTIONS
+from onnx_exact.methods import DEFAULT_MAX_DEVIATION, FORMS, REDUCTIONS
 from onnx_exact.network.chain import Chain
 from onnx_exact.network.domain import Box
+from onnx_exact.network.split import SplitChain
 from onnx_exact.reduce.budget import FloatType, Refusal
 from onnx_exact.reduce.collapse import collapse
 from onnx_exact.reduce.constant import constant
@@ -19,6 +20,7 @@ from onnx_exact.reduce.needed import needed
 from onnx_exact.reduce.prune import prune
 from onnx_exact.reduce.runs import fold_runs
 from onnx_exact.reduce.scale import scale
+from onnx_exact.reduce.split import FormChoice, Split, split
 from onnx_exact.reduce.state import State
 from onnx_exact.reduce.units import UnitMap
 from onnx_exact.reduce.unread import unread
@@ -33,7 +35,7 @@ class LayerReduction:
         units: how many there were.
         removed: stably inactive, or read by nobody.
         merged: multiples of others, or stably active and now combinations of others or of fewer
-            linear units that took their place.
+            linear units that took their place, or went around the ReLU.
         folded: constant, or in a layer that went into the next, or into the constant that the
             network is.
         units_after: how many are left.
@@ -51,12 +53,14 @@ class Reduction:
     """The result of reducing one chain.
 
     Attributes:
-        chain: the new chain, its weights as the model's dtype stores them; the original object
-            where nothing changed.
+        chain: the new chain in the chain form, its weights as the model's dtype stores them; the
+            original object where nothing changed.
+        split: the same in the split form, where that was asked for and pays.
+        forms: which layers have which form and why, where both were weighed.
         changed: whether anything changed.
         removal_only: nothing but units were removed, so that no value is rounded.
         layers: one entry a layer of the original chain.
-        origins: for each layer of the new chain, the layer of the original that it stands for and
+        origins: for each layer of `chain`, the layer of the original that it stands for and
             where the units of that one live on.
         refused: rewrites that were allowed by the verdicts and not made.
     """
@@ -67,6 +71,13 @@ class Reduction:
     layers: tuple[LayerReduction, ...]
     origins: tuple[UnitMap, ...]
     refused: tuple[Refusal, ...]
+    split: SplitChain | None = None
+    forms: tuple[FormChoice, ...] = ()
+
+    @property
+    def network(self) -> Chain | SplitChain:
+        """What is to be written, in its form."""
+        return self.split or self.chain
 
 
 @dataclass(frozen=True)
@@ -78,10 +89,12 @@ class ReduceOptions:
         max_deviation: how far a rewrite may move a pre-activation or round it off further, in
             units of the model's own rounding (see `onnx_exact.reduce.budget`); 0 refuses every
             rewrite that rounds anything.
+        form: of `onnx_exact.methods.FORMS`.
     """
 
     reductions: str = REDUCTIONS[0]
     max_deviation: float = DEFAULT_MAX_DEVIATION
+    form: str = FORMS[0]
 
 
 @dataclass(frozen=True)
@@ -136,10 +149,26 @@ def reduce_chain(
     """
     with threadpool_limits(limits=1):  # see `analyze_chain`
         start = State.of(chain, stability, box, dtype)
-        return _reduce(chain, start, _steps(options or ReduceOptions()))
+        options = options or ReduceOptions()
+        state, reduction = _reduce(chain, start, _steps(options))
+        form, forms = split(state, options.form, options.max_deviation)
+        reduction = replace(reduction, forms=forms)
+        return reduction if form is None else _in_split_form(reduction, state, form)
 
 
-def _reduce(chain: Chain, start: State, steps: Sequence[_Step]) -> Reduction:
+def _in_split_form(reduction: Reduction, state: State, form: Split) -> Reduction:
+    """The reduction with its units counted as the split form has them."""
+    layers = list(reduction.layers)
+    for decided, moved in zip(state.layers, form.moved, strict=True):
+        tally = layers[decided.source]
+        left = tally.units_after - moved
+        layers[decided.source] = replace(tally, merged=tally.merged + moved, units_after=left)
+    return replace(
+        reduction, split=form.chain, changed=True, removal_only=False, layers=tuple(layers)
+    )
+
+
+def _reduce(chain: Chain, start: State, steps: Sequence[_Step]) -> tuple[State, Reduction]:
     state = start
     counts = [dict.fromkeys(("removed", "merged", "folded"), 0) for _ in chain.layers]
     refused: dict[tuple[str, int, str], Refusal] = {}
@@ -160,7 +189,7 @@ def _reduce(chain: Chain, start: State, steps: Sequence[_Step]) -> Reduction:
         LayerReduction(layer.width, **count, units_after=width)
         for layer, count, width in zip(chain.layers, counts, widths, strict=True)
     )
-    return Reduction(
+    return state, Reduction(
         state.chain if changed else chain,
         changed,
         not rounded,

@@ -8,8 +8,9 @@ import numpy as np
 
 from onnx_exact._version import __version__
 from onnx_exact.network.chain import Chain
+from onnx_exact.network.split import SplitChain
 from onnx_exact.reduce import LayerReduction, Reduction
-from onnx_exact.report.report import ChainReport, LayerReport, Refusal, Report, Totals
+from onnx_exact.report.report import ChainReport, FormReport, LayerReport, Refusal, Report, Totals
 from onnx_exact.run import Run
 from onnx_exact.stability.verdict import Evidence, LayerVerdicts, Status
 from onnx_exact.validate import Deviation
@@ -34,15 +35,19 @@ def assemble(
                 zip(located.chain.layers, stability.layers, strict=True)
             )
         ]
-        first = (reduction or located).chain.layers[0].affine
+        read = (reduction.network if reduction else located.chain).input_read
         chains.append(
             ChainReport(
                 located.name,
                 tuple(layers),
                 located.nodes,
                 located.dtype.name,
-                unread_inputs=tuple(np.flatnonzero(~first.weight.any(axis=0)).tolist()),
-                inputs=first.n_in,
+                unread_inputs=tuple(np.flatnonzero(~read.any(axis=0)).tolist()),
+                inputs=read.shape[1],
+                forms=tuple(
+                    FormReport(form.layer, form.form, form.reason, form.numbers)
+                    for form in (reduction.forms if reduction else ())
+                ),
             )
         )
         for r in reduction.refused if reduction else ():
@@ -99,7 +104,7 @@ def _counts(layers: Sequence[LayerVerdicts]) -> dict[str, int]:
 
 def _totals(run: Run, reductions: Sequence[Reduction] | None, bytes_after: int | None) -> Totals:
     before = [located.chain for located, _, _ in run.chains]
-    after = None if reductions is None else [reduction.chain for reduction in reductions]
+    after = None if reductions is None else [reduction.network for reduction in reductions]
     verdicts = [v for _, _, stability in run.chains for v in stability.layers if v is not None]
     return Totals(
         units_before=_units(before),
@@ -114,5 +119,5 @@ def _totals(run: Run, reductions: Sequence[Reduction] | None, bytes_after: int |
     )
 
 
-def _units(chains: Sequence[Chain]) -> int:
+def _units(chains: Sequence[Chain | SplitChain]) -> int:
     return sum(chain.relu_units for chain in chains)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from onnx_exact.errors import OutputError
-from onnx_exact.report.report import LayerReport, Refusal, Report
+from onnx_exact.report.report import FormReport, LayerReport, Refusal, Report
 
 
 def to_json_dict(report: Report) -> dict[str, Any]:
@@ -39,6 +39,7 @@ def to_json_dict(report: Report) -> dict[str, Any]:
                 "inputs": chain.inputs,
                 "unread_inputs": list(chain.unread_inputs),
                 "layers": [_layer(layer) for layer in chain.layers],
+                "forms": [_form(form) for form in chain.forms],
             }
             for chain in report.chains
         ],
@@ -73,6 +74,15 @@ def write_json(report: Report, path: Path) -> None:
 
 def _layer(layer: LayerReport) -> dict[str, Any]:
     return asdict(layer)
+
+
+def _form(form: FormReport) -> dict[str, Any]:
+    return {
+        "layer": form.layer,
+        "form": form.form,
+        "reason": form.reason,
+        "numbers": dict(form.numbers),
+    }
 
 
 def _refusal(refusal: Refusal) -> dict[str, Any]:

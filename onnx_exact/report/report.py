@@ -42,6 +42,27 @@ class LayerReport:
 
 
 @dataclass(frozen=True)
+class FormReport:
+    """The form of one layer, where the split form would save connections.
+
+    Attributes:
+        layer: index in the chain.
+        form: "chain" or "split".
+        reason: in words.
+        numbers: connections of the linear part in both forms, and bounds on what may be rounded
+            off in both.
+    """
+
+    layer: int
+    form: str
+    reason: str
+    numbers: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "numbers", MappingProxyType(dict(self.numbers)))
+
+
+@dataclass(frozen=True)
 class ChainReport:
     """One chain of the graph.
 
@@ -52,6 +73,8 @@ class ChainReport:
         layers: in order.
         unread_inputs: indices of the chain's inputs that no unit reads, after what was changed.
         inputs: how many inputs there are.
+        forms: which layers have which form and why; empty unless a form other than the chain was
+            asked for.
     """
 
     name: str
@@ -60,6 +83,7 @@ class ChainReport:
     dtype: str = "float32"
     unread_inputs: tuple[int, ...] = ()
     inputs: int = 0
+    forms: tuple[FormReport, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import io
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, TextIO
 
-from onnx_exact.report.report import ANALYZE, ChainReport, Report
+from onnx_exact.report.report import ANALYZE, ChainReport, FormReport, Report
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -102,6 +102,17 @@ def _change(before: int, after: int | None) -> str:
     return "" if after is None or not before else f"{(after - before) / before:+.1%}"
 
 
+def _form(form: FormReport) -> str:
+    """The reason for a form, with the bounds on rounding where both are known."""
+    chain, split = (form.numbers.get(f"rounding_{name}") for name in ("chain", "split"))
+    if chain is None or split is None:
+        return form.reason
+    return (
+        f"{form.reason} (evaluating it rounds off at most {split:.2g} in the split form,"
+        f" {chain:.2g} in the chain form)"
+    )
+
+
 def _lines(report: Report) -> Iterable[str]:
     totals = report.totals
     if not report.chains:
@@ -123,6 +134,8 @@ def _lines(report: Report) -> Iterable[str]:
                 f"Inputs that nobody reads (chain {chain.name}): {len(chain.unread_inputs):,} of"
                 f" {chain.inputs:,}; the signature keeps them."
             )
+        for form in chain.forms:
+            yield f"Form (chain {chain.name}, layer {form.layer + 1}): {form.form}: {_form(form)}."
     if report.deviation is not None:
         yield (
             f"Largest deviation observed: {report.deviation.observed_max_abs:.3g} in output"

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onnx_exact.methods import DEFAULT_MAX_DEVIATION, REDUCTIONS
+from onnx_exact.methods import DEFAULT_MAX_DEVIATION, FORMS, REDUCTIONS
 from onnx_exact.reduce import ReduceOptions, reduce_chain
 from onnx_exact.reduce.constant import constant
 from onnx_exact.reduce.fold import fold
@@ -144,11 +144,13 @@ def test_any_chain_over_any_box_keeps_its_values(data: st.DataObject) -> None:
     chain = data.draw(chains())
     box = data.draw(boxes(chain.n_in))
     options = ReduceOptions(
-        data.draw(st.sampled_from(REDUCTIONS)), data.draw(st.sampled_from([0.0, 1.0, 10.0]))
+        data.draw(st.sampled_from(REDUCTIONS)),
+        data.draw(st.sampled_from([0.0, 1.0, 10.0])),
+        data.draw(st.sampled_from(FORMS)),
     )
     stability = analyze_chain(chain, box, Options(method="bounds"))
     reduction = reduce_chain(chain, stability, box, DTYPES[1], options)
-    assert reduction.chain.connections <= chain.connections
+    assert reduction.network.connections <= reduction.chain.connections <= chain.connections
     rng = np.random.default_rng(0)
     points = np.vstack([box.sample(rng, 20), box.corners(rng, 20), stability.witnesses])
     terms = np.abs(points)
@@ -158,4 +160,4 @@ def test_any_chain_over_any_box_keeps_its_values(data: st.DataObject) -> None:
     allowed = 1e3 * (1.0 + options.max_deviation) * float(np.finfo(np.float64).eps) * terms
     # Within a box the shifts are as large as what is bounded, whatever the point.
     allowed = np.maximum(allowed, allowed.max(axis=0))
-    assert (np.abs(reduction.chain.forward(points) - chain.forward(points)) <= allowed).all()
+    assert (np.abs(reduction.network.forward(points) - chain.forward(points)) <= allowed).all()

@@ -14,6 +14,7 @@ import pytest
 from onnx_exact.errors import OutputError
 from onnx_exact.report import (
     ChainReport,
+    FormReport,
     LayerReport,
     Refusal,
     Report,
@@ -43,6 +44,12 @@ CHAIN = ChainReport(
     ("fc1[0]", "relu", "fc2"),
     unread_inputs=(0, 27),
     inputs=784,
+    forms=(
+        FormReport(
+            0, "split", "saves 6,400 connections", {"rounding_chain": 2e-6, "rounding_split": 1e-6}
+        ),
+        FormReport(1, "chain", "for a reason", {"connections_chain": 9.0}),
+    ),
 )
 REPORT = Report(
     command="optimize",
@@ -75,6 +82,12 @@ def test_json_has_the_names_that_scripts_rely_on() -> None:
     assert data["method"] == "auto"
     chain = data["chains"][0]
     assert (chain["inputs"], chain["unread_inputs"]) == (784, [0, 27])
+    assert chain["forms"][1] == {
+        "layer": 1,
+        "form": "chain",
+        "reason": "for a reason",
+        "numbers": {"connections_chain": 9.0},
+    }
     layer = chain["layers"][0]
     for name, value in {
         "units": 1000,
@@ -199,6 +212,14 @@ def test_text_says_which_verdicts_rest_on_a_solver() -> None:
     assert "Of the stable ones 7 rest on the tolerance of SCIP" in to_text(REPORT)
     none = dataclasses.replace(TOTALS, by_solver=0)
     assert "SCIP" not in to_text(changed(totals=none))
+
+
+def test_text_says_which_form_layers_have_and_why() -> None:
+    text = " ".join(to_text(REPORT).split())
+    assert (
+        "layer 1): split: saves 6,400 connections (evaluating it rounds off at most 1e-06" in text
+    )
+    assert "layer 2): chain: for a reason." in text
 
 
 def test_text_counts_the_inputs_that_nobody_reads() -> None:

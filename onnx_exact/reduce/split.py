@@ -1,0 +1,192 @@
+"""The split form: what stably active units compute goes around the ReLU.
+
+With S the stably active units of a layer and U the others, on the domain
+
+    V h' + c = V_U h_U + V_S (W_S h + b_S) + c = V_U h_U + M h + (c + V_S b_S),   M = V_S W_S:
+
+the next layer reads the layer's own input h by M, and the units S go. Unlike in the chain form
+nothing is shifted, and no more is added up: |M| <= |V_S| |W_S|. With n inputs, m units in the next
+layer and s units in S that takes m n connections in place of s (m + n), which is less whenever s is
+m or n, and a second matrix product. The layers on both sides of such a layer stay whole, so that
+what is read is a tensor of the graph: of the layers for which it pays those are chosen, no two of
+them next to each other, that save most.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnx_exact.methods import AUTO_FORM, CHAIN_FORM, SPLIT_FORM
+from onnx_exact.network.affine import Affine, Array
+from onnx_exact.network.chain import Layer
+from onnx_exact.network.split import SplitChain
+from onnx_exact.reduce.budget import allowance, evaluation_terms, reach
+from onnx_exact.reduce.state import State
+from onnx_exact.stability.rounding import gamma
+from onnx_exact.stability.verdict import Status
+
+# The second matrix product costs onnxruntime as much as this many connections, or more (measured,
+# see `docs/reducing.md`): where fewer are saved, the chain form is as fast.
+FASTER_FROM_SAVED = 500
+
+
+@dataclass(frozen=True)
+class FormChoice:
+    """Why a layer has the form it has; only for those where the split form saves connections.
+
+    Attributes:
+        layer: index of the layer of the original chain.
+        form: CHAIN_FORM or SPLIT_FORM.
+        reason: in words.
+        numbers: connections of the linear part in both forms, bounds on what evaluating the next
+            layer's pre-activations may round off in both, and on what storing the product moves;
+            each for the row with the most.
+    """
+
+    layer: int
+    form: str
+    reason: str
+    numbers: Mapping[str, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """The split form of a chain.
+
+    Attributes:
+        chain: the layers; weights as the dtype stores them.
+        moved: number of units of each layer that went around its ReLU.
+    """
+
+    chain: SplitChain
+    moved: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class _Bypass:
+    """A layer's stably active units as a matrix around it."""
+
+    matrix: Array
+    bias: Array
+    saved: int
+    admitted: bool
+    numbers: Mapping[str, float]
+
+
+def split(
+    state: State, form: str, max_deviation: float
+) -> tuple[Split | None, tuple[FormChoice, ...]]:
+    """The split form of a state that is reduced in the chain form, None where that stays.
+
+    Args:
+        state: the network with verdicts.
+        form: SPLIT_FORM for the fewest connections, AUTO_FORM for those bypasses alone that save
+            enough to be faster and round off no more.
+        max_deviation: see `onnx_exact.reduce.budget`.
+    """
+    if form == CHAIN_FORM:
+        return None, ()
+    found = {index: _bypass(state, index, max_deviation) for index in range(len(state.layers) - 1)}
+    pays = {index: bypass for index, bypass in found.items() if bypass and bypass.saved > 0}
+    against = {index: _against(bypass, form) for index, bypass in pays.items()}
+    gains = [
+        pays[index].saved if index in pays and not against[index] else 0
+        for index in range(len(state.layers))
+    ]
+    taken = _most_apart(gains)
+    choices = []
+    for index, bypass in pays.items():
+        of, reason = SPLIT_FORM, f"saves {bypass.saved:,} connections"
+        if index not in taken:
+            of, reason = CHAIN_FORM, against[index] or "the layer next to it saves more when split"
+        choices.append(FormChoice(state.layers[index].source, of, reason, bypass.numbers))
+    return (_split(state, {i: pays[i] for i in taken}) if taken else None), tuple(choices)
+
+
+def _against(bypass: _Bypass, form: str) -> str:
+    """What speaks against a bypass that saves connections, empty where nothing does."""
+    if not bypass.admitted:
+        return "the product would deviate by more than is allowed"
+    if form != AUTO_FORM:
+        return ""
+    if bypass.saved < FASTER_FROM_SAVED:
+        return f"splitting saves {bypass.saved:,} connections, less than a second product costs"
+    chain, split_form = (bypass.numbers.get(f"rounding_{n}", np.inf) for n in ("chain", "split"))
+    if split_form > chain:
+        return "splitting may round off more"
+    return ""
+
+
+def _bypass(state: State, index: int, max_deviation: float) -> _Bypass | None:
+    """The bypass around a layer; None where it has no stably active units, or no others."""
+    decided, after = state.layers[index], state.layers[index + 1]
+    active = decided.status == Status.ACTIVE
+    if not decided.layer.relu or not active.any() or active.all():
+        return None
+    first, second = decided.layer.affine, after.layer.affine
+    incoming, outgoing, bias = first.weight[active], second.weight[:, active], first.bias[active]
+    with np.errstate(over="ignore", invalid="ignore"):
+        exact, exact_bias = outgoing @ incoming, second.bias + outgoing @ bias
+        matrix, new_bias = state.stored(exact), state.stored(exact_bias)
+        size = state.input_magnitude(index)
+        products = reach(np.abs(outgoing) @ np.abs(incoming), size) + np.abs(outgoing) @ abs(bias)
+        moved = reach(matrix - exact, size) + np.abs(new_bias - exact_bias)
+        # What the float64 product may be off by counts on both sides.
+        in_product = gamma(int(active.sum()))
+        moved = moved + in_product * products
+        rounding = (state.unit_roundoff + in_product) * evaluation_terms(state, index)
+        rest = second.weight[:, ~active]
+        inner = reach(first.weight[~active], size) + np.abs(first.bias[~active])
+        new_terms = reach(rest, inner) + reach(rest, decided.magnitude[~active])
+        new_terms = new_terms + reach(matrix, size) + np.abs(new_bias)
+        new_rounding = (state.unit_roundoff + in_product) * new_terms
+    before = int(active.sum()) * (first.n_in + second.n_out)
+    numbers = {
+        "connections_chain": float(before),
+        "connections_split": float(matrix.size),
+        "rounding_chain": float(rounding.max()),
+        "rounding_split": float(new_rounding.max()),
+        "deviation": float(moved.max()),
+    }
+    admitted = all(np.isfinite(v).all() for v in (matrix, new_bias, moved))
+    return _Bypass(
+        matrix,
+        new_bias,
+        before - matrix.size,
+        admitted and bool((moved <= allowance(max_deviation, rounding)).all()),
+        {name: number for name, number in numbers.items() if np.isfinite(number)},
+    )
+
+
+def _most_apart(gains: list[int]) -> set[int]:
+    """Places with the greatest sum of gains, no two of them neighbours, none without a gain."""
+    # The best over the places so far, without and with the last of them.
+    without: tuple[int, set[int]] = (0, set())
+    with_last: tuple[int, set[int]] = (0, set())
+    for place, gain in enumerate(gains):
+        chosen = (without[0] + gain, without[1] | {place}) if gain > 0 else without
+        without = max(without, with_last, key=lambda best: best[0])
+        with_last = chosen
+    return max(without, with_last, key=lambda best: best[0])[1]
+
+
+def _split(state: State, taken: Mapping[int, _Bypass]) -> Split:
+    """The state's chain with the bypasses in place."""
+    layers: list[Layer] = []
+    bypasses: list[Array | None] = []
+    moved = []
+    for index, decided in enumerate(state.layers):
+        affine, others = decided.layer.affine, decided.status != Status.ACTIVE
+        around = taken.get(index - 1)
+        if around is not None:
+            read = state.layers[index - 1].status != Status.ACTIVE
+            affine = Affine(affine.weight[:, read], around.bias)
+        if index in taken:
+            affine = affine.rows(others)
+        layers.append(Layer(affine, decided.layer.relu))
+        bypasses.append(None if around is None else around.matrix)
+        moved.append(int((~others).sum()) if index in taken else 0)
+    return Split(SplitChain(tuple(layers), tuple(bypasses)), tuple(moved))
