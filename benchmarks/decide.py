@@ -36,6 +36,8 @@ ENDED = 0.95
 ATTACK_SECONDS = 4 * 3600.0
 # So that an attack begins elsewhere than the run that it attacks.
 ATTACK_SEED = 7919
+# The parts of the package that verdicts and times depend on.
+DECIDING = ("network", "graph", "domains", "stability")
 COMMAND_RUNS = 3
 COMMAND_MODEL = MODELS / "mnist_2x100_l1.onnx"
 
@@ -124,11 +126,18 @@ def measure_command(model: Path) -> Entry:
     }
 
 
-def fingerprint(case: Case, limit: float, seed: int) -> str:
-    """Sixteen digits that change with the code, the network, its domain, the limit or the seed."""
+def fingerprint(case: Case, limit: float, seed: int, rooms: Sequence[str] = DECIDING) -> str:
+    """Sixteen digits that change with the code, the network, its domain, the limit or the seed.
+
+    Args:
+        case: its network is there.
+        limit: seconds for deciding.
+        seed: of every random choice.
+        rooms: the parts of the package that the figures depend on.
+    """
     digest = hashlib.sha256(json.dumps([case.domain, limit, seed]).encode())
     package = ROOT / "onnx_exact"
-    for room in ("network", "graph", "domains", "stability"):
+    for room in rooms:
         for path in sorted((package / room).rglob("*.py")):
             digest.update(path.read_bytes())
     for file in (case.file, case.domain_file):
