@@ -52,18 +52,19 @@ def needed(state: State, max_deviation: float) -> tuple[State, tuple[Refusal, ..
     """
     refused: list[Refusal] = []
     for index in range(len(state.layers) - 2, -1, -1):
-        decided, after = state.layers[index], state.layers[index + 1]
-        active = np.flatnonzero(decided.status == Status.ACTIVE)
-        # A layer that reads nothing is `collapse`'s.
-        if decided.layer.relu and active.size and after.layer.affine.weight.any():
-            need = Need.of(state, index, active)
-            state, refusal = _narrow(need, max_deviation)
-            refused += refusal
+        state, refusal = narrow(state, index, max_deviation)
+        refused += refusal
     return state, tuple(refused)
 
 
-def _narrow(need: Need, max_deviation: float) -> tuple[State, list[Refusal]]:
+def narrow(state: State, index: int, max_deviation: float) -> tuple[State, list[Refusal]]:
     """The state with the fewest linear units that the budget admits in one layer."""
+    decided, after = state.layers[index], state.layers[index + 1]
+    active = np.flatnonzero(decided.status == Status.ACTIVE)
+    # A layer that reads nothing is `collapse`'s.
+    if not (decided.layer.relu and active.size and after.layer.affine.weight.any()):
+        return state, []
+    need = Need.of(state, index, active)
     refused: list[Refusal] = []
     for linear in realisations(need):
         new, check = _realised(need, linear, max_deviation)
@@ -72,9 +73,8 @@ def _narrow(need: Need, max_deviation: float) -> tuple[State, list[Refusal]]:
         what = f"{linear.units} linear for {need.active.size} stably active units ({linear.how})"
         units = {"units": float(need.active.size), "units_needed": float(linear.units)}
         numbers = figures(check.found, check.allowed, **units)
-        source = need.state.layers[need.index].source
-        refused.append(Refusal(what, source, check.what, numbers))
-    return need.state, refused
+        refused.append(Refusal(what, decided.source, check.what, numbers))
+    return state, refused
 
 
 def _realised(need: Need, linear: Linear, max_deviation: float) -> tuple[State | None, _Check]:
@@ -99,7 +99,7 @@ def _realised(need: Need, linear: Linear, max_deviation: float) -> tuple[State |
     kept = np.ones(state.layers[index].layer.width, dtype=bool)
     kept[need.active] = False
     weight = np.hstack([after.layer.affine.weight[:, kept], linear.read])
-    narrowed = _with_units(state.layers[index], kept, linear, shift)
+    narrowed = with_units(state.layers[index], kept, linear, shift)
     if narrowed is None:
         # The next layer needs nothing at all; `collapse` makes that a constant.
         narrowed = state.layers[index].keep(np.arange(kept.size) == 0)
@@ -111,10 +111,17 @@ def _realised(need: Need, linear: Linear, max_deviation: float) -> tuple[State |
     return new, _evaluation_check(need, linear, shift, np.abs(bias - exact), new, max_deviation)
 
 
-def _with_units(
+def with_units(
     decided: Decided, kept: NDArray[np.bool_], linear: Linear, shift: Array
 ) -> Decided | None:
-    """The layer with the units `kept` and the linear ones; None where there would be none."""
+    """The layer with the units `kept` and the linear ones; None where there would be none.
+
+    Args:
+        decided: the layer.
+        kept: of its units, those that stay; shape (units,).
+        linear: new units.
+        shift: their biases, such that they are never negative; shape (new units,).
+    """
     affine = decided.layer.affine
     width = int(kept.sum()) + linear.units
     if width == 0:

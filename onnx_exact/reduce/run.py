@@ -17,6 +17,7 @@ from onnx_exact.reduce.constant import constant
 from onnx_exact.reduce.fold import fold
 from onnx_exact.reduce.merge import merge
 from onnx_exact.reduce.needed import needed
+from onnx_exact.reduce.opposite import opposite
 from onnx_exact.reduce.prune import prune
 from onnx_exact.reduce.runs import fold_runs
 from onnx_exact.reduce.scale import scale
@@ -34,8 +35,8 @@ class LayerReduction:
     Attributes:
         units: how many there were.
         removed: stably inactive, or read by nobody.
-        merged: multiples of others, or stably active and now combinations of others or of fewer
-            linear units that took their place, or went around the ReLU.
+        merged: multiples of others, positive or negative, or stably active and now combinations of
+            others or of fewer linear units that took their place, or went around the ReLU.
         folded: constant, or in a layer that went into the next, or into the constant that the
             network is.
         units_after: how many are left.
@@ -123,6 +124,7 @@ def _steps(options: ReduceOptions) -> tuple[_Step, ...]:
         _Step("folded", lambda state: fold_runs(state, most)),
         # The next layer never needs more than linear independence leaves: merging comes last.
         _Step("merged", lambda state: needed(state, most)),
+        _Step("merged", lambda state: opposite(state, most)),
         merging,
     )
 

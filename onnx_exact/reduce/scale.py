@@ -39,24 +39,30 @@ def scale(state: State, max_deviation: float) -> tuple[State, tuple[Refusal, ...
 
 def _multiples(rows: Array) -> list[list[int]]:
     """Groups of at least two rows that are positive multiples of each other."""
-    largest = np.abs(rows).max(axis=1, keepdims=True)
-    # Division rounds correctly: where the exact quotients are equal, so are the computed ones.
-    shares = rows / np.where(largest > 0.0, largest, 1.0) + 0.0
+    shares = directions(rows)
     groups: dict[bytes, list[int]] = {}
-    for unit in np.flatnonzero(largest[:, 0] > 0.0):
+    for unit in np.flatnonzero(shares.any(axis=1)):
         groups.setdefault(shares[unit].tobytes(), []).append(int(unit))
     exact = [_exact_multiples(rows, group) for group in groups.values() if len(group) > 1]
     return [group for group in exact if len(group) > 1]
+
+
+def directions(rows: Array) -> Array:
+    """The rows divided by their largest magnitude; equal for positive multiples of each other."""
+    largest = np.abs(rows).max(axis=1, keepdims=True)
+    # Division rounds correctly: where the exact quotients are equal, so are the computed ones.
+    return np.asarray(rows / np.where(largest > 0.0, largest, 1.0) + 0.0)
 
 
 def _exact_multiples(rows: Array, group: list[int]) -> list[int]:
     """The first of `group` and those that are its multiples in rational arithmetic."""
     first = [Fraction(value) for value in rows[group[0]].tolist()]
     pivot = int(np.argmax(np.abs(rows[group[0]])))
-    return [unit for unit in group if _is_multiple(rows[unit].tolist(), first, pivot)]
+    return [unit for unit in group if is_multiple(rows[unit].tolist(), first, pivot)]
 
 
-def _is_multiple(row: list[float], first: list[Fraction], pivot: int) -> bool:
+def is_multiple(row: list[float], first: list[Fraction], pivot: int) -> bool:
+    """Whether a row is a multiple of another, whose entry `pivot` is not 0, in rationals."""
     factor = Fraction(row[pivot]) / first[pivot]
     return all(factor * a == Fraction(b) for a, b in zip(first, row, strict=True))
 
