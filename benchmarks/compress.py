@@ -1,10 +1,10 @@
 """Measures what is gained on the trained networks: `python -m benchmarks.compress`.
 
 For each network the units are decided once, and the same verdicts given to the published
-reductions and to ours; beside them stand onnxslim and onnxsim alone, where they are installed
-(`pip install onnxslim onnxsim`). Connections, file size, latency in onnxruntime and accuracy on the
-test set go to `benchmarks/results/compress.json`; `python -m benchmarks.results` makes tables of
-them.
+reductions and to ours, in a plain chain and in the split form (`--form split`); beside them stand
+onnxslim and onnxsim alone, where they are installed (`pip install onnxslim onnxsim`). Connections,
+file size, latency in onnxruntime and accuracy on the test set go to
+`benchmarks/results/compress.json`; `python -m benchmarks.results` makes tables of them.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +33,18 @@ from benchmarks.reduce import ORIGINAL, Decided, decide
 from benchmarks.trained import TrainedNetwork, trained_networks
 from onnx_exact.graph.locate import locate_chains
 from onnx_exact.graph.splice import splice
-from onnx_exact.methods import REDUCTIONS
+from onnx_exact.methods import SPLIT_FORM
+from onnx_exact.network import Chain, SplitChain
 from onnx_exact.reduce import ReduceOptions, reduce_chain
 from onnx_exact.stability.verdict import Status
 
 LIMIT = 60.0
 TOOLS = ("onnxslim", "onnxsim")
+REDUCED = {
+    "published": ReduceOptions("published"),
+    "all": ReduceOptions("all"),
+    "split": ReduceOptions("all", form=SPLIT_FORM),
+}
 # The packages that the figures depend on.
 ROOMS = (*DECIDING, "reduce")
 
@@ -60,23 +67,45 @@ def simplifiers() -> tuple[dict[str, Simplify], dict[str, str]]:
     return found, missing
 
 
-def models_of(decided: Decided, tools: dict[str, Simplify]) -> dict[str, onnx.ModelProto]:
+@dataclass(frozen=True, eq=False)
+class Made:
+    """A model, and what its one chain is."""
+
+    model: onnx.ModelProto
+    network: Chain | SplitChain
+
+    @property
+    def sizes(self) -> Entry:
+        """Widths, connections and bytes."""
+        return {
+            "widths": [self.network.n_in, *(layer.width for layer in self.network.layers)],
+            "connections": self.network.connections,
+            "bytes": len(self.model.SerializeToString()),
+        }
+
+
+def make(decided: Decided, tools: dict[str, Simplify]) -> dict[str, Made]:
     """The original, what each set of reductions makes of it, and what other tools do."""
     located = decided.located
-    models = {ORIGINAL: decided.model}
-    for name in reversed(REDUCTIONS):
+    original = Made(decided.model, located.chain)
+    made = {ORIGINAL: original}
+    for name, options in REDUCED.items():
         reduction = reduce_chain(
-            located.chain, decided.stability, decided.where.box, located.dtype, ReduceOptions(name)
+            located.chain, decided.stability, decided.where.box, located.dtype, options
         )
-        changed = splice(decided.model, [(located, reduction.chain)])
-        models[name] = changed if reduction.changed else decided.model
+        network = reduction.network
+        made[name] = original
+        if network is not located.chain:
+            made[name] = Made(splice(decided.model, [(located, network)]), network)
     for name, simplify in tools.items():
         copy = onnx.ModelProto()
         copy.CopyFrom(decided.model)
         # They write on standard output.
         with contextlib.redirect_stdout(io.StringIO()):
-            models[name] = simplify(copy)
-    return models
+            simplified = simplify(copy)
+        (found,) = locate_chains(simplified)
+        made[name] = Made(simplified, found.chain)
+    return made
 
 
 def compress(network: TrainedNetwork, limit: float, seed: int) -> Entry:
@@ -92,14 +121,14 @@ def compress(network: TrainedNetwork, limit: float, seed: int) -> Entry:
     if isinstance(decided, str):
         return entry | {"skipped": decided}
     tools, missing = simplifiers()
-    models = models_of(decided, tools)
-    runners = {name: Runner(model) for name, model in models.items()}
+    made = make(decided, tools)
+    runners = {name: Runner(found.model) for name, found in made.items()}
     seconds = latencies(runners, decided.located.dtype, seed)
     answers = _answers(network, runners)
     labels = _data(network.spec.data).test_labels
     kinds = {
         name: {
-            **sizes(model),
+            **found.sizes,
             "latency_us": {
                 str(batch): None if s is None else round(s * 1e6, 2)
                 for batch, s in zip(BATCHES, seconds[name], strict=True)
@@ -107,21 +136,10 @@ def compress(network: TrainedNetwork, limit: float, seed: int) -> Entry:
             "accuracy": round(float((answers[name] == labels).mean()), 4),
             "answers_changed": int((answers[name] != answers[ORIGINAL]).sum()),
         }
-        for name, model in models.items()
+        for name, found in made.items()
     }
     open_units = decided.stability.count(Status.UNDECIDED)
     return entry | {"open": open_units, "kinds": kinds, "missing": missing}
-
-
-def sizes(model: onnx.ModelProto) -> Entry:
-    """Widths, connections and bytes of a model of one chain."""
-    (located,) = locate_chains(model)
-    chain = located.chain
-    return {
-        "widths": [chain.n_in, *(layer.width for layer in chain.layers)],
-        "connections": chain.connections,
-        "bytes": len(model.SerializeToString()),
-    }
 
 
 @functools.cache
