@@ -88,7 +88,7 @@ def _prepare_published(case: Case) -> Decide:
 def _prepare_gurobi_at_once(case: Case) -> Decide:
     from benchmarks import gurobi
 
-    gurobi.make_ready()
+    gurobi.make_ready(load(case)[0])
     samples = _training_inputs(case)
 
     def decide(chain: Chain, box: Box, options: Options) -> Stability:
@@ -103,7 +103,7 @@ def _prepare_gurobi_at_once(case: Case) -> Decide:
 def _prepare_gurobi_one_by_one(case: Case) -> Decide:
     from benchmarks import gurobi
 
-    gurobi.make_ready()
+    gurobi.make_ready(load(case)[0])
 
     def decide(chain: Chain, box: Box, options: Options) -> Stability:
         knowledge = Knowledge(chain, box)

@@ -18,6 +18,7 @@ import numpy as np
 from benchmarks.contestants import SkippedError
 from onnx_exact.deadline import Deadline
 from onnx_exact.network.affine import Array
+from onnx_exact.network.chain import Chain
 from onnx_exact.stability.knowledge import Knowledge
 from onnx_exact.stability.milp.encode import FEASIBILITY_TOLERANCE, Candidate, candidates_of
 from onnx_exact.stability.milp.solve import conclude
@@ -25,6 +26,8 @@ from onnx_exact.stability.published import Progress, bound_by_intervals
 from onnx_exact.stability.verdict import Status
 
 TOO_LARGE = 10010
+MOST_VARIABLES = 2000
+NOT_ADMITTED = "too large for the size-limited licence"
 # A solution shows a candidate or does not: anything between 0 and 1 separates the two.
 SHOWS_SOMETHING = 0.5
 
@@ -32,12 +35,14 @@ SHOWS_SOMETHING = 0.5
 Found = Callable[[Array], None]
 
 
-def make_ready() -> None:
+def make_ready(chain: Chain) -> None:
     """Imports the solver, so that this does not count as time of deciding.
 
     Raises:
-        SkippedError: it is not there.
+        SkippedError: it is not there, or the inputs of the network alone are too many for it.
     """
+    if chain.n_in > MOST_VARIABLES:
+        raise SkippedError(NOT_ADMITTED)
     try:
         importlib.import_module("gurobipy")
     except ImportError as error:
@@ -245,7 +250,7 @@ class _Program:
         except self._gurobi.GurobiError as error:
             if error.errno != TOO_LARGE:
                 raise
-            raise SkippedError("too large for the size-limited licence") from error
+            raise SkippedError(NOT_ADMITTED) from error
         if failures:
             raise failures[0]
         if self.model.SolCount:
