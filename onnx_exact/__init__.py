@@ -11,16 +11,28 @@ if TYPE_CHECKING:
     from onnx_exact.network import Box
     from onnx_exact.pipeline import analyze, optimize, optimize_file
     from onnx_exact.report import Report
+    from onnx_exact.verifier import Verification, verify
 
-__all__ = ["Box", "Report", "__version__", "analyze", "optimize", "optimize_file"]
+__all__ = [
+    "Box",
+    "Report",
+    "Verification",
+    "__version__",
+    "analyze",
+    "optimize",
+    "optimize_file",
+    "verify",
+]
 
 # Loaded at first use, so that `--help` and `--version` answer at once.
 _HOMES = {
     "Box": "onnx_exact.network",
     "Report": "onnx_exact.report",
+    "Verification": "onnx_exact.verifier",
     "analyze": "onnx_exact.pipeline",
     "optimize": "onnx_exact.pipeline",
     "optimize_file": "onnx_exact.pipeline",
+    "verify": "onnx_exact.verifier",
 }
 
 

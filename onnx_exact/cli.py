@@ -51,8 +51,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = _parser().parse_args(_joined(sys.argv[1:] if argv is None else argv))
     try:
-        report = _run(arguments)
-        _print_report(report, sys.stdout)
+        if arguments.command == "verify":
+            _verify(arguments)
+        else:
+            _print_report(_run(arguments), sys.stdout)
     except OnnxExactError as error:
         _print_error(f"error: {error}")
         return error.exit_code
@@ -60,6 +62,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         _print_error("interrupted")
         return INTERRUPTED
     return 0
+
+
+def _verify(arguments: argparse.Namespace) -> None:
+    from onnx_exact.errors import NotVerifiedError
+    from onnx_exact.verifier import verify
+    from onnx_exact.verifier.text import to_text
+
+    result = Path(arguments.output)
+    try:
+        found = verify(arguments.input, result, arguments.certificate, arguments.domain)
+    except NotVerifiedError as error:
+        if error.counterexample is None:
+            raise
+        import numpy as np
+
+        path = result.with_name(result.name + ".counterexample.npz")
+        arrays: dict[str, Any] = dict(error.counterexample)
+        np.savez(path, **arrays)
+        raise NotVerifiedError(f"{error}; the input that shows it is in {path}") from error
+    _print_text(to_text(found), sys.stdout)
 
 
 def _run(arguments: argparse.Namespace) -> Report:
@@ -181,6 +203,27 @@ def _parser() -> argparse.ArgumentParser:
     )
     analyze.add_argument("input", metavar="IN", help="the .onnx file to read")
     _add_options(analyze)
+    verify = commands.add_parser(
+        "verify",
+        help="check that an optimized model computes the same",
+        description="Checks that OUT computes what IN does over the domain, without trusting what"
+        " made it: claim by claim with a certificate, else by looking for a difference.",
+        epilog="exit codes: 0 everything was checked, or no difference found; 1 a claim that does"
+        " not hold or cannot be checked; 2 an unusable flag or domain",
+        allow_abbrev=False,
+    )
+    verify.add_argument("input", metavar="IN", help="the original .onnx file")
+    verify.add_argument("output", metavar="OUT", help="the .onnx file made of it")
+    verify.add_argument(
+        "--certificate", metavar="FILE", help="what optimize --certificate wrote beside OUT"
+    )
+    verify.add_argument(
+        "--domain",
+        metavar="SPEC",
+        action="append",
+        help="where they have to be the same, as for optimize; default: the domain in the metadata"
+        " of OUT",
+    )
     return parser
 
 
@@ -261,11 +304,15 @@ def _print_report(report: Report, stream: TextIO) -> None:
     from onnx_exact.report import to_text
     from onnx_exact.report.text import WIDTH
 
-    encoding = stream.encoding or "ascii"
     width = WIDTH
     if stream.isatty():
         width = shutil.get_terminal_size((WIDTH, 24)).columns
-    text = to_text(report, width=width, unicode=encoding.lower().startswith("utf"))
+    unicode = (stream.encoding or "ascii").lower().startswith("utf")
+    _print_text(to_text(report, width=width, unicode=unicode), stream)
+
+
+def _print_text(text: str, stream: TextIO) -> None:
+    encoding = stream.encoding or "ascii"
     try:
         stream.write(text.encode(encoding, errors="replace").decode(encoding))
         stream.flush()

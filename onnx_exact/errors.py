@@ -31,6 +31,22 @@ class OutputError(OnnxExactError):
     """A result that cannot be written where it was asked for."""
 
 
+class NotVerifiedError(OnnxExactError):
+    """A claim about two models that is wrong, or that cannot be checked.
+
+    Attributes:
+        counterexample: the inputs that show it, by name; None where no input does.
+    """
+
+    exit_code = 1
+
+    def __init__(
+        self, message: str, counterexample: Mapping[str, NDArray[Any]] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.counterexample = counterexample
+
+
 class ContradictionError(OnnxExactError):
     """A bound and a witness disagree: a defect of this package, never of the user's model."""
 

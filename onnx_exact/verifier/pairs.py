@@ -1,0 +1,240 @@
+"""How far the new network may be from the old one over the domain, in real arithmetic.
+
+Layer k of the new chain stands for layer s = sources[k] of the old one, and unit i of that lives
+on as a_i times unit j of the new one. For each such pair, a bound e_i on |g_i - a_i g'_j| over the
+domain; ReLUs do not make it larger. With functionals F of the old and F' of the new layer,
+
+    F h - F' h' = sum_i F_i (h_i - a_i h'_j) + D h' + R h,    D_j = sum_(i -> j) F_i a_i - F'_j,
+
+where R are the old units that live nowhere: those that are stably active are linear, those that
+are stably inactive 0. Of D h', the linear units of the new layer join R; the others count with
+|D_j| max |h'_j|. R h and the linear part of D h' are pulled back through their layers and compared
+below, down to the input. Equal numbers cancel exactly, so that removing units gives 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnx_exact.errors import NotVerifiedError
+from onnx_exact.verifier.balls import Balls
+from onnx_exact.verifier.bounds import Ranges, intervals, upper_bounds
+from onnx_exact.verifier.certificate import ACTIVE, INACTIVE, Claims
+from onnx_exact.verifier.rounding import (
+    ROUNDOFF,
+    SMALLEST,
+    Array,
+    Flags,
+    Units,
+    add_up,
+    dot_up,
+    maximum,
+    mul_up,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Two chains that are compared.
+
+    Attributes:
+        old, new: their arithmetic.
+        claims: statuses of the old units, and the map.
+        ranges: of the old chain.
+        new_ranges: of the new chain, as far as it has been compared.
+        apart: e for each layer of the new chain, on the old units; nan where there is no pair.
+    """
+
+    old: Balls
+    new: Balls
+    claims: Claims
+    ranges: Ranges
+    new_ranges: Ranges
+    apart: list[Array]
+
+
+def deviation(old: Balls, new: Balls, claims: Claims, ranges: Ranges) -> Array:
+    """Bounds on |old - new| over the domain, one for each output of the chain.
+
+    Raises:
+        NotVerifiedError: the new chain is not what the map says.
+    """
+    relu = tuple(layer.relu for layer in new.layers)
+    compared = Comparison(old, new, claims, ranges, Ranges([], [], ranges.box, relu), [])
+    width = new.layers[-1].width
+    last = claims.places[-1]
+    if not np.array_equal(last, np.arange(width)) or (claims.factors[-1] != 1.0).any():
+        raise NotVerifiedError("the map does not keep the outputs of a chain")
+    with np.errstate(over="ignore", invalid="ignore"):
+        for k in range(len(new.layers)):
+            _compare_layer(compared, k)
+        return _after_relu(compared, len(new.layers) - 1)
+
+
+def _compare_layer(c: Comparison, k: int) -> None:
+    """Bounds the pairs of one layer of the new chain, and its pre-activations."""
+    s = c.claims.sources[k]
+    first, second = c.old.layers[s], c.new.layers[k]
+    units = np.flatnonzero(c.claims.places[k] >= 0)
+    place, factor = c.claims.places[k][units], c.claims.factors[k][units]
+    new = second.weight[place] * factor[:, None]
+    bias = second.bias[place] * factor
+    scaled = (factor != 1.0)[:, None]
+    rounding = (ROUNDOFF * np.abs(new) + SMALLEST) * scaled
+    loss = dot_up(rounding, c.new_ranges.magnitude(k - 1))
+    loss = add_up(loss, (ROUNDOFF * np.abs(bias) + SMALLEST) * scaled[:, 0])
+    for layer, ranges, at, rows, times in (
+        (first, c.ranges, s, units, 1.0),
+        (second, c.new_ranges, k, place, factor),
+    ):
+        off = layer.off(ranges.magnitude(at - 1))
+        loss = add_up(loss, mul_up(off[rows], np.broadcast_to(times, units.shape)))
+    apart = np.full(first.width, np.nan)
+    high = add_up(first.bias[units], -bias)
+    low = -add_up(-first.bias[units], bias)
+    apart[units] = _pair(c, first.weight[units], new, (low, high), loss, s - 1, k - 1)
+    c.apart.append(apart)
+    _bound_layer(c, k, units)
+
+
+def _bound_layer(c: Comparison, k: int, units: Units) -> None:
+    """Bounds on the new layer: its own, and those of the old units that live on in it."""
+    s, layer = c.claims.sources[k], c.new.layers[k]
+    lower, upper = intervals(layer, *c.new_ranges.outputs(k - 1), exact=True)
+    place, factor, apart = c.claims.places[k][units], c.claims.factors[k][units], c.apart[k][units]
+    for bounds, own, sign, better in (
+        (c.ranges.upper[s], upper, 1.0, np.fmin),
+        (c.ranges.lower[s], lower, -1.0, np.fmax),
+    ):
+        shifted = add_up(sign * bounds[units], apart)
+        # Division rounds to nearest.
+        share = np.nextafter(shifted / factor, np.inf)
+        better.at(own, place, sign * np.where(factor == 1.0, shifted, share))
+    fresh = np.setdiff1d(np.arange(layer.width), place)
+    fresh = fresh[(lower[fresh] < 0.0) & layer.relu]
+    if k and fresh.size:
+        found = upper_bounds(-layer.weight[fresh], -layer.bias[fresh], c.new_ranges, c.new)
+        off = layer.off(c.new_ranges.magnitude(k - 1))
+        lower[fresh] = np.fmax(lower[fresh], -add_up(found, off[fresh]))
+    c.new_ranges.lower.append(lower)
+    c.new_ranges.upper.append(upper)
+
+
+def _below_zero(c: Comparison, k: int) -> Array:
+    """How far the ReLU of a new layer may move units that are taken for linear."""
+    if not c.new.layers[k].relu:
+        return np.zeros(c.new.layers[k].width)
+    return np.maximum(-c.new_ranges.lower[k], 0.0)
+
+
+def _linear(c: Comparison, s: int) -> Flags:
+    """Which old units of a layer are linear over the domain."""
+    if not c.old.layers[s].relu:
+        return np.ones(c.old.layers[s].width, dtype=bool)
+    return np.asarray(c.claims.status[s] == ACTIVE)
+
+
+def _after_relu(c: Comparison, k: int) -> Array:
+    """Bounds on |h_i - a_i h'_j|, nan for old units that live nowhere."""
+    s = c.claims.sources[k]
+    place = c.claims.places[k]
+    apart = c.apart[k].copy()
+    if not c.old.layers[s].relu:
+        more = mul_up(c.claims.factors[k], _below_zero(c, k)[place])
+        return add_up(apart, np.where(place >= 0, more, 0.0))
+    if not c.new.layers[k].relu:
+        apart[~_linear(c, s)] = np.nan
+    return apart
+
+
+def _pair(
+    c: Comparison, old: Array, new: Array, offset: tuple[Array, Array], loss: Array, s: int, k: int
+) -> Array:
+    """Bounds on |old h_s - new h'_k + offset| + loss over the domain, one for each row.
+
+    Args:
+        old, new: functionals of layer s of the old chain and of layer k of the new one.
+        offset: lower and upper bounds, shape (rows,).
+        loss: what has been lost so far.
+        s, k: -1 for the input.
+    """
+    low, high = offset
+    while s >= 0:
+        if k >= 0 and c.claims.sources[k] == s:
+            old, new, more = _match(c, old, new, s, k)
+            loss = add_up(loss, more)
+            new, *bounds = _pull_back(c.new, k, new, c.new_ranges)
+            low, high = -add_up(-low, bounds[1]), add_up(high, -bounds[0])
+            k -= 1
+        else:
+            old = _left_over(c, old, np.zeros(old.shape[1], dtype=bool), s)
+        old, *bounds = _pull_back(c.old, s, old, c.ranges)
+        low, high = -add_up(-low, -bounds[0]), add_up(high, bounds[1])
+        s -= 1
+    difference = old - new
+    box = c.ranges.box
+    size = np.maximum(np.abs(box[0]), np.abs(box[1]))
+    loss = add_up(loss, dot_up(ROUNDOFF * np.abs(difference), size))
+    above = maximum(difference, high, *box)
+    below = maximum(-difference, -low, *box)
+    return add_up(np.maximum(np.maximum(above, below), 0.0), loss)
+
+
+def _match(c: Comparison, old: Array, new: Array, s: int, k: int) -> tuple[Array, Array, Array]:
+    """R, the linear part of -D, and what the rest of the difference amounts to at most."""
+    place, factor = c.claims.places[k], c.claims.factors[k]
+    lives = np.flatnonzero(place >= 0)
+    read = np.abs(old[:, lives])
+    apart = _after_relu(c, k)[lives]
+    # Units that nobody reads may be as far apart as they like.
+    loss = dot_up(read, np.where(read.any(axis=0), apart, 0.0))
+    shares = old[:, lives] * factor[lives]
+    matched, sizes = np.zeros(new.shape), np.zeros(new.shape)
+    np.add.at(matched.T, place[lives], shares.T)
+    np.add.at(sizes.T, place[lives], np.abs(shares).T)
+    counts = np.bincount(place[lives], minlength=new.shape[1])
+    rounded = counts > 1
+    rounded[place[lives[factor[lives] != 1.0]]] = True
+    difference = new - matched
+    error = ROUNDOFF * np.abs(difference)
+    error += (ROUNDOFF * (counts + 2.0) * sizes + SMALLEST * counts) * rounded
+    # Units that stand for none, and those that stand for linear ones, are linear.
+    linear = counts == 0
+    linear[place[lives[_linear(c, s)[lives]]]] = True
+    linear |= not c.new.layers[k].relu
+    joins = np.where(linear, difference, 0.0)
+    magnitude = c.new_ranges.magnitude(k)
+    lost = np.where(linear, 0.0, np.abs(difference))
+    loss = add_up(loss, dot_up(add_up(lost, error), magnitude))
+    loss = add_up(loss, dot_up(np.abs(joins), np.where(linear, _below_zero(c, k), 0.0)))
+    return _left_over(c, old, np.asarray(place >= 0), s), joins, loss
+
+
+def _left_over(c: Comparison, old: Array, lives: Flags, s: int) -> Array:
+    """R: the functionals of old units that live nowhere, which have to be stable to be read."""
+    gone = np.zeros(old.shape[1], dtype=bool)
+    if c.old.layers[s].relu:
+        gone = np.asarray(c.claims.status[s] == INACTIVE)
+    left = np.where(lives | gone, 0.0, old)
+    wrong = left.any(axis=0) & ~_linear(c, s)
+    if wrong.any():
+        unit = int(np.flatnonzero(wrong)[0])
+        raise NotVerifiedError(
+            f"unit {unit} of layer {s + 1} is gone, but it is read and not shown to be stable"
+        )
+    return left
+
+
+def _pull_back(
+    arithmetic: Balls, k: int, rows: Array, ranges: Ranges
+) -> tuple[Array, Array, Array]:
+    """As `Balls.pull_back`, for functionals most of which may be 0."""
+    used = rows.any(axis=1)
+    through = np.zeros((len(rows), arithmetic.layers[k].weight.shape[1]))
+    low, high = np.zeros(len(rows)), np.zeros(len(rows))
+    if used.any():
+        found = arithmetic.pull_back(k, rows[used], *ranges.outputs(k - 1))
+        through[used], low[used], high[used] = found
+    return through, low, high
