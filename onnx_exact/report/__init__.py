@@ -1,7 +1,15 @@
 """What was found, changed and checked: one Report, as values, as JSON and as text."""
 
 from onnx_exact.report.json import to_json_dict, write_json
-from onnx_exact.report.report import ChainReport, FormReport, LayerReport, Refusal, Report, Totals
+from onnx_exact.report.report import (
+    ChainReport,
+    FormReport,
+    LayerReport,
+    Refusal,
+    Report,
+    SliceReport,
+    Totals,
+)
 from onnx_exact.report.text import to_text
 
 __all__ = [
@@ -10,6 +18,7 @@ __all__ = [
     "LayerReport",
     "Refusal",
     "Report",
+    "SliceReport",
     "Totals",
     "to_json_dict",
     "to_text",

@@ -7,10 +7,19 @@ from collections.abc import Sequence
 import numpy as np
 
 from onnx_exact._version import __version__
+from onnx_exact.network.affine import Array
 from onnx_exact.network.chain import Chain
 from onnx_exact.network.split import SplitChain
 from onnx_exact.reduce import LayerReduction, Reduction
-from onnx_exact.report.report import ChainReport, FormReport, LayerReport, Refusal, Report, Totals
+from onnx_exact.report.report import (
+    ChainReport,
+    FormReport,
+    LayerReport,
+    Refusal,
+    Report,
+    SliceReport,
+    Totals,
+)
 from onnx_exact.run import Run
 from onnx_exact.stability.verdict import Evidence, LayerVerdicts, Status
 from onnx_exact.validate import Deviation
@@ -44,6 +53,7 @@ def assemble(
                 located.dtype.name,
                 unread_inputs=tuple(np.flatnonzero(~read.any(axis=0)).tolist()),
                 inputs=read.shape[1],
+                slice=_slice(read, located.dtype.itemsize),
                 forms=tuple(
                     FormReport(form.layer, form.form, form.reason, form.numbers)
                     for form in (reduction.forms if reduction else ())
@@ -71,6 +81,18 @@ def assemble(
         refused=tuple(refused),
         interrupted=any(stability.interrupted for _, _, stability in run.chains),
     )
+
+
+def _slice(read: Array, itemsize: int) -> SliceReport | None:
+    """What keeping the inputs from the first to the last that is read would save."""
+    where = np.flatnonzero(read.any(axis=0))
+    if not where.size:
+        # A constant: nothing reads anything.
+        return None
+    start, stop = int(where[0]), int(where[-1]) + 1
+    saved = read.shape[1] - (stop - start)
+    connections = saved * len(read)
+    return SliceReport(start, stop, saved, connections, connections * itemsize) if saved else None
 
 
 def _layer(

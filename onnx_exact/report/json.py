@@ -38,6 +38,7 @@ def to_json_dict(report: Report) -> dict[str, Any]:
                 "dtype": chain.dtype,
                 "inputs": chain.inputs,
                 "unread_inputs": list(chain.unread_inputs),
+                "slice": None if chain.slice is None else asdict(chain.slice),
                 "layers": [_layer(layer) for layer in chain.layers],
                 "forms": [_form(form) for form in chain.forms],
             }

@@ -63,6 +63,24 @@ class FormReport:
 
 
 @dataclass(frozen=True)
+class SliceReport:
+    """What a Slice in front of a chain, of the inputs from the first to the last read, would save.
+
+    Attributes:
+        start, stop: the inputs to keep, `stop` not among them.
+        inputs: how many would not have to be given.
+        connections: entries of weight matrices for these, all of them 0.
+        bytes: size of those as they are stored.
+    """
+
+    start: int
+    stop: int
+    inputs: int
+    connections: int
+    bytes: int
+
+
+@dataclass(frozen=True)
 class ChainReport:
     """One chain of the graph.
 
@@ -73,6 +91,7 @@ class ChainReport:
         layers: in order.
         unread_inputs: indices of the chain's inputs that no unit reads, after what was changed.
         inputs: how many inputs there are.
+        slice: what a Slice of the inputs would save, None where it would save nothing.
         forms: which layers have which form and why; empty unless a form other than the chain was
             asked for.
     """
@@ -83,6 +102,7 @@ class ChainReport:
     dtype: str = "float32"
     unread_inputs: tuple[int, ...] = ()
     inputs: int = 0
+    slice: SliceReport | None = None
     forms: tuple[FormReport, ...] = ()
 
 

@@ -134,6 +134,12 @@ def _lines(report: Report) -> Iterable[str]:
                 f"Inputs that nobody reads (chain {chain.name}): {len(chain.unread_inputs):,} of"
                 f" {chain.inputs:,}; the signature keeps them."
             )
+        if chain.slice is not None:
+            yield (
+                f"A Slice of the inputs {chain.slice.start:,} to {chain.slice.stop - 1:,} in front"
+                f" of it would save {chain.slice.inputs:,} inputs and {chain.slice.connections:,}"
+                f" connections that are 0 ({chain.slice.bytes:,} bytes)."
+            )
         for form in chain.forms:
             yield f"Form (chain {chain.name}, layer {form.layer + 1}): {form.form}: {_form(form)}."
     if report.deviation is not None:

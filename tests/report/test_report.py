@@ -18,6 +18,7 @@ from onnx_exact.report import (
     LayerReport,
     Refusal,
     Report,
+    SliceReport,
     Totals,
     to_json_dict,
     to_text,
@@ -44,6 +45,7 @@ CHAIN = ChainReport(
     ("fc1[0]", "relu", "fc2"),
     unread_inputs=(0, 27),
     inputs=784,
+    slice=SliceReport(1, 784, 1, 660, 2640),
     forms=(
         FormReport(
             0, "split", "saves 6,400 connections", {"rounding_chain": 2e-6, "rounding_split": 1e-6}
@@ -82,6 +84,13 @@ def test_json_has_the_names_that_scripts_rely_on() -> None:
     assert data["method"] == "auto"
     chain = data["chains"][0]
     assert (chain["inputs"], chain["unread_inputs"]) == (784, [0, 27])
+    assert chain["slice"] == {
+        "start": 1,
+        "stop": 784,
+        "inputs": 1,
+        "connections": 660,
+        "bytes": 2640,
+    }
     assert chain["forms"][1] == {
         "layer": 1,
         "form": "chain",
@@ -212,6 +221,13 @@ def test_text_says_which_verdicts_rest_on_a_solver() -> None:
     assert "Of the stable ones 7 rest on the tolerance of SCIP" in to_text(REPORT)
     none = dataclasses.replace(TOTALS, by_solver=0)
     assert "SCIP" not in to_text(changed(totals=none))
+
+
+def test_text_says_what_a_slice_of_the_inputs_would_save() -> None:
+    text = " ".join(to_text(REPORT).split())
+    assert "inputs 1 to 783 in front of it would save 1 inputs and 660 connections" in text
+    none = dataclasses.replace(CHAIN, slice=None)
+    assert "Slice" not in to_text(changed(chains=(none,)))
 
 
 def test_text_says_which_form_layers_have_and_why() -> None:
