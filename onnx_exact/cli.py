@@ -93,6 +93,8 @@ def _run(arguments: argparse.Namespace) -> Report:
     if arguments.command == "optimize":
         target = Path(arguments.output)
         models = (source, target)
+        if arguments.certificate is not None:
+            models = (source, target, Path(arguments.certificate))
     if arguments.report is not None:
         check_report(Path(arguments.report), models)
     with Shown(sys.stderr) as progress:
@@ -106,6 +108,7 @@ def _run(arguments: argparse.Namespace) -> Report:
             "seed": arguments.seed,
             "jobs": arguments.jobs,
             "lp_solver": arguments.lp_solver,
+            "require_proof": arguments.require_proof,
             "progress": progress,
         }
         from onnx_exact import pipeline
@@ -115,6 +118,7 @@ def _run(arguments: argparse.Namespace) -> Report:
                 "reductions": arguments.reductions,
                 "max_deviation": arguments.max_deviation,
                 "form": arguments.form,
+                "certificate": arguments.certificate,
             }
             report = pipeline.optimize_file(source, target, in_place=arguments.in_place, **options)
         else:
@@ -191,6 +195,11 @@ def _parser() -> argparse.ArgumentParser:
         " connections; auto, around it where that is faster (default: %(default)s)",
     )
     optimize.add_argument(
+        "--certificate",
+        metavar="FILE",
+        help="write all that is needed to check the result without trusting this program",
+    )
+    optimize.add_argument(
         "--in-place", action="store_true", help="allow OUT to be IN, which is then replaced"
     )
     analyze = commands.add_parser(
@@ -245,6 +254,11 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--samples", metavar="FILE", help="points of the domain to look at as well, .npy or .npz"
+    )
+    parser.add_argument(
+        "--require-proof",
+        action="store_true",
+        help="leave units undecided whose verdict rests on the tolerance of a solver",
     )
     parser.add_argument("--report", metavar="FILE", help="write everything found as JSON")
     for flag, kind in (("--rtol", "relative"), ("--atol", "absolute")):

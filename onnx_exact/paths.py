@@ -22,7 +22,7 @@ def check_output(source: Path, target: Path, *, in_place: bool) -> None:
     check_writable(target)
 
 
-def check_report(report: Path, others: tuple[Path, ...]) -> None:
+def check_report(report: Path, others: tuple[Path, ...], what: str = "report") -> None:
     """Raises unless a report can be written to `report`, which must be none of `others`.
 
     Raises:
@@ -30,7 +30,7 @@ def check_report(report: Path, others: tuple[Path, ...]) -> None:
     """
     for other in others:
         if is_same_file(report, other):
-            raise OutputError(f"the report {report} would replace the model {other}; name another")
+            raise OutputError(f"the {what} {report} would replace {other}; name another")
     check_writable(report)
 
 

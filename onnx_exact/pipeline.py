@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +15,36 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from onnx_exact._version import __version__
+from onnx_exact.certified import (
+    appearing,
+    certified,
+    mark_of,
+    needs_proof,
+    prove,
+    refuse_infinite,
+    write_record,
+)
+from onnx_exact.certify.certificate import FileMark
+from onnx_exact.certify.proof import ChainProof
+from onnx_exact.certify.summary import Certified
 from onnx_exact.deadline import Deadline
 from onnx_exact.domains import DOMAIN_KEY, resolve_domain
 from onnx_exact.errors import ValidationError
-from onnx_exact.graph.locate import locate_chains
+from onnx_exact.graph.locate import LocatedChain, locate_chains
 from onnx_exact.graph.metadata import metadata_of, stamp
 from onnx_exact.graph.ranges import ChainDomain, Ranges
 from onnx_exact.graph.read import inputs_of, read_model
 from onnx_exact.graph.splice import splice
 from onnx_exact.graph.write import copy_unchanged, write_model
 from onnx_exact.network.affine import Array
-from onnx_exact.paths import check_output
+from onnx_exact.paths import check_output, check_report
 from onnx_exact.reduce import ReduceOptions, Reduction, reduce_chain
 from onnx_exact.report.assemble import assemble
 from onnx_exact.report.report import ANALYZE, OPTIMIZE, Report
 from onnx_exact.run import Run, Settings
 from onnx_exact.samples import Samples, load_samples
 from onnx_exact.stability.decide import Options, analyze_chain
+from onnx_exact.stability.verdict import Stability
 from onnx_exact.validate import Deviation, validate
 
 ModelLike = ModelProto | str | os.PathLike[str]
@@ -42,7 +56,9 @@ def optimize(model: ModelLike, **settings: Any) -> tuple[ModelProto, Report]:
     Args:
         model: a file name or a model; neither is changed.
         **settings: the fields of `Settings`: `domain`, `method`, `time_limit` (seconds),
-            `samples`, `reductions`, `max_deviation`, `form`, `rtol`, `atol`, `seed`, `progress`.
+            `samples`, `reductions`, `max_deviation`, `form`, `rtol`, `atol`, `seed`,
+            `require_proof`, `certificate` (a file name), `progress`. A certificate speaks of the
+            bytes of `SerializeToString`.
 
     Returns:
         The new model and what was proved and changed. A model that could not be made smaller
@@ -51,17 +67,26 @@ def optimize(model: ModelLike, **settings: Any) -> tuple[ModelProto, Report]:
     Raises:
         OnnxExactError: one line that names what is wrong and the way out.
     """
-    run = _decide(model, Settings(**settings))
+    chosen = Settings(**settings)
+    if chosen.certificate is not None:
+        check_report(Path(chosen.certificate), _files(model), "certificate")
+    run = _decide(model, chosen)
     reductions = _reduce(run)
     new = _rewrite(run, reductions)
+    found = _certify(run, reductions)
+    deviation = None
     if new is None:
-        same = ModelProto()
-        same.CopyFrom(run.source.model)
-        return same, assemble(run, OPTIMIZE, reductions, bytes_after=run.source.nbytes)
-    after = new.SerializeToString()
-    with run.stage("validate"):
-        deviation = _validate(run, run.source.model.SerializeToString(), after)
-    return new, assemble(run, OPTIMIZE, reductions, deviation, len(after))
+        new, size = ModelProto(), run.source.nbytes
+        new.CopyFrom(run.source.model)
+        after = new.SerializeToString()
+    else:
+        after = new.SerializeToString()
+        size = len(after)
+        with run.stage("validate"):
+            deviation = _validate(run, run.source.model.SerializeToString(), after)
+    with appearing(run.certificate) as partial:
+        _record(run, reductions, found, mark_of(after), partial)
+    return new, assemble(run, OPTIMIZE, reductions, deviation, size, found)
 
 
 def optimize_file(
@@ -78,20 +103,26 @@ def optimize_file(
     """
     path = Path(target)
     check_output(Path(model), path, in_place=in_place)
-    run = _decide(model, Settings(**settings))
+    chosen = Settings(**settings)
+    if chosen.certificate is not None:
+        check_report(Path(chosen.certificate), (Path(model), path), "certificate")
+    run = _decide(model, chosen)
     reductions = _reduce(run)
     new = _rewrite(run, reductions)
+    found = _certify(run, reductions)
     if new is None:
-        with run.stage("write"):
+        with run.stage("write"), appearing(run.certificate) as partial:
+            _record(run, reductions, found, mark_of(Path(model)), partial)
             copy_unchanged(run.source, path)
-        return assemble(run, OPTIMIZE, reductions, bytes_after=run.source.nbytes)
-    found: list[Deviation] = []
+        return assemble(run, OPTIMIZE, reductions, None, run.source.nbytes, found)
+    seen: list[Deviation] = []
 
     def check(candidate: Path) -> None:
         with run.stage("validate"):
-            found.append(_validate(run, Path(model), candidate))
+            seen.append(_validate(run, Path(model), candidate))
+        _record(run, reductions, found, mark_of(candidate), partial)
 
-    with run.stage("write"):
+    with run.stage("write"), appearing(run.certificate) as partial:
         try:
             write_model(new, path, source=run.source, check=check)
         except ValidationError as error:
@@ -99,7 +130,7 @@ def optimize_file(
     run.seconds["write"] -= run.seconds["validate"]
     data = path.with_name(path.name + ".data")
     size = path.stat().st_size + (data.stat().st_size if run.source.external else 0)
-    return assemble(run, OPTIMIZE, reductions, found[0], size)
+    return assemble(run, OPTIMIZE, reductions, seen[0], size, found)
 
 
 def analyze(model: ModelLike, **settings: Any) -> Report:
@@ -125,28 +156,68 @@ def _decide(model: ModelLike, settings: Settings) -> Run:
     located = locate_chains(source.model)
     ranges = Ranges(source.model, domain.boxes)
     seconds["read"] = time.monotonic() - started
-    run = Run(settings, source, inputs, domain, samples, (), seconds)
-    chains = []
+    run = Run(settings, source, inputs, domain, samples, (), (), seconds)
+    if settings.certificate is not None:
+        for name, box in domain.boxes.items():
+            refuse_infinite(box, f"the input {name!r}")
+    chains, proofs = [], []
+    for number, chain in enumerate(located):
+        where = ranges.chain_domain(chain)
+        if settings.certificate is not None:
+            refuse_infinite(where.box, f"the input {chain.input!r} of a chain")
+        # The time that is left is shared out evenly among the chains that are left.
+        share = Deadline(deadline.remaining / (len(located) - number))
+        stability, proof = _decide_chain(run, chain, where, share)
+        ranges.assume(chain.output, stability.output_lower, stability.output_upper)
+        chains.append((chain, where, stability))
+        proofs.append(proof)
+        if stability.interrupted:
+            deadline = Deadline(0.0)
+    return replace(run, chains=tuple(chains), proofs=tuple(proofs))
+
+
+def _decide_chain(
+    run: Run, chain: LocatedChain, where: ChainDomain, deadline: Deadline
+) -> tuple[Stability, ChainProof | None]:
+    """Decides the units of one chain, and proves the verdicts once more where that is wanted."""
+    settings = run.settings
+    options = Options(
+        method=settings.method,
+        deadline=deadline,
+        seed=settings.seed,
+        jobs=settings.jobs,
+        lp_solver=settings.lp_solver,
+        progress=settings.progress.stage,
+    )
+    points = _chain_points(where, run.samples)
     with run.stage("decide"):
-        for number, chain in enumerate(located):
-            # The time that is left is shared out evenly among the chains that are left.
-            share = deadline.remaining / (len(located) - number)
-            options = Options(
-                method=settings.method,
-                deadline=Deadline(share),
-                seed=settings.seed,
-                jobs=settings.jobs,
-                lp_solver=settings.lp_solver,
-                progress=settings.progress.stage,
-            )
-            where = ranges.chain_domain(chain)
-            points = _chain_points(where, samples)
-            stability = analyze_chain(chain.chain, where.box, options, points)
-            ranges.assume(chain.output, stability.output_lower, stability.output_upper)
-            chains.append((chain, where, stability))
-            if stability.interrupted:
-                deadline = Deadline(0.0)
-    return Run(settings, source, inputs, domain, samples, tuple(chains), seconds)
+        stability = analyze_chain(chain.chain, where.box, options, points)
+    if not needs_proof(where.box, stability, settings):
+        return stability, None
+    with run.stage("prove"):
+        spent = run.seconds["decide"]
+        return prove(chain.chain, where.box, stability, settings, run.source.nbytes, spent)
+
+
+def _certify(run: Run, reductions: list[Reduction]) -> Certified | None:
+    """Bounds the deviation of the new chains."""
+    with run.stage("certify"):
+        return certified(run, reductions)
+
+
+def _record(
+    run: Run,
+    reductions: list[Reduction],
+    found: Certified | None,
+    result: FileMark,
+    path: Path | None,
+) -> None:
+    """Writes the certificate, if one is wanted."""
+    if path is not None:
+        original = FileMark(run.source.sha256, run.source.nbytes)
+        if run.source.path is not None:
+            original = mark_of(run.source.path)
+        write_record(run, reductions, found, original, result, path)
 
 
 def _reduce(run: Run) -> list[Reduction]:
@@ -224,6 +295,11 @@ def _with_counterexample(error: ValidationError, target: Path) -> ValidationErro
     arrays: dict[str, Any] = dict(error.counterexample)
     np.savez(path, **arrays)
     return ValidationError(f"{error}; the input that shows it is in {path}", error.counterexample)
+
+
+def _files(model: ModelLike) -> tuple[Path, ...]:
+    """The file a model is read from, if it is one."""
+    return () if isinstance(model, ModelProto) else (Path(model),)
 
 
 def _chain_points(where: ChainDomain, samples: Samples | None) -> Array | None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from onnx_exact.certify.proof import ChainProof
 from onnx_exact.domains import Domain, DomainLike
 from onnx_exact.errors import UsageError
 from onnx_exact.graph.locate import LocatedChain
@@ -45,6 +48,8 @@ class Settings:
         seed: of every random choice.
         jobs: processes for mixed-integer programs.
         lp_solver: solver of the linear relaxations, by its name in cvxpy.
+        require_proof: leaves units alone whose verdict rests on a solver's tolerance.
+        certificate: where to write all that is needed to check the result; None for nowhere.
         progress: told what is being done.
 
     Raises:
@@ -63,6 +68,8 @@ class Settings:
     seed: int = 0
     jobs: int = 1
     lp_solver: str = DEFAULT_LP_SOLVER
+    require_proof: bool = False
+    certificate: str | os.PathLike[str] | None = None
     progress: Progress = field(default_factory=Silent)
 
     def __post_init__(self) -> None:
@@ -78,6 +85,8 @@ class Settings:
             raise UsageError(f"unknown reductions {self.reductions!r}; choose {choices}")
         if self.form not in FORMS:
             raise UsageError(f"unknown form {self.form!r}; choose one of {', '.join(FORMS)}")
+        if self.certificate is not None and self.form != FORMS[0]:
+            raise UsageError(f"a certificate is about the form {FORMS[0]} alone; leave out --form")
         numbers = {
             "rtol": self.rtol,
             "atol": self.atol,
@@ -110,6 +119,7 @@ class Run:
         domain: over which everything is decided.
         samples: the user's own points.
         chains: what was found, each with its box and its verdicts.
+        proofs: of the verdicts on each chain, None where there was no need of one.
         seconds: the time of each stage so far.
     """
 
@@ -119,7 +129,14 @@ class Run:
     domain: Domain
     samples: Samples | None
     chains: tuple[tuple[LocatedChain, ChainDomain, Stability], ...]
+    proofs: tuple[ChainProof | None, ...]
     seconds: dict[str, float]
+
+    @property
+    def certificate(self) -> Path | None:
+        """Where the certificate goes, if one is wanted."""
+        wanted = self.settings.certificate
+        return None if wanted is None else Path(wanted)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

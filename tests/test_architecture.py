@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "domains": {"network"},
     # Checks what all others did, so that it shares nothing with them but the reading of --domain.
     "verifier": {"domains"},
-    "report": {"network", "stability", "reduce", "domains", "run", "validate"},
+    "report": {"network", "stability", "reduce", "certify", "domains", "run", "validate"},
     **{module: set() for module in GROUND},
 }
 MAY_IMPORT_PIPELINE = {"__init__", "__main__", "cli", "integrations", "pipeline"}

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from onnx_exact._version import __version__
+from onnx_exact.certify.summary import Certified
 from onnx_exact.network.affine import Array
 from onnx_exact.network.chain import Chain
 from onnx_exact.network.split import SplitChain
@@ -31,6 +32,7 @@ def assemble(
     reductions: Sequence[Reduction] | None = None,
     deviation: Deviation | None = None,
     bytes_after: int | None = None,
+    certified: Certified | None = None,
 ) -> Report:
     """The report of a run; without `reductions` that of an analysis."""
     per_chain: Sequence[Reduction | None] = (
@@ -79,6 +81,7 @@ def assemble(
         deviation=deviation,
         seconds=run.seconds,
         refused=tuple(refused),
+        certified=certified,
         interrupted=any(stability.interrupted for _, _, stability in run.chains),
     )
 
@@ -121,6 +124,8 @@ def _counts(layers: Sequence[LayerVerdicts]) -> dict[str, int]:
     }
     counts = {name: sum(v.count(status) for v in layers) for name, status in names.items()}
     counts["by_solver"] = sum(int((v.evidence == Evidence.SOLVER).sum()) for v in layers)
+    decided = sum(v.units for v in layers) - counts["undecided"]
+    counts["proved"] = decided - counts["by_solver"]
     return counts
 
 

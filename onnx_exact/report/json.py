@@ -18,7 +18,7 @@ def to_json_dict(report: Report) -> dict[str, Any]:
     """The report as JSON values. A number that is not finite is null, as is what was not run."""
     seconds = dict(report.seconds)
     seconds["total"] = report.total_seconds
-    deviation = report.deviation
+    deviation, certified = report.deviation, report.certified
     data = {
         "version": report.version,
         "command": report.command,
@@ -49,6 +49,10 @@ def to_json_dict(report: Report) -> dict[str, Any]:
             "observed_max_abs": None if deviation is None else deviation.observed_max_abs,
             "points": 0 if deviation is None else deviation.points,
             "worst_output": None if deviation is None else deviation.worst_output,
+            "certified_max_abs": None if certified is None else certified.max_abs,
+            "certified_of": None if certified is None else certified.of,
+            "runtime_rounding_before": None if certified is None else certified.rounding_before,
+            "runtime_rounding_after": None if certified is None else certified.rounding_after,
         },
         "seconds": seconds,
         "refused": [_refusal(refusal) for refusal in report.refused],

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from onnx_exact.certify.summary import Certified
 from onnx_exact.validate import Deviation
 
 OPTIMIZE = "optimize"
@@ -22,6 +23,7 @@ class LayerReport:
         stably_inactive, stably_active, unstable, undecided: units by verdict; they sum to `units`
             where `relu`, and are 0 for a layer without ReLU, which has no verdicts.
         by_solver: stable units whose verdict rests on the tolerance of a solver.
+        proved: all other decided units: their verdicts hold in real arithmetic.
         removed, merged, folded: units taken away, by how; those that linear units took the place
             of count as merged, as far as there are fewer.
         units_after: width of what is left; 0 where the layer is gone. None if only analyzed.
@@ -34,6 +36,7 @@ class LayerReport:
     unstable: int = 0
     undecided: int = 0
     by_solver: int = 0
+    proved: int = 0
     removed: int = 0
     merged: int = 0
     folded: int = 0
@@ -126,6 +129,7 @@ class Totals:
     unstable: int
     undecided: int
     by_solver: int
+    proved: int
 
 
 @dataclass(frozen=True)
@@ -169,6 +173,7 @@ class Report:
         chains: in the order of the graph.
         totals: sums over them.
         deviation: of the new model from the original in onnxruntime; None if none was run.
+        certified: bounds on it over the domain; None if only analyzed, or without chains.
         seconds: time of each stage, in order; `total` is added.
         refused: what was not done.
     """
@@ -188,6 +193,7 @@ class Report:
     deviation: Deviation | None
     seconds: Mapping[str, float]
     refused: tuple[Refusal, ...] = ()
+    certified: Certified | None = None
     interrupted: bool = False
 
     def __post_init__(self) -> None:

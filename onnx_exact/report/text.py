@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from onnx_exact.certify.summary import Certified
+
 WIDTH = 100
 WIDEST_TABLE = 1000
 
@@ -119,14 +121,15 @@ def _lines(report: Report) -> Iterable[str]:
         yield "No chain of affine maps and ReLUs was found in this model."
     yield (
         f"Verdicts: {totals.stably_inactive:,} stably inactive, {totals.stably_active:,} stably"
-        f" active, {totals.unstable:,} unstable, {totals.undecided:,} undecided."
+        f" active, {totals.unstable:,} unstable, {totals.undecided:,} undecided;"
+        f" {totals.proved:,} fully proved."
     )
     if report.interrupted:
         yield "Interrupted: units that were undecided by then are not touched."
     if totals.by_solver:
         yield (
-            f"Of the stable ones {totals.by_solver:,} rest on the tolerance of SCIP; all others on"
-            " bounds that hold in real arithmetic."
+            f"Of these {totals.by_solver:,} rest on the tolerance of SCIP, all others on points or"
+            " bounds that hold in real arithmetic; --require-proof leaves the former alone."
         )
     for chain in report.chains:
         if chain.unread_inputs:
@@ -182,7 +185,24 @@ def proved(report: Report) -> str:
     same = "the new network is the same function over the reals"
     if any(layer.merged or layer.folded for layer in layers):
         same += f" apart from rounding its merged and folded weights to {dtype}"
-    within = ""
-    if report.deviation is not None:
-        within = f", and in {dtype} both agree within the deviation observed"
-    return f"Proved {where}: {same}; removing units alone changes no value over the reals{within}."
+    return f"Proved {where}: {same}{_certified(report.certified, dtype)}."
+
+
+def _certified(certified: Certified | None, dtype: str) -> str:
+    """What is certain of the deviation, as the end of a sentence."""
+    if certified is None:
+        return ""
+    what = "the outputs" if certified.is_output else f"tensor {certified.of!r}"
+    if certified.max_abs is None:
+        text = f"; no bound on the deviation of {what} is known"
+    elif certified.max_abs == 0.0:
+        text = f": not a value of {what} changes"
+    else:
+        text = f", which moves {what} by at most {certified.max_abs:.3g}"
+    before, after = certified.rounding_before, certified.rounding_after
+    if before is not None and after is not None:
+        text += (
+            f"; rounding in {dtype} adds at most {before:.2g} to the old network and {after:.2g} to"
+            " the new"
+        )
+    return text if certified.is_output else f"{text}; what comes after that tensor is not covered"

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from onnx_exact.certify.summary import Certified
 from onnx_exact.errors import OutputError
 from onnx_exact.report import (
     ChainReport,
@@ -38,6 +39,7 @@ TOTALS = Totals(
     unstable=590,
     undecided=10,
     by_solver=7,
+    proved=983,
 )
 CHAIN = ChainReport(
     "fc1[0]..fc2",
@@ -69,6 +71,7 @@ REPORT = Report(
     deviation=Deviation(observed_max_abs=3.25e-6, points=512, worst_output="logits"),
     seconds={"read": 0.25, "decide": 1.5},
     refused=(Refusal("fc1[0]..fc2", 0, "merge 2 units", "too far off", {"error": math.inf}),),
+    certified=Certified(2.5e-8, "logits", True, 2e-3, 1e-3),
 )
 
 
@@ -114,14 +117,21 @@ def test_json_has_the_names_that_scripts_rely_on() -> None:
     assert data["seconds"] == {"read": 0.25, "decide": 1.5, "total": 1.75}
     assert data["deviation"]["observed_max_abs"] == 3.25e-6
     assert data["refused"][0]["what"] == "merge 2 units"
+    assert data["deviation"]["certified_max_abs"] == 2.5e-8
+    assert data["deviation"]["certified_of"] == "logits"
+    assert data["deviation"]["runtime_rounding_before"] == 2e-3
+    assert data["deviation"]["runtime_rounding_after"] == 1e-3
+    assert (data["totals"]["proved"], data["totals"]["by_solver"]) == (983, 7)
 
 
 def test_json_has_null_for_numbers_that_are_not_finite_and_for_what_was_not_run() -> None:
     data = to_json_dict(
-        changed(deviation=None, totals=dataclasses.replace(TOTALS, units_after=None))
+        changed(
+            deviation=None, certified=None, totals=dataclasses.replace(TOTALS, units_after=None)
+        )
     )
     assert data["refused"][0]["numbers"] == {"error": None}
-    assert data["deviation"]["observed_max_abs"] is None
+    assert set(data["deviation"].values()) == {None, 0}
     assert data["totals"]["units_after"] is None
 
 
@@ -185,12 +195,28 @@ def test_last_line_says_what_was_proved_and_where() -> None:
     assert said.startswith("Proved over the domain (--domain 0:1)")
     assert "same function over the reals" in said
     assert "rounding its merged and folded weights to float32" in said
-    assert "deviation observed" in said
+    assert "moves the outputs by at most 2.5e-08" in said
+    assert "rounding in float32 adds at most 0.002 to the old network and 0.001 to the new" in said
+
+
+def test_last_line_names_the_tensor_where_it_is_not_the_output() -> None:
+    inner = Certified(2.5e-8, "hidden", False, None, None)
+    said = sentence(changed(certified=inner))
+    assert "moves tensor 'hidden' by at most 2.5e-08; what comes after that tensor" in said
+    assert "adds at most" not in said
+
+
+def test_last_line_says_where_no_bound_is_known() -> None:
+    none = Certified(None, "logits", True, None, None)
+    assert "no bound on the deviation of the outputs is known" in sentence(changed(certified=none))
 
 
 def test_pure_removal_is_said_to_change_nothing_over_the_reals() -> None:
     layers = (dataclasses.replace(LAYERS[0], merged=0), LAYERS[1])
-    assert "merged" not in sentence(changed(chains=(ChainReport("c", layers),)))
+    zero = Certified(0.0, "logits", True, 2e-3, 1e-3)
+    said = sentence(changed(chains=(ChainReport("c", layers),), certified=zero))
+    assert "merged" not in said
+    assert "over the reals: not a value of the outputs changes" in said
 
 
 def test_unchanged_and_analyzed_models_are_said_to_be_so() -> None:
@@ -218,9 +244,13 @@ def test_model_without_chains_is_said_to_have_none() -> None:
 
 
 def test_text_says_which_verdicts_rest_on_a_solver() -> None:
-    assert "Of the stable ones 7 rest on the tolerance of SCIP" in to_text(REPORT)
+    assert "Of these 7 rest on the tolerance of SCIP" in to_text(REPORT)
     none = dataclasses.replace(TOTALS, by_solver=0)
     assert "SCIP" not in to_text(changed(totals=none))
+
+
+def test_text_says_how_many_verdicts_are_proved() -> None:
+    assert "983 fully proved" in to_text(REPORT)
 
 
 def test_text_says_what_a_slice_of_the_inputs_would_save() -> None:

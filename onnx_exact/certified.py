@@ -1,0 +1,198 @@
+"""Between the pipeline and the room that certifies: proofs of a run's verdicts, their record."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from onnx_exact.certify.bounds import Bounds
+from onnx_exact.certify.certificate import (
+    Certificate,
+    ChainRecord,
+    FileMark,
+    write_certificate,
+)
+from onnx_exact.certify.proof import ChainProof, Proof
+from onnx_exact.certify.prove import prove_chain
+from onnx_exact.certify.summary import Certified, certify_chain, worst
+from onnx_exact.deadline import Deadline
+from onnx_exact.errors import DomainError, OutputError
+from onnx_exact.graph.plain import is_plain
+from onnx_exact.network.chain import Chain
+from onnx_exact.network.domain import Box
+from onnx_exact.reduce import Reduction
+from onnx_exact.run import Run, Settings
+from onnx_exact.stability.verdict import Evidence, LayerVerdicts, Stability, Status
+
+# A certificate stays below four times the model: what its splittings and witnesses may take at
+# most before they are compressed, slopes and verdicts coming on top.
+MOST_PROOF = 3.0
+# Seconds for proofs, at least; more where deciding took longer.
+LEAST_SECONDS = 20.0
+
+
+def needs_proof(box: Box, stability: Stability, settings: Settings) -> bool:
+    """Whether verdicts have to be proved once more: a solver's, or all for a certificate."""
+    by_solver = any(
+        (layer.evidence == Evidence.SOLVER).any() for layer in stability.layers if layer is not None
+    )
+    return box.finite and (by_solver or settings.certificate is not None)
+
+
+def prove(
+    chain: Chain, box: Box, stability: Stability, settings: Settings, nbytes: int, seconds: float
+) -> tuple[Stability, ChainProof]:
+    """The verdicts on a chain, a solver's proved once more where possible, and the proofs.
+
+    With `require_proof`, what rests on a solver is UNDECIDED.
+
+    Args:
+        chain, box, stability: as decided.
+        settings: what the user asked for.
+        nbytes: size of the model.
+        seconds: that deciding took.
+    """
+    deadline = Deadline(max(seconds, LEAST_SECONDS))
+    proof = prove_chain(chain, box, stability, deadline, MOST_PROOF * nbytes)
+    return relabelled(stability, proof, settings.require_proof), proof
+
+
+def relabelled(stability: Stability, proof: ChainProof, require_proof: bool) -> Stability:
+    """The verdicts with what they rest on now; bounds are the proved ones with `require_proof`."""
+    layers = tuple(
+        _relabelled(index, verdicts, proof, require_proof)
+        for index, verdicts in enumerate(stability.layers)
+    )
+    if not require_proof:
+        return replace(stability, layers=layers)
+    low, high = proof.bounds.outputs(len(layers) - 1)
+    return replace(stability, layers=layers, output_lower=low, output_upper=high)
+
+
+def _relabelled(
+    index: int, verdicts: LayerVerdicts | None, proof: ChainProof, require_proof: bool
+) -> LayerVerdicts | None:
+    found = proof.layers[index]
+    if verdicts is None or found is None:
+        return None
+    unproved = found.proof == Proof.SOLVER
+    proved = (verdicts.evidence == Evidence.SOLVER) & ~unproved
+    evidence = np.where(proved, Evidence.LINEAR, verdicts.evidence).astype(np.int8)
+    evidence = np.where(unproved, Evidence.SOLVER, evidence).astype(np.int8)
+    if not require_proof:
+        return replace(verdicts, evidence=evidence)
+    return replace(
+        verdicts,
+        status=np.where(unproved, Status.UNDECIDED, verdicts.status).astype(np.int8),
+        evidence=np.where(unproved, Evidence.NONE, evidence).astype(np.int8),
+        lower=proof.bounds.lower[index],
+        upper=proof.bounds.upper[index],
+    )
+
+
+def bounds_of(chain: Chain, box: Box, stability: Stability, proof: ChainProof | None) -> Bounds:
+    """The bounds that a reduction rests on: those that are proved, and signs a solver excludes."""
+    if proof is None:
+        return Bounds.of(chain, stability, box)
+    lower, upper = ([v.copy() for v in side] for side in (proof.bounds.lower, proof.bounds.upper))
+    for low, high, verdicts in zip(lower, upper, stability.layers, strict=True):
+        if verdicts is not None:
+            active, inactive = verdicts.where(Status.ACTIVE), verdicts.where(Status.INACTIVE)
+            low[active] = np.maximum(low[active], 0.0)
+            high[inactive] = np.minimum(high[inactive], 0.0)
+    return Bounds(chain, tuple(lower), tuple(upper))
+
+
+def certified(run: Run, reductions: Sequence[Reduction]) -> Certified | None:
+    """What is certain of the new model's deviation; None for a model without chains."""
+    outputs = [output.name for output in run.source.model.graph.output]
+    chains = []
+    for (located, where, stability), proof, reduction in zip(
+        run.chains, run.proofs, reductions, strict=True
+    ):
+        bounds = bounds_of(located.chain, where.box, stability, proof)
+        plain = is_plain(run.source.model, located)
+        numbers = certify_chain(bounds, where.box, reduction, located.dtype, plain)
+        whole = outputs == [located.output] and len(run.chains) == 1
+        chains.append(Certified(numbers[0], located.output, whole, *numbers[1:]))
+    return worst(chains)
+
+
+def refuse_infinite(box: Box, what: str) -> None:
+    """Raises unless a certificate can speak about the box.
+
+    Raises:
+        DomainError: a side is infinite.
+    """
+    if not box.finite:
+        raise DomainError(
+            f"a certificate needs a finite domain, and {what} is unbounded; give one with --domain"
+        )
+
+
+def mark_of(file: bytes | Path) -> FileMark:
+    """The mark of a file, or of its bytes."""
+    data = file.read_bytes() if isinstance(file, Path) else file
+    return FileMark(hashlib.sha256(data).hexdigest(), len(data))
+
+
+def write_record(
+    run: Run,
+    reductions: Sequence[Reduction],
+    found: Certified | None,
+    original: FileMark,
+    result: FileMark,
+    path: Path,
+) -> None:
+    """Writes the certificate of a run.
+
+    Args:
+        run: whose chains have been proved.
+        reductions: of these.
+        found: by `certified`.
+        original, result: the files.
+        path: where it goes.
+
+    Raises:
+        OutputError: it cannot be written, or there is no bound on the deviation to write.
+    """
+    max_abs = 0.0 if found is None else found.max_abs
+    if max_abs is None:
+        raise OutputError(f"the certificate {path} cannot be written: no bound on the deviation")
+    chains = tuple(
+        ChainRecord(
+            *(located.input, located.output, located.chain, reduction.chain),
+            *(proof, reduction.origins),
+        )
+        for (located, _, _), proof, reduction in zip(
+            run.chains, run.proofs, reductions, strict=True
+        )
+        if proof is not None
+    )
+    certificate = Certificate(original, result, run.domain.to_json(), max_abs, chains)
+    write_certificate(certificate, path)
+
+
+@contextmanager
+def appearing(path: Path | None) -> Iterator[Path | None]:
+    """A temporary name to write a file under, which it loses for `path` if nothing goes wrong.
+
+    Raises:
+        OutputError: the file cannot be moved there.
+    """
+    if path is None:
+        yield None
+        return
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        yield partial
+        partial.replace(path)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
