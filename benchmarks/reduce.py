@@ -1,9 +1,9 @@
 """Measures what the reductions save: `python -m benchmarks.reduce`.
 
 For every case the units are decided once, and the same verdicts are given to the published
-reductions and to all of them. Connections, units, file size, latency in onnxruntime and the
-deviation from the float64 evaluation of the original go to `benchmarks/results/reduce.json`, and a
-table of them to `reduce.md` beside it.
+reductions and to all of them, in the chain form and in the split form. Connections, units, file
+size, latency in onnxruntime and the deviation from the float64 evaluation of the original go to
+`benchmarks/results/reduce.json`, and a table of them to `reduce.md` beside it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from onnx import ModelProto
 
 from benchmarks.cases import Case, cases
 from benchmarks.latency import BATCHES, Runner, latencies
+from benchmarks.networks import NETWORKS
 from benchmarks.processes import RESULTS, machine
 from benchmarks.reduce_tables import markdown, one_line
 from onnx_exact.deadline import Deadline
@@ -31,9 +32,10 @@ from onnx_exact.graph.metadata import metadata_of
 from onnx_exact.graph.ranges import ChainDomain, Ranges
 from onnx_exact.graph.read import inputs_of, read_model
 from onnx_exact.graph.splice import splice
-from onnx_exact.methods import REDUCTIONS
+from onnx_exact.methods import SPLIT_FORM
 from onnx_exact.network.affine import Array
 from onnx_exact.network.chain import Chain
+from onnx_exact.network.split import SplitChain
 from onnx_exact.reduce import ReduceOptions, Reduction, reduce_chain
 from onnx_exact.stability.decide import Options, analyze_chain
 from onnx_exact.stability.verdict import Stability, Status
@@ -45,6 +47,11 @@ WITNESSES = 0.2
 # Corners with this share of the entries at their upper side, in turn.
 UPPER_SHARES = (0.5, 0.1, 0.9)
 ORIGINAL = "original"
+KINDS = {
+    "published": ReduceOptions("published"),
+    "all": ReduceOptions("all"),
+    "split": ReduceOptions("all", form=SPLIT_FORM),
+}
 
 Entry = dict[str, Any]
 
@@ -57,6 +64,15 @@ class Decided:
     located: LocatedChain
     where: ChainDomain
     stability: Stability
+
+
+def measured() -> dict[str, Case]:
+    """The cases that deciding is measured on, and every other network that was trained with l1."""
+    known = cases()
+    taken = {case.file for case in known}
+    others = [path for path in sorted(NETWORKS.glob("*_l1-*.onnx")) if path not in taken]
+    more = [Case(path.stem, path) for path in others if "_l1-0_" not in path.name]
+    return {case.name: case for case in [*known, *more]}
 
 
 def decide(case: Case, limit: float, seed: int) -> Decided | str:
@@ -84,14 +100,16 @@ def run_case(case: Case, limit: float, seed: int) -> Entry:
     located = decided.located
     kinds: dict[str, Entry] = {ORIGINAL: _sizes(decided.model, located.chain)}
     models = {ORIGINAL: decided.model}
-    for name in reversed(REDUCTIONS):
+    for name, options in KINDS.items():
         reduction = reduce_chain(
-            located.chain, decided.stability, decided.where.box, located.dtype, ReduceOptions(name)
+            located.chain, decided.stability, decided.where.box, located.dtype, options
         )
         models[name] = decided.model
         if reduction.changed:
-            models[name] = splice(decided.model, [(located, reduction.chain)])
-        kinds[name] = _sizes(models[name], reduction.chain) | _refused(reduction)
+            models[name] = splice(decided.model, [(located, reduction.network)])
+        if options.form == SPLIT_FORM and reduction.split is None:
+            models[name] = models["all"]
+        kinds[name] = _sizes(models[name], reduction.network) | _refused(reduction)
         kinds[name]["within_need"] = _within_need(decided.stability, reduction)
     # What a reduction left as it was is measured once.
     first = {name: next(n for n in models if models[n] is models[name]) for name in models}
@@ -107,7 +125,7 @@ def run_case(case: Case, limit: float, seed: int) -> Entry:
     return entry | {"layers": _verdicts(decided.stability), "kinds": kinds}
 
 
-def _sizes(model: ModelProto, chain: Chain) -> Entry:
+def _sizes(model: ModelProto, chain: Chain | SplitChain) -> Entry:
     return {
         "widths": [chain.n_in, *(layer.width for layer in chain.layers)],
         "units": chain.relu_units,
@@ -185,7 +203,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=RESULTS, metavar="FOLDER")
     arguments = parser.parse_args(argv)
-    known = {case.name: case for case in cases()}
+    known = measured()
     unknown = sorted(set(arguments.only or ()) - known.keys())
     if unknown:
         print(f"error: no case {unknown[0]!r}; there are {', '.join(known)}", file=sys.stderr)

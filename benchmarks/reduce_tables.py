@@ -7,7 +7,9 @@ from typing import Any
 
 Entry = dict[str, Any]
 
-KINDS = ("original", "published", "all")
+KINDS = ("original", "published", "all", "split")
+# Of the deviation of the original network from its own float64 evaluation.
+MOST_DEVIATION = 3.0
 
 
 def one_line(name: str, entry: Entry) -> str:
@@ -15,11 +17,12 @@ def one_line(name: str, entry: Entry) -> str:
     if "skipped" in entry:
         return f"{name}: {entry['skipped']}"
     kinds = entry["kinds"]
-    shares = [kinds[kind]["connections"] / kinds["original"]["connections"] for kind in KINDS[1:]]
+    before = kinds["original"]["connections"]
+    published, left, split = (kinds[kind]["connections"] / before for kind in KINDS[1:])
     return (
-        f"{name}: {'-'.join(map(str, kinds['all']['widths']))}, connections {shares[1]:.1%}"
-        f" (published {shares[0]:.1%}), {_speedup(kinds, 'all', '1')} times the speed at batch 1,"
-        f" {_speedup(kinds, 'all', '256')} at batch 256, deviation {_ratio(kinds, 'all')} times"
+        f"{name}: {'-'.join(map(str, kinds['all']['widths']))}, connections {left:.1%}"
+        f" (published {published:.1%}, split {split:.1%}), {_speedup(kinds, 'all', '1')} times the"
+        f" speed at batch 1, {_speedup(kinds, 'all', '256')} at batch 256, deviation {_ratio(kinds, 'all')} times"
         " the original's"
     )
 
@@ -39,9 +42,13 @@ def markdown(results: Entry) -> str:
         " witnesses among them.",
         "## Connections",
         _table(
-            ["network", "domain", "widths", "published", "all", "connections", "published", "all"],
+            [
+                *("network", "domain", "widths", "published", "all", "split", "connections"),
+                *("published", "all", "split"),
+            ],
             (_connections(name, entry) for name, entry in rows.items()),
         ),
+        "\n".join(f"- {line}" for line in _held(rows)),
         "## Size, latency, deviation",
         _table(
             ["network", "domain", "reductions", "bytes", "batch 1", "batch 256", "deviation"],
@@ -49,6 +56,28 @@ def markdown(results: Entry) -> str:
         ),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _held(rows: dict[str, Entry]) -> Iterable[str]:
+    """What is to hold of every network, and where it does not."""
+    kinds = {name: entry["kinds"] for name, entry in rows.items()}
+    more = [n for n, k in kinds.items() if k["all"]["connections"] > k["published"]["connections"]]
+    yield f"More connections than the published reductions leave: {', '.join(more) or 'none'}."
+    wide = [name for name, k in kinds.items() if not k["all"]["within_need"]]
+    yield (
+        "A layer wider than its unstable units and min(stably active, inputs, units of the next"
+        f" layer): {', '.join(wide) or 'none'}."
+    )
+    off = [
+        f"{name} ({kind})"
+        for name, k in kinds.items()
+        for kind in KINDS[1:]
+        if k[kind]["deviation"] > MOST_DEVIATION * k["original"]["deviation"]
+    ]
+    yield (
+        f"A deviation above {MOST_DEVIATION:g} times that of the original:"
+        f" {', '.join(off) or 'none'}."
+    )
 
 
 def _connections(name: str, entry: Entry) -> list[str]:

@@ -14,7 +14,7 @@ from benchmarks.networks import MODELS
 from onnx_exact.graph.read import read_model
 
 CASE = "digits_2x32_l1"
-KINDS = ["original", "published", "all"]
+KINDS = ["original", "published", "all", "split"]
 
 
 @pytest.fixture
@@ -30,11 +30,12 @@ def test_a_case_is_measured_with_the_same_verdicts_for_all(
     assert reduce.main(arguments) == 0
     entry = json.loads((tmp_path / "reduce.json").read_text())["rows"][CASE]
     assert list(entry["kinds"]) == KINDS
-    original, published, everything = (entry["kinds"][kind] for kind in KINDS)
+    original, published, everything, split = (entry["kinds"][kind] for kind in KINDS)
     assert original["widths"] == [64, 32, 32, 10]
     for name in ("connections", "bytes"):
         assert everything[name] <= published[name] <= original[name]
-    for kind in (original, published, everything):
+    assert split["connections"] <= everything["connections"]
+    for kind in (original, published, everything, split):
         assert all(microseconds > 0 for microseconds in kind["latency_us"].values())
         assert 0 <= kind["deviation"] < 1e-3
     assert everything["within_need"]
