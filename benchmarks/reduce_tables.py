@@ -22,8 +22,8 @@ def one_line(name: str, entry: Entry) -> str:
     return (
         f"{name}: {'-'.join(map(str, kinds['all']['widths']))}, connections {left:.1%}"
         f" (published {published:.1%}, split {split:.1%}), {_speedup(kinds, 'all', '1')} times the"
-        f" speed at batch 1, {_speedup(kinds, 'all', '256')} at batch 256, deviation {_ratio(kinds, 'all')} times"
-        " the original's"
+        f" speed at batch 1, {_speedup(kinds, 'all', '256')} at batch 256, deviation"
+        f" {_ratio(kinds, 'all')} times the original's"
     )
 
 
