@@ -1,0 +1,241 @@
+"""The sections of RESULTS.md that are not those of the comparison."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from rich.table import Table
+
+from benchmarks.compare_summary import Runs, median, race, typical
+from benchmarks.contestants import OURS
+from benchmarks.decide_tables import new_table, section
+from benchmarks.findings import ORIGINAL, Grown, NoLoss, Rows, no_loss, removed, slopes
+
+Entry = dict[str, Any]
+
+DATA = {"mnist": "MNIST", "cifar10": "CIFAR-10"}
+REDUCED = ("published", "all", "split")
+# Connections removed from MNIST networks trained with l1, with their accuracy (Serra et al. 2020).
+PAPER_MNIST = "22% (width 25, 95.76%), 29.4% (50, 96.05%), 30.8% (100, 97.14%)"
+
+
+def headline(compare: Entry, rows: Rows) -> list[str]:
+    """The papers' figures beside ours."""
+    runs: Runs = compare["runs"]
+    table = new_table(("figure", "published", "here"), ())
+    table.add_row(
+        "one program (2021) against one for each unit and sign (2020): median ratio of times",
+        "183 (CIFAR-10, Gurobi)",
+        _against_per_unit(runs),
+    )
+    for name, words in (
+        ("per-unit", "this tool against one program for each unit and sign (2020)"),
+        ("isa", "this tool against one program (2021), its sampling included"),
+    ):
+        table.add_row(f"{words}: median ratio of times", "", _race_words(runs, name))
+    table.add_row(
+        "the same without its sampling, where a program was needed", "", _program_words(runs)
+    )
+    table.add_row(
+        "connections removed at no loss of accuracy, CIFAR-10",
+        "up to 56%",
+        _no_loss_words(rows, "cifar10"),
+    )
+    table.add_row(
+        "connections removed at no loss of accuracy, MNIST",
+        f"with l1, not always at no loss: {PAPER_MNIST}; nothing without l1",
+        _no_loss_words(rows, "mnist"),
+    )
+    table.add_row(
+        "CIFAR-10 2x400 trained with l1",
+        "the authors' network: 3072-116-248-10, 72% removed, in 114 to 119 s (Gurobi)",
+        _one_network(runs, rows, "cifar10_2x400_l1-0.000175_s0"),
+    )
+    return [
+        *section("## In short", table),
+        "The published figures come from other hardware and another solver (Gurobi), and from"
+        " networks that were trained anew here: they say what to expect, not who is faster. Only"
+        " ratios between columns of one table below were measured under the same conditions."
+        " `≥` marks a lower bound: where the other did not finish within the limit, its time up to"
+        " then is taken.",
+    ]
+
+
+def _against_per_unit(runs: Runs) -> str:
+    """What the papers' own ratio is here, where both finished."""
+    ratios = []
+    for methods in runs.values():
+        isa, per_unit = (typical(methods.get(name, ())) for name in ("isa", "per-unit"))
+        if isa is not None and per_unit is not None and not isa.open and not per_unit.open:
+            ratios.append(per_unit.seconds / isa.seconds)
+    if not ratios:
+        return "no network that both finished"
+    return f"{statistics.median(ratios):.3g} ({len(ratios)} networks that both finished, SCIP)"
+
+
+def _race_words(runs: Runs, name: str) -> str:
+    found = race(runs, name)
+    return (
+        f"**{median(found.ratios)}** ({len(found.ratios)} networks,"
+        f" {len(found.ratios) - found.finished} of which it did not finish)"
+    )
+
+
+def _program_words(runs: Runs) -> str:
+    found = race(runs, "isa").programs
+    unfinished = sum(ratio.at_least for ratio in found)
+    return f"{median(found)} ({len(found)} networks, {unfinished} of which it did not finish)"
+
+
+def _no_loss_words(rows: Rows, data: str) -> str:
+    found = no_loss(rows, data, "all", same_architecture=True)
+    anywhere = no_loss(rows, data, "all", same_architecture=False)
+    parts = [
+        f"**{best.removed:.1%}** against {words}"
+        for best, words in (
+            (found, "the best network without l1 of the same architecture"),
+            (anywhere, "the best of all without l1"),
+        )
+        if best is not None
+    ]
+    return "; ".join(parts)
+
+
+def _one_network(runs: Runs, rows: Rows, name: str) -> str:
+    ours = typical(runs.get(name, {}).get(OURS, ()))
+    if ours is None or name not in rows:
+        return ""
+    widths = "-".join(map(str, rows[name]["kinds"]["all"]["widths"]))
+    return (
+        f"one of our own: {widths}, {removed(rows[name], 'all'):.0%} removed, in {ours.wall:.1f} s"
+    )
+
+
+def no_loss_section(rows: Rows) -> list[str]:
+    """The largest shares of connections removed at no loss."""
+    table = new_table(
+        ("data", "held against", "reductions", "network", "baseline"),
+        ("accuracy", "needed", "removed"),
+    )
+    for data, name in DATA.items():
+        for same, words in ((True, "same architecture"), (False, "all architectures")):
+            for kind in REDUCED:
+                found = no_loss(rows, data, kind, same)
+                if found is not None:
+                    table.add_row(name, words, kind, *_no_loss_cells(found))
+    return [
+        *section("### At no loss of accuracy", table),
+        "A network trained with l1 counts where, reduced, it is at least as accurate on the test"
+        " set as the best network trained without (of the same architecture, or of all that were"
+        " trained). The share is that of its own connections before reducing. With 10,000 test"
+        " images, one standard error is 0.5 points on CIFAR-10 and 0.15 on MNIST, and there are"
+        " few seeds.",
+    ]
+
+
+def _no_loss_cells(found: NoLoss) -> list[str]:
+    return [
+        *(found.network, found.baseline),
+        *(f"{found.accuracy:.2%}", f"{found.needed:.2%}", f"{found.removed:.1%}"),
+    ]
+
+
+def compression_section(results: Entry) -> list[str]:
+    """What is removed, and what that gains."""
+    rows: Rows = {n: e for n, e in results["rows"].items() if "kinds" in e}
+    return [
+        "## Compression",
+        "The same verdicts for all. `published` are the reductions of the papers, `all` is the"
+        " default of this tool, `split` lets what stably active units compute go around the ReLU"
+        " (`--form split`); onnxslim and onnxsim work alone on the original. Latency is that of"
+        " onnxruntime on one thread, in microseconds, the least of many turns taken one after"
+        " another.",
+        *section("### Connections and accuracy", _connections(rows)),
+        *section("### File size and latency", _latencies(rows)),
+        _others(rows),
+    ]
+
+
+def _connections(rows: Rows) -> Table:
+    table = new_table(
+        ("network", "widths", "after"),
+        ("accuracy", "after", "answers changed", *(f"removed, {kind}" for kind in REDUCED)),
+    )
+    for name, entry in sorted(rows.items()):
+        kinds = entry["kinds"]
+        table.add_row(
+            name,
+            *("-".join(map(str, kinds[kind]["widths"])) for kind in (ORIGINAL, "all")),
+            *(f"{kinds[kind]['accuracy']:.2%}" for kind in (ORIGINAL, "all")),
+            str(kinds["all"]["answers_changed"]),
+            *(f"{removed(entry, kind):.1%}" for kind in REDUCED),
+        )
+    return table
+
+
+def _latencies(rows: Rows) -> Table:
+    kinds = (ORIGINAL, *REDUCED, "onnxslim", "onnxsim")
+    table = new_table(
+        ("network",), (*("kB", "kB, all"), *(f"{k}, {b}" for b in ("1", "256") for k in kinds))
+    )
+    for name, entry in sorted(rows.items()):
+        found = entry["kinds"]
+        table.add_row(
+            name,
+            *(f"{found[kind]['bytes'] / 1e3:.0f}" for kind in (ORIGINAL, "all")),
+            *(
+                _number(found.get(kind, {}).get("latency_us", {}).get(batch))
+                for batch in ("1", "256")
+                for kind in kinds
+            ),
+        )
+    return table
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f}"
+
+
+def _others(rows: Rows) -> str:
+    """What the other tools removed, and why one is missing."""
+    lines = []
+    for tool in ("onnxslim", "onnxsim"):
+        shares = [removed(entry, tool) for entry in rows.values() if tool in entry["kinds"]]
+        if shares:
+            most = max(shares)
+            what = f"at most {most:.1%} of the connections" if most else "no connection"
+            lines.append(f"{tool} alone removed {what} of {len(shares)} networks.")
+        missing = {e["missing"][tool] for e in rows.values() if tool in e["missing"]}
+        lines += [f"{tool} is missing: {reason}." for reason in sorted(missing)]
+    return " ".join(lines)
+
+
+def scaling_section(series: dict[str, Sequence[Grown]], words: dict[str, str]) -> list[str]:
+    """How time and memory grow."""
+    fits = new_table(("quantity", "the rest"), ("time grows like", "memory grows like", "over"))
+    points = new_table(
+        ("quantity",), ("value", "units", "open", "seconds", "MB beyond the start", "most time")
+    )
+    for name, found in series.items():
+        done = [point for point in found if not point.open]
+        powers = slopes(found)
+        if powers is not None:
+            cells = [f"{name}^{power:.2f}" for power in powers]
+            fits.add_row(name, words[name], *cells, f"{len(done)} of {len(found)} points")
+        for p in found:
+            points.add_row(
+                name,
+                f"{p.value:g}",
+                *(str(p.units), str(p.open), f"{p.seconds:.3g}", f"{p.memory:.0f}"),
+                f"{p.stage} ({p.share:.0%})",
+            )
+    return [
+        *section("## Scaling", fits),
+        "Slopes of straight lines through the logarithms of the points where every unit was"
+        " decided. Random networks with Kaiming-normal weights, and biases that put a third of the"
+        " units of each layer far above zero, a third far below and the others anywhere between;"
+        " seconds are the processor's.",
+        *section("### Points", points),
+    ]
