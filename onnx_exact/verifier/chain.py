@@ -208,7 +208,8 @@ class _Ball:
     def __matmul__(self, other: _Ball) -> _Ball:
         size, error = np.abs(other.mid), other._error
         err = np.abs(self.mid) @ error + self._error @ (size + error)
-        rounding = (np.abs(self.mid) @ size + SMALLEST) * bool(size.any())
+        used = (self.mid != 0.0).astype(float) @ (size != 0.0).astype(float)
+        rounding = np.maximum(np.abs(self.mid) @ size, SMALLEST) * (used > 0.0)
         return self._made(self.mid @ other.mid, other, err, rounding, self.mid.shape[1])
 
 

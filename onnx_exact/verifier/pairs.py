@@ -14,6 +14,7 @@ below, down to the input. Equal numbers cancel exactly, so that removing units g
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,7 +45,8 @@ class Comparison:
         claims: statuses of the old units, and the map.
         ranges: of the old chain.
         new_ranges: of the new chain, as far as it has been compared.
-        apart: e for each layer of the new chain, on the old units; nan where there is no pair.
+        apart: e for each layer of the new chain, on the old units; nan where nothing is known.
+        missing: units that are gone although they are read and not stable, in words.
     """
 
     old: Balls
@@ -53,16 +55,17 @@ class Comparison:
     ranges: Ranges
     new_ranges: Ranges
     apart: list[Array]
+    missing: list[str]
 
 
-def deviation(old: Balls, new: Balls, claims: Claims, ranges: Ranges) -> Array:
-    """Bounds on |old - new| over the domain, one for each output of the chain.
+def deviation(old: Balls, new: Balls, claims: Claims, ranges: Ranges) -> tuple[float, list[str]]:
+    """A bound on |old - new| over the domain, for any output of the chain; and what makes it large.
 
     Raises:
         NotVerifiedError: the new chain is not what the map says.
     """
     relu = tuple(layer.relu for layer in new.layers)
-    compared = Comparison(old, new, claims, ranges, Ranges([], [], ranges.box, relu), [])
+    compared = Comparison(old, new, claims, ranges, Ranges([], [], ranges.box, relu), [], [])
     width = new.layers[-1].width
     last = claims.places[-1]
     if not np.array_equal(last, np.arange(width)) or (claims.factors[-1] != 1.0).any():
@@ -70,7 +73,10 @@ def deviation(old: Balls, new: Balls, claims: Claims, ranges: Ranges) -> Array:
     with np.errstate(over="ignore", invalid="ignore"):
         for k in range(len(new.layers)):
             _compare_layer(compared, k)
-        return _after_relu(compared, len(new.layers) - 1)
+        found = float(_after_relu(compared, len(new.layers) - 1).max())
+    if math.isfinite(found):
+        return found, compared.missing
+    raise NotVerifiedError((compared.missing or ["nothing bounds how far an output is off"])[0])
 
 
 def _compare_layer(c: Comparison, k: int) -> None:
@@ -146,7 +152,10 @@ def _after_relu(c: Comparison, k: int) -> Array:
         return add_up(apart, np.where(place >= 0, more, 0.0))
     if not c.new.layers[k].relu:
         apart[~_linear(c, s)] = np.nan
-    return apart
+    # Where h is 0, all of h' is the difference.
+    off = c.claims.status[s] == INACTIVE
+    away = mul_up(c.claims.factors[k], c.new_ranges.magnitude(k)[place])
+    return np.where(off & (place >= 0), np.fmin(apart, away), apart)
 
 
 def _pair(
@@ -169,7 +178,8 @@ def _pair(
             low, high = -add_up(-low, bounds[1]), add_up(high, -bounds[0])
             k -= 1
         else:
-            old = _left_over(c, old, np.zeros(old.shape[1], dtype=bool), s)
+            old, more = _left_over(c, old, np.ones(old.shape, dtype=bool), s)
+            loss = add_up(loss, more)
         old, *bounds = _pull_back(c.old, s, old, c.ranges)
         low, high = -add_up(-low, -bounds[0]), add_up(high, bounds[1])
         s -= 1
@@ -184,47 +194,62 @@ def _pair(
 
 def _match(c: Comparison, old: Array, new: Array, s: int, k: int) -> tuple[Array, Array, Array]:
     """R, the linear part of -D, and what the rest of the difference amounts to at most."""
+    place = c.claims.places[k]
+    counts = np.bincount(place[place >= 0], minlength=new.shape[1])
+    # New units that stand for none, and those that stand for linear ones alone, are linear.
+    linear_old = (place >= 0) & _linear(c, s)
+    linear = counts == np.bincount(place[linear_old], minlength=new.shape[1])
+    linear |= not c.new.layers[k].relu
+    matched, error = _matched(c, old, k)
+    difference = new - matched
+    # In a row that reads other amounts of linear units, all of these are compared further down.
+    linear_old = linear_old & linear[place]
+    apart = (difference != 0.0) & linear & (counts > 0)
+    moved = apart.any(axis=1)[:, None] & linear_old
+    if moved.any():
+        matched, error = _matched(c, np.where(moved, 0.0, old), k)
+        difference = new - matched
+    read = np.where(moved | (place < 0), 0.0, np.abs(old))
+    # Units that nobody reads may be as far apart as they like.
+    loss = dot_up(read, np.where(read.any(axis=0), _after_relu(c, k), 0.0))
+    error = error + ROUNDOFF * np.abs(difference)
+    lost = np.where(linear, 0.0, np.abs(difference))
+    loss = add_up(loss, dot_up(add_up(lost, error), c.new_ranges.magnitude(k)))
+    joins = np.where(linear, difference, 0.0)
+    loss = add_up(loss, dot_up(np.abs(joins), np.where(linear, _below_zero(c, k), 0.0)))
+    left, more = _left_over(c, old, moved | (place < 0), s)
+    return left, joins, add_up(loss, more)
+
+
+def _matched(c: Comparison, old: Array, k: int) -> tuple[Array, Array]:
+    """The sums of F_i a_i over the old units i that each new unit stands for, and their errors."""
     place, factor = c.claims.places[k], c.claims.factors[k]
     lives = np.flatnonzero(place >= 0)
-    read = np.abs(old[:, lives])
-    apart = _after_relu(c, k)[lives]
-    # Units that nobody reads may be as far apart as they like.
-    loss = dot_up(read, np.where(read.any(axis=0), apart, 0.0))
+    width = c.new.layers[k].width
     shares = old[:, lives] * factor[lives]
-    matched, sizes = np.zeros(new.shape), np.zeros(new.shape)
+    matched, sizes = np.zeros((len(old), width)), np.zeros((len(old), width))
     np.add.at(matched.T, place[lives], shares.T)
     np.add.at(sizes.T, place[lives], np.abs(shares).T)
-    counts = np.bincount(place[lives], minlength=new.shape[1])
+    counts = np.bincount(place[lives], minlength=width)
     rounded = counts > 1
     rounded[place[lives[factor[lives] != 1.0]]] = True
-    difference = new - matched
-    error = ROUNDOFF * np.abs(difference)
-    error += (ROUNDOFF * (counts + 2.0) * sizes + SMALLEST * counts) * rounded
-    # Units that stand for none, and those that stand for linear ones, are linear.
-    linear = counts == 0
-    linear[place[lives[_linear(c, s)[lives]]]] = True
-    linear |= not c.new.layers[k].relu
-    joins = np.where(linear, difference, 0.0)
-    magnitude = c.new_ranges.magnitude(k)
-    lost = np.where(linear, 0.0, np.abs(difference))
-    loss = add_up(loss, dot_up(add_up(lost, error), magnitude))
-    loss = add_up(loss, dot_up(np.abs(joins), np.where(linear, _below_zero(c, k), 0.0)))
-    return _left_over(c, old, np.asarray(place >= 0), s), joins, loss
+    return matched, (ROUNDOFF * (counts + 2.0) * sizes + SMALLEST * counts) * rounded
 
 
-def _left_over(c: Comparison, old: Array, lives: Flags, s: int) -> Array:
-    """R: the functionals of old units that live nowhere, which have to be stable to be read."""
+def _left_over(c: Comparison, old: Array, among: Flags, s: int) -> tuple[Array, Array]:
+    """R: the functionals of the old units `among`, and what those that are not stable add."""
     gone = np.zeros(old.shape[1], dtype=bool)
     if c.old.layers[s].relu:
         gone = np.asarray(c.claims.status[s] == INACTIVE)
-    left = np.where(lives | gone, 0.0, old)
-    wrong = left.any(axis=0) & ~_linear(c, s)
+    left = np.where(among & ~gone, old, 0.0)
+    lost = np.where(_linear(c, s), 0.0, left)
+    high = c.ranges.outputs(s)[1]
+    wrong = (lost * high).any(axis=0)
     if wrong.any():
         unit = int(np.flatnonzero(wrong)[0])
-        raise NotVerifiedError(
-            f"unit {unit} of layer {s + 1} is gone, but it is read and not shown to be stable"
-        )
-    return left
+        what = f"unit {unit} of layer {s + 1} is gone, but it is read and not shown to be stable"
+        c.missing.append(what)
+    return left - lost, dot_up(np.abs(lost), high)
 
 
 def _pull_back(
