@@ -41,7 +41,7 @@ from onnx_exact.stability.verdict import Status
 
 VERDICTS = CACHE / "compare"
 LIMIT, QUICK_LIMIT = 1800.0, 12.0
-REPEAT = 3
+REPEAT, QUICK_REPEAT = 3, 2
 
 Entry = dict[str, Any]
 
@@ -218,7 +218,9 @@ def _parser() -> argparse.ArgumentParser:
         help=f"for each run (default: {LIMIT:g}, with --quick {QUICK_LIMIT:g})",
     )
     parser.add_argument(
-        "--repeat", type=int, default=REPEAT, help=f"of runs that take little (default: {REPEAT})"
+        "--repeat",
+        type=int,
+        help=f"of runs that take little (default: {REPEAT}, with --quick {QUICK_REPEAT})",
     )
     parser.add_argument("--seed", type=int, default=0, help="of order and tool (default: 0)")
     parser.add_argument("--resume", action="store_true", help="leave out what was measured already")
@@ -232,6 +234,8 @@ def main(
     args = _parser().parse_args(argv)
     if args.limit is None:
         args.limit = QUICK_LIMIT if args.quick else LIMIT
+    if args.repeat is None:
+        args.repeat = QUICK_REPEAT if args.quick else REPEAT
     # A quick look does not replace the record.
     path = results or (CACHE / "compare_quick.json" if args.quick else RESULTS / "compare.json")
     folder = verdicts / "quick" if args.quick else verdicts

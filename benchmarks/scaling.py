@@ -27,7 +27,7 @@ from benchmarks.export import Layer, relu_network_model, write_model
 from benchmarks.processes import RESULTS, ChildError, machine, now, patience, run_child, write_text
 from onnx_exact.network.domain import Box
 
-LIMIT = 20.0
+LIMIT = 15.0
 REPEAT = 2
 PIXELS = 784
 CLASSES = 10
