@@ -43,12 +43,12 @@ class Batches:
         """
         layer, (weight, bias) = self.layers[k], self._sizes[k]
         flat = through.reshape(-1, through.shape[-1])
-        proposed = (flat @ layer.weight).reshape(*through.shape[:-1], -1)
+        proposed = (flat @ layer.weight).reshape(*through.shape[:-1], layer.weight.shape[1])
         magnitude = np.maximum(np.abs(low), np.abs(high))
         unit = ROUNDOFF * (sum(layer.weight.shape) + EXTRA)
         reach = unit * (magnitude @ weight.T + bias) + layer.off(magnitude)
         # Beyond these sizes products could lose more than `UNDERFLOW`.
-        usual = magnitude.max() < MOST_MAGNITUDE and np.abs(through).max() < MOST_MAGNITUDE
+        usual = all(np.abs(v).max(initial=0.0) < MOST_MAGNITUDE for v in (magnitude, through))
         sizes = np.abs(through)
         error = (sizes * reach).sum(axis=-1) * 1.0000001
         touched = through.any(axis=-1)
