@@ -14,7 +14,8 @@ since a ReLU never makes a difference larger, and the two together add at most
 
 with e_i a bound of the same kind, one layer further down. What is linear on the domain (stably
 active units, units that were put in their place) is replaced by its pre-activation, stably inactive
-units by 0, and the rest is a functional of the layers before. In the end an affine function of the
+units by 0, one of two opposite units as `opposites` has it, and the rest is a functional of the
+layers before. In the end an affine function of the
 inputs is left, which is bounded over the box. Equal numbers leave exactly 0, so that removing units
 alone deviates by exactly 0.
 
@@ -30,6 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_exact.certify.bounds import Bounds
+from onnx_exact.certify.opposites import Opposites, find_opposites
 from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.chain import Chain
 from onnx_exact.network.domain import Box
@@ -100,6 +102,7 @@ class _Link:
         units, place, factor: unit units[m] lives on as factor[m] times new unit place[m].
         width: of the new layer.
         common: new units that all stand for linear ones.
+        opposites: units that do not live on but are negative multiples of others.
         moved: e, a bound on |h - factor h'| for each.
     """
 
@@ -108,10 +111,11 @@ class _Link:
     factor: Array
     width: int
     common: NDArray[np.bool_]
+    opposites: Opposites
     moved: Array
 
     @staticmethod
-    def of(origin: UnitMap, width: int, linear: NDArray[np.bool_]) -> _Link:
+    def of(origin: UnitMap, width: int, linear: NDArray[np.bool_], opposites: Opposites) -> _Link:
         """The link of a layer with those `linear` units, with nothing known of what was moved."""
         units = np.flatnonzero(origin.place != GONE)
         place = origin.place[units]
@@ -119,7 +123,7 @@ class _Link:
         common[place] = True
         common[place[~linear[units]]] = False
         unknown = np.full(units.size, np.inf)
-        return _Link(units, place, origin.factor[units], width, common, unknown)
+        return _Link(units, place, origin.factor[units], width, common, opposites, unknown)
 
     @property
     def mapped(self) -> NDArray[np.bool_]:
@@ -165,7 +169,9 @@ class _Pairing:
         """Bounds layer `k` of the new chain and compares its units with those they stand for."""
         source, layer = self._origins[k].source, self._new.layers[k]
         old = self._old.layers[source]
-        link = _Link.of(self._origins[k], layer.width, self._bounds.linear(source))
+        linear = self._bounds.linear(source)
+        opposites = self._opposites(self._origins[k], linear)
+        link = _Link.of(self._origins[k], layer.width, linear, opposites)
         self._new_layers.append(_Layer.of(layer.affine, self._new_size[-1] if k else self._input))
         units, place, factor = link.units, link.place, link.factor
         weight = layer.affine.weight[place] * factor[:, None]
@@ -185,6 +191,14 @@ class _Pairing:
         if layer.relu and not old.relu:
             e = e + np.maximum(-self.lower[k][place], 0.0) * factor
         self.links.append(replace(link, moved=e))
+
+    def _opposites(self, origin: UnitMap, linear: NDArray[np.bool_]) -> Opposites:
+        """Units that are gone, neither linear nor inactive, and opposite to others."""
+        s = origin.source
+        gone = (origin.place == GONE) & ~linear & (self._old_size[s] > 0.0)
+        layer = self._old_layers[s]
+        inputs = self._old_size[s - 1] if s else self._input
+        return find_opposites(layer.affine, np.flatnonzero(gone), inputs, layer.terms)
 
     def _bound(self, k: int, link: _Link, e: Array) -> None:
         """Bounds the pre-activations of a new layer: directly, and by way of the old ones."""
@@ -238,7 +252,7 @@ class _Pairing:
                 cost, old, new = self._step(old, s, new, k)
                 k -= 1
             else:
-                cost, old = self._old_step(old, s, old.weight)
+                cost, old = self._old_step(old, s, old.weight, self._bounds.linear(s))
             error = error + cost
             s -= 1
         weight, bias = old.weight - new.weight, old.bias - new.bias
@@ -251,7 +265,8 @@ class _Pairing:
     def _step(self, old: _Rows, s: int, new: _Rows, k: int) -> tuple[Array, _Rows, _Rows]:
         """Back through a layer that both chains have."""
         link, width = self.links[k], self._new.layers[k].width
-        outgoing = old.weight[:, link.units]
+        extra, weight = link.opposites.explain(old.weight, self._old_size[s])
+        outgoing = weight[:, link.units]
         difference = np.where(link.mapped, link.gather(outgoing) - new.weight, 0.0)
         # A row in which what is linear on both sides differs is compared one layer further down.
         further = (difference[:, link.common] != 0.0).any(axis=1)
@@ -263,15 +278,18 @@ class _Pairing:
         here = matched[:, link.place]
         cost = cost + reach(np.where(here, outgoing, 0.0), link.moved)
         cost = cost * (1.0 + gamma(2 * width + outgoing.shape[1]))
-        weight = old.weight.copy()
+        weight = weight.copy()
         weight[:, link.units] = np.where(here, 0.0, outgoing)
-        more, old = self._old_step(old, s, weight)
-        most, new = self._new_step(new, k, np.where(matched, 0.0, new.weight))
-        return cost + more + most, old, new
-
-    def _old_step(self, rows: _Rows, s: int, weight: Array) -> tuple[Array, _Rows]:
-        """Back through a layer of the original; those columns of `rows` that `weight` keeps."""
         linear = self._bounds.linear(s)
+        linear[link.opposites.units] = True
+        more, old = self._old_step(old, s, weight, linear)
+        most, new = self._new_step(new, k, np.where(matched, 0.0, new.weight))
+        return cost + extra + more + most, old, new
+
+    def _old_step(
+        self, rows: _Rows, s: int, weight: Array, linear: NDArray[np.bool_]
+    ) -> tuple[Array, _Rows]:
+        """Back through a layer of the original, with what `weight` keeps of `rows`."""
         # A unit that is neither linear nor stably inactive counts with all that it can be.
         cost = reach(weight[:, ~linear], self._old_size[s][~linear])
         return self._old_layers[s].back(np.where(linear, weight, 0.0), rows.bias, cost)

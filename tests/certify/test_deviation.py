@@ -170,3 +170,15 @@ def test_bounds_are_close_to_what_points_show() -> None:
             loose += comparison.outputs.max() > TIGHT * seen
     assert compared
     assert loose <= compared // 4
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.0, 3.0])
+def test_one_of_two_opposite_units_is_linear_but_for_the_other(scale: float) -> None:
+    rows = [[1.0, -1.0], [-scale, scale], [1.0, 1.0], [-1.0, -1.0]]
+    chain = chain_of((rows, [0.0, 0.0, -1.0, 1.0]), ([[1.0, -1.0, 2.0, 1.0]], [5.0]))
+    box = cube(2)
+    reduction, comparison = reduced(chain, box)
+    assert reduction.chain.layers[0].width < 4
+    exact = exact_deviation(chain, reduction.chain, points_of(box))
+    assert Fraction(float(comparison.outputs[0])) >= exact[0]
+    assert comparison.outputs[0] <= 1e-5
