@@ -19,7 +19,7 @@ from onnx_exact.verifier.batches import Batches
 from onnx_exact.verifier.certificate import SOLVER, Certificate, read_claims
 from onnx_exact.verifier.chain import Chain, input_box, read_chain
 from onnx_exact.verifier.claims import check_claims
-from onnx_exact.verifier.model import Model
+from onnx_exact.verifier.model import Model, names_read
 from onnx_exact.verifier.outside import compare_outside
 from onnx_exact.verifier.pairs import deviation
 
@@ -147,6 +147,8 @@ def _by_certificate(
     for number, head in enumerate(heads):
         source, output = (certificate.entry(str, key, of=head) for key in ("input", "output"))
         first, second = (read_chain(model, source, output) for model in (old, new))
+        if any(old.shape(output, size) != new.shape(output, size) for size in (1, 2)):
+            raise NotVerifiedError(f"{output!r} has another shape in {new.path}")
         read.append((output, first, second))
         after = [certificate.entry(list, key, of=head) for key in ("result_widths", "result_relu")]
         if after != list(second.shape):
@@ -179,14 +181,19 @@ def _by_certificate(
             f"the certificate claims a deviation of at most {claimed:.6g}, and only {found:.6g} can"
             f" be shown{': ' if reasons else ''}{''.join(reasons[:1])}"
         )
-    outputs = {value.name for value in old.graph.output}
+    ends = {value.name for value in old.graph.output}
+    ends -= {name for node in old.nodes for name in names_read(node)}
+    notes: tuple[str, ...] = ()
+    if not all(old.shape(output, 2) for output, _, _ in read):
+        notes = ("Symbolic sizes were taken to be 1: the model fits no other.",)
     return Verification(
         "certificate",
         words(domain),
         tuple(checks),
         compared,
         found,
-        all(output in outputs for output, _, _ in read),
+        all(output in ends for output, _, _ in read),
+        notes=notes,
     )
 
 
