@@ -226,7 +226,9 @@ def _reduce(run: Run) -> list[Reduction]:
     options = ReduceOptions(settings.reductions, settings.max_deviation, settings.form)
     with run.stage("reduce"):
         return [
-            reduce_chain(located.chain, stability, where.box, located.dtype, options)
+            reduce_chain(
+                located.chain, stability, where.box, located.dtype, options, located.folded
+            )
             for located, where, stability in run.chains
         ]
 

@@ -19,7 +19,7 @@ from onnx_exact.errors import ModelError
 from onnx_exact.graph.index import FLOATS, Index
 from onnx_exact.graph.layout import Layout
 from onnx_exact.graph.ops import Dense, Diagonal, Rectify, Step, entry, read_step
-from onnx_exact.network import Affine, Chain, Layer
+from onnx_exact.network import Affine, Chain, Layer, SplitChain
 from onnx_exact.network.affine import Array
 
 
@@ -33,6 +33,7 @@ class Site:
         layout_in, layout_out: where the features lie in these.
         dense: positions of its Gemm and MatMul nodes among all nodes, at least one.
         relu: position of its Relu, if it has one.
+        connections: entries of its weight matrices, each with as many as the file needs.
     """
 
     nodes: tuple[int, ...]
@@ -42,6 +43,7 @@ class Site:
     layout_out: Layout
     dense: tuple[int, ...]
     relu: int | None
+    connections: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +63,25 @@ class LocatedChain:
     sites: tuple[Site, ...]
     dtype: np.dtype[np.floating]
     nodes: tuple[str, ...]
+
+    @property
+    def folded(self) -> tuple[bool, ...]:
+        """For each layer, whether it has fewer connections as read than in the file."""
+        return tuple(
+            layer.affine.weight.size < site.connections
+            for layer, site in zip(self.chain.layers, self.sites, strict=True)
+        )
+
+    def connections(self, new: Chain | SplitChain | None = None) -> int:
+        """Connections in the file, of this chain or of a new one in its place.
+
+        A layer of the new one that is the same object as here keeps its nodes.
+        """
+        layers = zip(self.chain.layers, self.sites, strict=True)
+        more = {id(a): site.connections - a.affine.weight.size for a, site in layers}
+        if new is None:
+            new = self.chain
+        return new.connections + sum(more.get(id(layer), 0) for layer in new.layers)
 
     @property
     def input(self) -> str:
@@ -142,6 +163,7 @@ class _Layers:
         self.sites: list[Site] = []
         self._steps: list[_Walked] = []
         self._affine: Affine | None = None
+        self._connections = 0
         # What acts on the units between the last ReLU and the next dense map.
         self._before: tuple[Array, Array] | None = None
         # Steps since the last that changed a value: they go with whichever layer comes next.
@@ -179,8 +201,11 @@ class _Layers:
             if affine.n_out * first.n_in > affine.weight.size + first.weight.size:
                 self.close(relu=False)
             else:
+                self._connections += affine.weight.size
                 product = affine.weight @ first.weight
                 affine = _affine(product, affine.weight @ first.bias + affine.bias)
+        if self._affine is None:
+            self._connections = affine.weight.size
         self._affine = affine
 
     def _diagonal(self, scale: Array, shift: Array) -> None:
@@ -206,6 +231,7 @@ class _Layers:
                 layout_out=steps[-1].step.layout,
                 dense=tuple(w.node for w in steps if isinstance(w.step, Dense)),
                 relu=steps[-1].node if relu else None,
+                connections=self._connections,
             )
         )
         self._affine, self._steps = None, []

@@ -54,8 +54,10 @@ def splice(
 
     Args:
         model: the model the chains were located in.
-        replacements: chains, each with a new chain of the same number of inputs and outputs. One
-            layer with zero weight is written as a constant of the output's shape.
+        replacements: chains, each with a new chain of the same number of inputs and outputs. A
+            layer with the old numbers keeps its nodes; where these hold a product with more entries
+            than it has, only if it is the same object. One layer with zero weight is written as a
+            constant of the output's shape.
 
     Raises:
         ValueError: a new chain does not fit.
@@ -75,7 +77,10 @@ def _exchanges(located: LocatedChain, new: Chain | SplitChain) -> list[_Exchange
         raise ValueError(f"{new.n_in} -> {new.n_out} in place of {old.n_in} -> {old.n_out}")
     return [
         _Exchange(located, located.sites[was], new.layers[now], _bypasses(new)[now])
-        for was, now in _runs(old.layers, list(zip(new.layers, _bypasses(new), strict=True)))
+        for was, now in _runs(
+            list(zip(old.layers, located.folded, strict=True)),
+            list(zip(new.layers, _bypasses(new), strict=True)),
+        )
     ]
 
 
@@ -83,11 +88,13 @@ def _bypasses(chain: Chain | SplitChain) -> tuple[Array | None, ...]:
     return chain.bypasses if isinstance(chain, SplitChain) else (None,) * len(chain.layers)
 
 
+# A layer and whether it is a product with fewer entries than its factors in the file.
+_Old = tuple[Layer, bool]
 # A layer and what it reads around the layer before it: that one has changed as well.
 _New = tuple[Layer, Array | None]
 
 
-def _runs(old: Sequence[Layer], new: Sequence[_New]) -> list[tuple[slice, slice]]:
+def _runs(old: Sequence[_Old], new: Sequence[_New]) -> list[tuple[slice, slice]]:
     """The runs of layers that differ, among the old ones and among the new ones."""
     if len(new) != len(old):
         front = _equal_prefix(old, new)
@@ -107,12 +114,15 @@ def _runs(old: Sequence[Layer], new: Sequence[_New]) -> list[tuple[slice, slice]
     return runs
 
 
-def _same(old: Layer, new: _New) -> bool:
-    layer, bypass = new
-    return bypass is None and old.relu == layer.relu and old.affine.equals(layer.affine)
+def _same(old: _Old, new: _New) -> bool:
+    (before, folded), (after, bypass) = old, new
+    if bypass is not None or folded:
+        # The product takes the place of its factors unless it is the very layer that was read.
+        return bypass is None and before is after
+    return before.relu == after.relu and before.affine.equals(after.affine)
 
 
-def _equal_prefix(old: Sequence[Layer], new: Sequence[_New]) -> int:
+def _equal_prefix(old: Sequence[_Old], new: Sequence[_New]) -> int:
     count = 0
     for a, b in zip(old, new, strict=False):
         if not _same(a, b):

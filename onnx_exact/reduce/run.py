@@ -23,6 +23,7 @@ from onnx_exact.reduce.runs import fold_runs
 from onnx_exact.reduce.scale import scale
 from onnx_exact.reduce.split import FormChoice, Split, split
 from onnx_exact.reduce.state import State
+from onnx_exact.reduce.store import store
 from onnx_exact.reduce.units import UnitMap
 from onnx_exact.reduce.unread import unread
 from onnx_exact.stability.verdict import Stability
@@ -135,6 +136,7 @@ def reduce_chain(
     box: Box,
     dtype: FloatType,
     options: ReduceOptions | None = None,
+    folded: Sequence[bool] | None = None,
 ) -> Reduction:
     """Reduces a chain by the verdicts on its units; nothing rests on an UNDECIDED one.
 
@@ -144,6 +146,8 @@ def reduce_chain(
         box: shape (inputs,).
         dtype: float16, float32 or float64, in which the model stores its weights.
         options: which reductions and how much rounding.
+        folded: for each layer, whether it is a product that has fewer entries than its factors in
+            the model; None for none.
 
     Returns:
         The reduction; equal to the original over the reals on the box, up to the rounding of
@@ -152,7 +156,11 @@ def reduce_chain(
     with threadpool_limits(limits=1):  # see `analyze_chain`
         start = State.of(chain, stability, box, dtype)
         options = options or ReduceOptions()
-        state, reduction = _reduce(chain, start, _steps(options))
+        state, reduction = _reduce(
+            start, _steps(options), folded or [False] * len(chain.layers), options.max_deviation
+        )
+        if state is start:
+            reduction = replace(reduction, chain=chain)
         form, forms = split(state, options.form, options.max_deviation)
         reduction = replace(reduction, forms=forms)
         return reduction if form is None else _in_split_form(reduction, state, form)
@@ -170,9 +178,12 @@ def _in_split_form(reduction: Reduction, state: State, form: Split) -> Reduction
     )
 
 
-def _reduce(chain: Chain, start: State, steps: Sequence[_Step]) -> tuple[State, Reduction]:
+def _reduce(
+    start: State, steps: Sequence[_Step], folded: Sequence[bool], max_deviation: float
+) -> tuple[State, Reduction]:
     state = start
-    counts = [dict.fromkeys(("removed", "merged", "folded"), 0) for _ in chain.layers]
+    none = dict.fromkeys(("removed", "merged", "folded"), 0)
+    counts = [none.copy() for _ in start.layers]
     refused: dict[tuple[str, int, str], Refusal] = {}
     rounded = False
     while True:
@@ -185,15 +196,23 @@ def _reduce(chain: Chain, start: State, steps: Sequence[_Step]) -> tuple[State, 
             state = new
         if state is before:
             break
-    changed = state is not start
-    widths = _widths(state, len(chain.layers))
+    reduced = state
+    state, refusals = store(start, state, folded, max_deviation)
+    refused |= {(r.what, r.layer, r.reason): r for r in refusals}
+    rounded |= any(
+        not a.layer.affine.equals(b.layer.affine)
+        for a, b in zip(state.layers, reduced.layers, strict=False)
+    )
+    if state is start:
+        rounded, counts = False, [none.copy() for _ in start.layers]
+    widths = _widths(state, len(start.layers))
     layers = tuple(
-        LayerReduction(layer.width, **count, units_after=width)
-        for layer, count, width in zip(chain.layers, counts, widths, strict=True)
+        LayerReduction(decided.layer.width, **count, units_after=width)
+        for decided, count, width in zip(start.layers, counts, widths, strict=True)
     )
     return state, Reduction(
-        state.chain if changed else chain,
-        changed,
+        state.chain,
+        state is not start,
         not rounded,
         layers,
         tuple(decided.origin for decided in state.layers),

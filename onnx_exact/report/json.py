@@ -37,6 +37,7 @@ def to_json_dict(report: Report) -> dict[str, Any]:
                 "nodes": list(chain.nodes),
                 "dtype": chain.dtype,
                 "inputs": chain.inputs,
+                "rounded": chain.rounded,
                 "unread_inputs": list(chain.unread_inputs),
                 "slice": None if chain.slice is None else asdict(chain.slice),
                 "layers": [_layer(layer) for layer in chain.layers],

@@ -94,6 +94,7 @@ class ChainReport:
         layers: in order.
         unread_inputs: indices of the chain's inputs that no unit reads, after what was changed.
         inputs: how many inputs there are.
+        rounded: whether weights were computed and rounded, not only removed.
         slice: what a Slice of the inputs would save, None where it would save nothing.
         forms: which layers have which form and why; empty unless a form other than the chain was
             asked for.
@@ -105,6 +106,7 @@ class ChainReport:
     dtype: str = "float32"
     unread_inputs: tuple[int, ...] = ()
     inputs: int = 0
+    rounded: bool = False
     slice: SliceReport | None = None
     forms: tuple[FormReport, ...] = ()
 

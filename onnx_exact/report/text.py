@@ -181,9 +181,8 @@ def proved(report: Report) -> str:
     if not report.changed:
         return f"Nothing could be taken away {where}: the output is a copy of the input."
     dtype = "/".join(sorted({chain.dtype for chain in report.chains}))
-    layers = [layer for chain in report.chains for layer in chain.layers]
     same = "the new network is the same function over the reals"
-    if any(layer.merged or layer.folded for layer in layers):
+    if any(chain.rounded for chain in report.chains):
         same += f" apart from rounding its merged and folded weights to {dtype}"
     return f"Proved {where}: {same}{_certified(report.certified, dtype)}."
 

@@ -94,8 +94,8 @@ def test_auto_takes_the_split_form_only_where_it_is_faster() -> None:
     rng = np.random.default_rng(0)
     for width, expected in ((10, CHAIN_FORM), (40, SPLIT_FORM)):
         # As many stably active units as the next layer has.
-        first = np.vstack([rng.normal(size=(5, 60)), rng.random((width, 60))])
-        second = rng.normal(size=(width, width + 5))
+        first = np.vstack([rng.normal(size=(5, 60)), rng.random((width, 60))]).astype(np.float32)
+        second = rng.normal(size=(width, width + 5)).astype(np.float32)
         before = state(affine(first, [0.0] * (width + 5)), affine(second, [0.0] * width))
         assert (width**2 >= FASTER_FROM_SAVED) == (expected == SPLIT_FORM)
         form, (choice,) = split(before, AUTO_FORM, 1.0)

@@ -47,6 +47,7 @@ CHAIN = ChainReport(
     ("fc1[0]", "relu", "fc2"),
     unread_inputs=(0, 27),
     inputs=784,
+    rounded=True,
     slice=SliceReport(1, 784, 1, 660, 2640),
     forms=(
         FormReport(
