@@ -92,16 +92,6 @@ class Bounded:
         return Bounded(self.bounds[index], self.cases.rows(index), losses, self.points[index])
 
 
-def bounded_together(parts: Sequence[Bounded]) -> Bounded:
-    """All cases of the parts, at least one, in their order."""
-    return Bounded(
-        np.concatenate([part.bounds for part in parts]),
-        joined([part.cases for part in parts]),
-        [np.concatenate(losses) for losses in zip(*(part.losses for part in parts), strict=True)],
-        np.concatenate([part.points for part in parts]),
-    )
-
-
 class Functional:
     """One functional of the output of the last of some layers.
 
@@ -162,6 +152,14 @@ class Functional:
         slopes = [a[:, None] for a in cases.slopes]
         multipliers = [b[:, None] for b in cases.signed]
         return upper_bounds(self._row, layers, box, slopes, multipliers)[0][:, 0]
+
+    def values(self, points: Array) -> Array:
+        """The functional at points, shape (points, inputs); not rounded with care."""
+        h = points
+        for layer, unstable in zip(self._below, self._relu, strict=True):
+            g = layer.apply(h)
+            h = np.where(unstable, np.maximum(g, 0.0), np.where(layer.upper_slope == 1.0, g, 0.0))
+        return self._row.apply(h)[:, 0]
 
     def relaxations(self, signs: Sequence[Signs]) -> list[Relaxation]:
         """The relaxations of the layers under each set of assumptions, shape (cases, units)."""

@@ -1,15 +1,19 @@
 """Branching on ReLUs: the sign of one functional, settled by fixing the signs of unstable units.
 
-Each node fixes some units to g >= 0 or g <= 0, where the ReLU is linear, and is bounded as in
-`assumed`, many nodes at once. Nodes whose bound excludes the sign are done; the worst ones are
-split first, on the unit whose relaxation loses most. The maximisers of all bounds are run forward
-as witnesses.
+Each node fixes some units to g >= 0 or g <= 0, where the ReLU is linear. Where there are not too
+many unstable units it is bounded by the simplex method, one node after another, else by gradient
+steps, many nodes at once. Nodes whose bound excludes the sign are done; the others are split on the
+unit that promises most: its relaxation loses much there, and splitting on it has paid so far.
+
+Depth first, the share of the domain's halves, quarters, ... that are done grows evenly, and tells
+soon how long it will take: what will not end in time is given up at once.
 """
 
 from __future__ import annotations
 
-import heapq
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,25 +21,28 @@ from numpy.typing import NDArray
 from onnx_exact.deadline import Deadline
 from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.domain import Box
-from onnx_exact.stability.assumed import (
-    Bounded,
-    Cases,
-    Functional,
-    Signs,
-    bounded_together,
-    joined,
-)
+from onnx_exact.stability.assumed import Bounded, Cases, Functional, Signs, joined
 from onnx_exact.stability.crown import Relaxation
 from onnx_exact.stability.knowledge import Knowledge
+from onnx_exact.stability.simplex import Program
 from onnx_exact.stability.trees import LEAF, ReluTree
 from onnx_exact.stability.verdict import Evidence
 
-# Nodes that are bounded at once, and in all for one sign.
+# Nodes that are bounded at once by gradient steps, and these steps.
 BATCH = 32
-MOST_NODES = 4000
 STEPS = 12
-# How often a leaf that is bounded once more, with what its ancestors found, is improved further.
-MOST_REPEATS = 20
+# From here on a program of so many unstable units is slower than gradient steps.
+MOST_UNSTABLE = 400
+# What a program is given for one node, in seconds.
+NODE_SECONDS = 10.0
+# Before so many seconds nothing is given up; nor where it may yet end within so many times the
+# time that is left.
+PATIENCE = 0.5
+LENIENCE = 3.0
+# How many splits elsewhere count as much as one on the unit itself.
+PRIOR = 2.0
+# What either side of a split gains counts as this share of the root's bound at least.
+LEAST_GAIN = 1e-6
 
 
 def split_sign(
@@ -52,21 +59,24 @@ def split_sign(
         knowledge: receives the bound and the tree, or the witness.
         layer, unit, positive: the sign.
         below: relaxations of the layers before `layer`, at least one.
-        deadline: gives up when it passes.
+        deadline: gives up when it passes, or when it will.
     """
     affine = knowledge.chain.layers[layer].affine
     sign = 1.0 if positive else -1.0
     row = Affine(sign * affine.weight[[unit]], sign * affine.bias[[unit]])
-    tree = _Tree(Functional(row, below, knowledge.box), [r.affine.n_out for r in below])
-    count = 0
-    while tree.open and count < MOST_NODES and not deadline.passed:
-        count += BATCH
-        if tree.grow(knowledge) and knowledge.open_signs(layer)[0 if positive else 1][unit] == 0:
+    tree = _Tree(row, below, knowledge.box)
+    side = 0 if positive else 1
+    begin = time.monotonic()
+    while tree.open and not tree.stuck:
+        used = time.monotonic() - begin
+        if deadline.passed or (used > PATIENCE and _hopeless(tree.done, used, deadline)):
+            return False
+        points = tree.grow()
+        if knowledge.show(points) and not knowledge.open_signs(layer)[side][unit]:
             return True
-    if tree.open:
+    if tree.stuck:
         return False
-    width = knowledge.chain.layers[layer].width
-    full = np.full(width, np.inf)
+    full = np.full(affine.n_out, np.inf)
     full[unit] = 0.0
     if positive:
         knowledge.tighten(layer, Evidence.LINEAR, upper=full)
@@ -76,134 +86,154 @@ def split_sign(
     return True
 
 
-def leaves_of(tree: ReluTree, widths: Sequence[int]) -> list[Signs]:
-    """The signs that each leaf of a tree assumes, in preorder.
+def _hopeless(done: float, used: float, deadline: Deadline) -> bool:
+    """Whether the rest will take far longer than there is time."""
+    return used * (1.0 - done) > LENIENCE * deadline.remaining * done
 
-    Args:
-        tree: in preorder.
-        widths: of the layers before the tree's own.
 
-    Returns:
-        One array a layer, shape (leaves, units): 1 for g >= 0, -1 for g <= 0, 0 for neither.
+@dataclass(frozen=True, eq=False)
+class _Node:
+    """A node to bound.
+
+    Attributes:
+        place: among all nodes ever made.
+        depth: number of units fixed.
+        cases: one case.
+        parent_bound: 0 at the root.
+        unit: the one fixed last, numbered through all layers.
+        side: 0 where that is g >= 0, 1 where it is g <= 0.
+        loss: of that unit's relaxation before.
     """
-    leaves: list[list[Signs]] = []
-    waiting = [[np.zeros(n, dtype=np.int8) for n in widths]]
-    for layer, unit in tree.splits:
-        signs = waiting.pop()
-        if layer == LEAF:
-            leaves.append(signs)
-            continue
-        waiting += [_with(signs, int(layer), int(unit), sign) for sign in (-1, 1)]
-    return [np.array(layer) for layer in zip(*leaves, strict=True)]
 
-
-def prove_again(
-    row: Affine, below: Sequence[Relaxation], box: Box, splits: NDArray[np.int32]
-) -> Bounded:
-    """Bounds a functional at the leaves of a tree of which nothing but the splits is known.
-
-    Slopes and multipliers are found again from the root down, each node starting with those of its
-    parent, as when the tree grew.
-
-    Args:
-        row: the functional, one row, whose positive values are to be excluded.
-        below: the relaxations of the layers that it is a functional of, at least one.
-        box: the domain, finite.
-        splits: as in `ReluTree`.
-
-    Returns:
-        The bounds at the leaves in preorder, and the slopes and multipliers that attain them with
-        `crown.upper_bounds`.
-    """
-    functional = Functional(row, below, box)
-    children = _children_of(splits)
-    level = [(0, functional.fresh([np.zeros((1, r.affine.n_out), dtype=np.int8) for r in below]))]
-    leaves: dict[int, Bounded] = {}
-    while level:
-        batch, level = level[:BATCH], level[BATCH:]
-        answer = functional.improve(joined([node[1] for node in batch]), STEPS)
-        for i, (place, _) in enumerate(batch):
-            node = answer.rows(np.array([i]))
-            if place in children:
-                layer, unit = (int(v) for v in splits[place])
-                level += _two_children(node.cases, layer, unit, children[place])
-            else:
-                leaves[place] = _finish(functional, node)
-    return bounded_together([leaves[place] for place in sorted(leaves)])
-
-
-def _finish(functional: Functional, leaf: Bounded) -> Bounded:
-    """More steps for a leaf whose bound does not exclude positive values yet."""
-    for _ in range(MOST_REPEATS):
-        if leaf.bounds[0] <= 0.0:
-            break
-        again = functional.improve(leaf.cases, STEPS)
-        leaf = again if again.bounds[0] < leaf.bounds[0] else leaf
-    return leaf
-
-
-def _children_of(splits: NDArray[np.int32]) -> dict[int, tuple[int, int]]:
-    """The children of every node of a preorder list that has any."""
-    children: dict[int, tuple[int, int]] = {}
-    # Of nodes that wait for their second child: themselves and their first one.
-    waiting: list[tuple[int, int]] = []
-    for place in range(len(splits) - 1):
-        if splits[place][0] != LEAF:
-            waiting.append((place, place + 1))
-        else:
-            parent, first = waiting.pop()
-            children[parent] = (first, place + 1)
-    return children
-
-
-def _two_children(
-    cases: Cases, layer: int, unit: int, places: tuple[int, int]
-) -> list[tuple[int, Cases]]:
-    """A node with one more unit fixed, to either sign."""
-    children = []
-    for place, sign in zip(places, (1, -1), strict=True):
-        signs = tuple(_with(cases.signs, layer, (0, unit), sign))
-        children.append((place, Cases(signs, cases.slopes, cases.multipliers)))
-    return children
+    place: int
+    depth: int
+    cases: Cases
+    parent_bound: float = 0.0
+    unit: int = 0
+    side: int = 0
+    loss: float = 0.0
 
 
 class _Tree:
-    """The nodes of one functional that are not done, worst bound first."""
+    """The nodes of one functional.
 
-    def __init__(self, functional: Functional, widths: Sequence[int]) -> None:
-        self._functional = functional
-        root = functional.fresh([np.zeros((1, n), dtype=np.int8) for n in widths])
+    Attributes:
+        open: those that are not bounded yet, the next one last.
+        done: the share of the domain whose nodes are done, each split counting as halves.
+        stuck: a node cannot be split any further and does not exclude positive values.
+    """
+
+    def __init__(self, row: Affine, below: Sequence[Relaxation], box: Box) -> None:
+        self._row, self._below, self._box = row, below, box
+        self._functional = Functional(row, below, box)
+        self._widths = [r.affine.n_out for r in below]
+        unstable = sum(int(((r.upper_slope > 0) & (r.upper_slope < 1)).sum()) for r in below)
+        self._program = Program(row, below, box) if unstable <= MOST_UNSTABLE else None
         # Of every node ever made: the layer and unit it is split on, and the first child, which the
         # second follows.
         self._splits: list[tuple[int, int]] = [(LEAF, LEAF)]
         self._first_children: list[int] = [LEAF]
-        self._serial = 0
-        # Less the parent's bound, a serial number, the node's place in the lists, its assumptions.
-        self.open: list[tuple[float, int, int, Cases]] = [(-np.inf, 0, 0, root)]
+        # What splitting on a unit gained, by side and unit, relative to its loss; and how often.
+        self._gains = np.zeros((2, sum(self._widths)))
+        self._counts = np.zeros(self._gains.shape)
+        self._root_bound = 0.0
+        nothing = [np.zeros((1, n), dtype=np.int8) for n in self._widths]
+        self.open = [_Node(0, 0, self._functional.fresh(nothing))]
+        self.done = 0.0
+        self.stuck = False
 
-    def grow(self, knowledge: Knowledge) -> int:
-        """Bounds the worst nodes, splits those that stay open; the number of signs seen first."""
-        popped = [heapq.heappop(self.open) for _ in range(min(BATCH, len(self.open)))]
-        answer = self._functional.improve(joined([node[3] for node in popped]), STEPS)
-        found = knowledge.show(answer.points)
-        for i in np.flatnonzero(~(answer.bounds <= 0.0)):
-            node = answer.cases.rows(np.array([i]))
-            for place, child in self._children(popped[i][2], node, [s[i] for s in answer.losses]):
-                self._serial += 1
-                heapq.heappush(self.open, (-float(answer.bounds[i]), self._serial, place, child))
-        return found
+    def grow(self) -> Array:
+        """Bounds the next nodes and splits those that stay open.
 
-    def _children(self, place: int, node: Cases, losses: list[Array]) -> list[tuple[int, Cases]]:
-        """The node with one more unit fixed, to either sign; itself where none is left to fix."""
-        layer = int(np.argmax([s.max() for s in losses]))
-        unit = int(losses[layer].argmax())
-        if losses[layer][unit] <= 0.0:
-            return [(place, node)]
-        self._splits[place] = (layer, unit)
-        first = self._first_children[place] = len(self._splits)
+        Returns:
+            Points to run forward, shape (points, inputs), maybe none: of the root, and those that
+            seem to be witnesses.
+        """
+        size = BATCH if self._program is None else 1
+        batch, self.open = self.open[-size:], self.open[:-size]
+        answer = self._bound(batch)
+        for i, node in enumerate(batch):
+            bound = float(answer.bounds[i])
+            self._learn(node, bound)
+            if bound <= 0.0:
+                self.done += 0.5**node.depth
+            else:
+                self._split(node, answer.rows(np.array([i])))
+        at_root = batch[0].place == 0
+        return answer.points[at_root | (self._functional.values(answer.points) > 0.0)]
+
+    def _bound(self, batch: list[_Node]) -> Bounded:
+        """The bounds of nodes by the means that suits their number of unstable units."""
+        if self._program is not None:
+            optimum = self._solve(self._program, batch[0].cases)
+            if optimum is not None:
+                return optimum
+        return self._functional.improve(joined([node.cases for node in batch]), STEPS)
+
+    def _solve(self, program: Program, cases: Cases) -> Bounded | None:
+        """The bound of one node by a program, None where the solver fails."""
+        optimum = program.solve([s[0] for s in cases.signs], NODE_SECONDS)
+        if optimum is None:
+            return None
+        bounds = self._functional.bounds(optimum.cases)
+        best = np.array([int(bounds.argmin())])
+        points = np.zeros((0, self._box.lower.size)) if optimum.point is None else optimum.point
+        losses = [loss[None] for loss in optimum.losses]
+        return Bounded(bounds[best], optimum.cases.rows(best), losses, np.atleast_2d(points))
+
+    def _learn(self, node: _Node, bound: float) -> None:
+        """Keeps what the split that made a node has gained, relative to its unit's loss."""
+        if node.depth == 0:
+            self._root_bound = bound
+        elif node.loss > 0.0:
+            gain = node.parent_bound - max(bound, 0.0)
+            self._gains[node.side, node.unit] += max(gain, 0.0) / node.loss
+            self._counts[node.side, node.unit] += 1.0
+
+    def _split(self, node: _Node, answer: Bounded) -> None:
+        """Adds the two children of a node."""
+        losses = np.concatenate([loss[0] for loss in answer.losses])
+        if losses.max() <= 0.0:
+            self._end(node)
+            return
+        bound = float(answer.bounds[0])
+        unit = self._choose(losses, bound)
+        layer, index = self._place_of(unit)
+        first = self._first_children[node.place] = len(self._splits)
+        self._splits[node.place] = (layer, index)
         self._splits += [(LEAF, LEAF)] * 2
         self._first_children += [LEAF] * 2
-        return _two_children(node, layer, unit, (first, first + 1))
+        for side, sign in enumerate((1, -1)):
+            cases = _with(answer.cases, layer, index, sign)
+            loss = float(losses[unit])
+            self.open.append(_Node(first + side, node.depth + 1, cases, bound, unit, side, loss))
+
+    def _choose(self, losses: Array, bound: float) -> int:
+        """The unit with the greatest product of what both sides of a split are expected to gain."""
+        expected = []
+        for gains, counts in zip(self._gains, self._counts, strict=True):
+            average = (gains.sum() + 1.0) / (counts.sum() + 1.0)
+            ratio = (gains + PRIOR * average) / (counts + PRIOR)
+            gain = np.minimum(ratio * losses, bound)
+            expected.append(np.maximum(gain, LEAST_GAIN * self._root_bound))
+        return int(np.where(losses > 0.0, expected[0] * expected[1], 0.0).argmax())
+
+    def _end(self, node: _Node) -> None:
+        """A last attempt at a node without a unit to split on: steps may just not suffice."""
+        program = Program(self._row, self._below, self._box) if self._program is None else None
+        optimum = None if program is None else self._solve(program, node.cases)
+        if optimum is not None and optimum.bounds[0] <= 0.0:
+            self.done += 0.5**node.depth
+        else:
+            self.stuck = True
+
+    def _place_of(self, unit: int) -> tuple[int, int]:
+        """Layer and index of a unit that is numbered through all layers."""
+        for layer, width in enumerate(self._widths):
+            if unit < width:
+                return layer, unit
+            unit -= width
+        raise IndexError(unit)
 
     def preorder(self) -> NDArray[np.int32]:
         """The splits of all nodes, a node before its children, as in `ReluTree`."""
@@ -217,10 +247,9 @@ class _Tree:
         return np.array(listed, dtype=np.int32)
 
 
-def _with(
-    signs: Sequence[Signs], layer: int, unit: int | tuple[int, int], sign: int
-) -> list[Signs]:
-    """Assumptions with one more."""
-    changed = signs[layer].copy()
-    changed[unit] = sign
-    return [*signs[:layer], changed, *signs[layer + 1 :]]
+def _with(cases: Cases, layer: int, unit: int, sign: int) -> Cases:
+    """One case with one more assumption."""
+    signs: list[Signs] = list(cases.signs)
+    signs[layer] = signs[layer].copy()
+    signs[layer][0, unit] = sign
+    return Cases(tuple(signs), cases.slopes, cases.multipliers)
