@@ -17,6 +17,7 @@ from onnx_exact.certify.certificate import (
     FileMark,
     write_certificate,
 )
+from onnx_exact.certify.lift import lifted
 from onnx_exact.certify.proof import ChainProof, Proof
 from onnx_exact.certify.prove import prove_chain
 from onnx_exact.certify.summary import Certified, certify_chain, worst
@@ -106,6 +107,18 @@ def bounds_of(chain: Chain, box: Box, stability: Stability, proof: ChainProof | 
             low[active] = np.maximum(low[active], 0.0)
             high[inactive] = np.minimum(high[inactive], 0.0)
     return Bounds(chain, tuple(lower), tuple(upper))
+
+
+def lift(run: Run, reductions: Sequence[Reduction]) -> list[Reduction]:
+    """The reductions with new linear units lifted as far as their own bounds need it."""
+    return [
+        lifted(
+            bounds_of(located.chain, where.box, stability, proof), where.box, found, located.dtype
+        )
+        for (located, where, stability), proof, found in zip(
+            run.chains, run.proofs, reductions, strict=True
+        )
+    ]
 
 
 def certified(run: Run, reductions: Sequence[Reduction]) -> Certified | None:

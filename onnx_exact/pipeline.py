@@ -18,6 +18,7 @@ from onnx_exact._version import __version__
 from onnx_exact.certified import (
     appearing,
     certified,
+    lift,
     mark_of,
     needs_proof,
     prove,
@@ -225,12 +226,14 @@ def _reduce(run: Run) -> list[Reduction]:
     settings = run.settings
     options = ReduceOptions(settings.reductions, settings.max_deviation, settings.form)
     with run.stage("reduce"):
-        return [
+        reductions = [
             reduce_chain(
                 located.chain, stability, where.box, located.dtype, options, located.folded
             )
             for located, where, stability in run.chains
         ]
+    with run.stage("certify"):
+        return lift(run, reductions)
 
 
 def _rewrite(run: Run, reductions: list[Reduction]) -> ModelProto | None:

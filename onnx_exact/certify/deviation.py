@@ -212,15 +212,12 @@ class _Pairing:
             above = (old + e) / link.factor
             above += np.where(above == old, 0.0, slack(np.abs(above) + e, FEW, SMALLEST))
             choose.at(new, link.place, -above if choose is np.fmax else above)
-        fresh = np.flatnonzero(~link.mapped)
+        # What is not negative is linear; nothing more has to be known of new units.
+        fresh = np.flatnonzero((lower < 0.0) & ~link.mapped)
         if layer.relu and fresh.size and k:
-            rows, minus = layer.affine.rows(fresh), layer.affine.rows(fresh)
-            minus = Affine(-rows.weight, -rows.bias)
-            relaxations = self._relaxations()
-            above, _ = crown.upper_bounds(rows, relaxations, self._box)
-            below, _ = crown.upper_bounds(minus, relaxations, self._box)
+            minus = Affine(-layer.affine.weight[fresh], -layer.affine.bias[fresh])
+            below, _ = crown.upper_bounds(minus, self._relaxations(), self._box)
             lower[fresh] = np.fmax(lower[fresh], -below)
-            upper[fresh] = np.fmin(upper[fresh], above)
         self.lower.append(lower)
         self.upper.append(upper)
         low, high = self._outputs(k)

@@ -15,15 +15,19 @@ from numpy.typing import NDArray
 from onnx_exact.certify.proof import SLOPE_STEPS
 from onnx_exact.certify.slopes import is_free
 from onnx_exact.deadline import Deadline
-from onnx_exact.network.affine import Affine
+from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.domain import Box
 from onnx_exact.stability.assumed import Bounded, Cases, Functional, joined
 from onnx_exact.stability.crown import Relaxation
+from onnx_exact.stability.simplex import Program
+from onnx_exact.stability.splits import MOST_UNSTABLE
 from onnx_exact.stability.trees import LEAF
 
-# Nodes that are bounded at once, and gradient steps for each.
+# Nodes that are bounded at once by gradient steps, and these steps.
 BATCH = 32
 STEPS = 16
+# What a program is given for one node.
+NODE_SECONDS = 10.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +86,7 @@ def split_until_proved(
 
 @dataclass(frozen=True, eq=False)
 class _Node:
-    """A node to bound: its place among all nodes, and in the known splits, -1 for none."""
+    """A node to bound: its place among all nodes, and in the known splits, `LEAF` for none."""
 
     place: int
     known: int
@@ -94,7 +98,7 @@ class _Tree:
 
     Attributes:
         split_on: layer and unit of each node, `LEAF` for a leaf.
-        open: nodes that are not bounded yet.
+        open: nodes that are not bounded yet, the next one last.
         stuck: a node that cannot be split any further does not exclude the sign.
     """
 
@@ -103,17 +107,20 @@ class _Tree:
         self._functional = Functional(sign.row, sign.below, sign.box)
         self._free = [is_free(layer) for layer in sign.below]
         self._second = _second_children(splits)
+        unstable = sum(int(free.sum()) for free in self._free)
+        few = unstable <= MOST_UNSTABLE
+        self._program = Program(sign.row, sign.below, sign.box) if few else None
         none = [np.zeros((1, layer.affine.n_out), dtype=np.int8) for layer in sign.below]
         root = self._functional.fresh(none)
         self.split_on: list[tuple[int, int]] = [(LEAF, LEAF)]
         self._first: list[int] = [LEAF]
         self._done: dict[int, Cases] = {}
-        self.open = [_Node(0, self._skipped(0 if len(splits) else -1), root)]
+        self.open = [_Node(0, self._skipped(0 if len(splits) else LEAF), root)]
         self.stuck = False
 
     def _skipped(self, known: int) -> int:
         """The known node that matters: one that splits on a stable unit has a child that is all."""
-        while known >= 0 and self._known[known][0] != LEAF:
+        while known != LEAF and self._known[known][0] != LEAF:
             layer, unit = (int(v) for v in self._known[known])
             if self._free[layer][unit]:
                 break
@@ -121,18 +128,53 @@ class _Tree:
             known = known + 1 if active else self._second[known]
         return known
 
+    def _known_split(self, node: _Node) -> tuple[int, int] | None:
+        """The layer and unit that a node is known to be split on, if it is."""
+        if node.known == LEAF or self._known[node.known][0] == LEAF:
+            return None
+        layer, unit = self._known[node.known]
+        return int(layer), int(unit)
+
     def step(self) -> None:
-        """Bounds a batch of nodes and splits those that do not exclude the sign."""
-        batch, self.open = self.open[:BATCH], self.open[BATCH:]
-        answer = self._functional.improve(joined([node.cases for node in batch]), STEPS)
-        rounded = self._rounded(answer.cases)
-        bounds = self._functional.bounds(rounded)
+        """Bounds the next nodes and splits those that do not exclude the sign."""
+        size = BATCH if self._program is None else 1
+        batch, self.open = self.open[-size:], self.open[:-size]
+        known = self._known_split(batch[0])
+        if self._program is not None and known is not None:
+            self._split(batch[0], batch[0].cases, known)
+            return
+        answer, rounded, bounds = self._bound(batch)
         for i, node in enumerate(batch):
             index = np.array([i])
             if bounds[i] <= self._sign.goal:
                 self._done[node.place] = rounded.rows(index)
-            else:
-                self._split(node, answer.rows(index))
+                continue
+            known = self._known_split(node)
+            if known is None:
+                layer = int(np.argmax([losses[i].max() for losses in answer.losses]))
+                known = layer, int(answer.losses[layer][i].argmax())
+                self.stuck |= bool(answer.losses[layer][i].max() <= 0.0)
+            self._split(node, answer.cases.rows(index), known)
+
+    def _bound(self, batch: list[_Node]) -> tuple[Bounded, Cases, Array]:
+        """What bounds some nodes, that rounded to what is kept, and the bounds of the latter."""
+        cases = joined([node.cases for node in batch])
+        optimum = None
+        if self._program is not None:
+            optimum = self._program.solve([s[0] for s in cases.signs], NODE_SECONDS)
+        if optimum is not None:
+            rounded = self._rounded(optimum.cases)
+            bounds = self._functional.bounds(rounded)
+            best = np.array([int(bounds.argmin())])
+            cases = optimum.cases.rows(best)
+            losses = [loss[None] for loss in optimum.losses]
+            if bounds[best[0]] <= self._sign.goal or any(loss.any() for loss in losses):
+                points = np.zeros((1, self._sign.box.lower.size))
+                answer = Bounded(bounds[best], cases, losses, points)
+                return answer, rounded.rows(best), bounds[best]
+        answer = self._functional.improve(cases, STEPS)
+        rounded = self._rounded(answer.cases)
+        return answer, rounded, self._functional.bounds(rounded)
 
     def _rounded(self, cases: Cases) -> Cases:
         """The cases with slopes and multipliers as they are kept."""
@@ -145,26 +187,19 @@ class _Tree:
             multipliers = [b.astype(np.float32).astype(np.float64) for b in cases.multipliers]
         return Cases(cases.signs, tuple(slopes), tuple(multipliers))
 
-    def _split(self, node: _Node, bounded: Bounded) -> None:
-        """Adds the children of a node: those that are known, or by the unit that loses most."""
-        known = node.known
-        if known >= 0 and self._known[known][0] != LEAF:
-            layer, unit = (int(v) for v in self._known[known])
-            after = [self._skipped(known + 1), self._skipped(self._second[known])]
-        else:
-            layer = int(np.argmax([losses[0].max() for losses in bounded.losses]))
-            unit = int(bounded.losses[layer][0].argmax())
-            after = [-1, -1]
-            if bounded.losses[layer][0][unit] <= 0.0:
-                self.stuck = True
-                return
-        self.split_on[node.place] = (layer, unit)
+    def _split(self, node: _Node, cases: Cases, split: tuple[int, int]) -> None:
+        """Adds the children of a node."""
+        layer, unit = split
+        after = (LEAF, LEAF)
+        if self._known_split(node) is not None:
+            after = self._skipped(node.known + 1), self._skipped(self._second[node.known])
+        self.split_on[node.place] = split
         self._first[node.place] = len(self.split_on)
         for known, way in zip(after, (1, -1), strict=True):
-            signs = [s.copy() for s in bounded.cases.signs]
+            signs = [s.copy() for s in cases.signs]
             signs[layer][0, unit] = way
-            cases = Cases(tuple(signs), bounded.cases.slopes, bounded.cases.multipliers)
-            self.open.append(_Node(len(self.split_on), known, cases))
+            child = Cases(tuple(signs), cases.slopes, cases.multipliers)
+            self.open.append(_Node(len(self.split_on), known, child))
             self.split_on.append((LEAF, LEAF))
             self._first.append(LEAF)
 

@@ -1,0 +1,69 @@
+"""Lifts units that stand for stably active ones until the new chain's own bounds show them >= 0.
+
+Their shifts come from bounds on the original, by way of units that the new chain does not have, and
+before the layers below were rounded. What a bound on the new chain falls short of 0 by is added to
+their bias, and taken off again in the next one:
+
+    W h' + b  ->  W h' + (b + d),      V h + c  ->  V h + (c - V d).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from onnx_exact.certify.bounds import Bounds
+from onnx_exact.certify.deviation import compare
+from onnx_exact.network.affine import Affine, Array
+from onnx_exact.network.chain import Chain, Layer
+from onnx_exact.network.domain import Box
+from onnx_exact.reduce import Reduction
+from onnx_exact.reduce.budget import FloatType
+from onnx_exact.reduce.units import GONE
+
+# A unit is lifted by this share more than it needs, and by no more than the largest value it has.
+MARGIN = 1e-9
+
+
+def lifted(bounds: Bounds, box: Box, reduction: Reduction, dtype: FloatType) -> Reduction:
+    """The reduction with such units lifted, or as it was.
+
+    Args:
+        bounds: of the original, by which its units are stable.
+        box: of the inputs.
+        reduction: in the chain form.
+        dtype: in which the model stores its weights.
+    """
+    if not box.finite or not reduction.changed or reduction.network is not reduction.chain:
+        return reduction
+    # A layer that is lifted is rounded off for the next one.
+    for k in range(len(reduction.chain.layers) - 1):
+        fresh = np.ones(reduction.chain.layers[k].width, dtype=bool)
+        fresh[reduction.origins[k].place[reduction.origins[k].place != GONE]] = False
+        if not (fresh.any() and reduction.chain.layers[k].relu):
+            continue
+        found = compare(bounds, box, reduction.chain, reduction.origins).bounds
+        low, high = found.lower[k], found.upper[k]
+        missing = np.where(fresh & (low < 0.0) & (-low <= high), -low, 0.0)
+        if missing.any():
+            reduction = replace(reduction, chain=_lifted(reduction.chain, k, missing, dtype))
+    return reduction
+
+
+def _lifted(chain: Chain, k: int, missing: Array, dtype: FloatType) -> Chain:
+    """The chain with units of one layer lifted; as it was where a bias does not fit the dtype."""
+    layer, after = chain.layers[k], chain.layers[k + 1]
+    bias = layer.affine.bias
+    with np.errstate(over="ignore", invalid="ignore"):
+        wanted = (bias + (1.0 + MARGIN) * missing).astype(dtype)
+        above = np.nextafter(wanted, np.array(np.inf, dtype=dtype)).astype(np.float64)
+        new = np.where(missing > 0.0, above, bias)
+        taken = after.affine.bias - after.affine.weight @ (new - bias)
+        stored = taken.astype(dtype).astype(np.float64)
+    if not (np.isfinite(new).all() and np.isfinite(stored).all()):
+        return chain
+    layers = list(chain.layers)
+    layers[k] = Layer(Affine(layer.affine.weight, new), layer.relu)
+    layers[k + 1] = Layer(Affine(after.affine.weight, stored), after.relu)
+    return Chain(tuple(layers))
