@@ -1,12 +1,15 @@
 """Branching on the input box, for chains with few inputs.
 
-The box is split along one side at a time; every part is bounded by `crown` on its own, many parts
+The box is split along one side at a time; every part is bounded by `parts` on its own, many parts
 at once, and an open sign is settled once its bound excludes it on every part. Parts in which no
-open sign is left are dropped; centres and corners of parts are run forward as witnesses. The side
-to split is the one along which the linear bounds of the part's open signs vary most.
+open sign is left are dropped; centres and corners of parts are run forward as witnesses. Depth
+first, worst bound first: parts that are bounded together are then near one another, and few wait.
 """
 
 from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,129 +17,170 @@ from numpy.typing import NDArray
 from onnx_exact.deadline import Deadline
 from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.domain import Box
-from onnx_exact.stability import crown
-from onnx_exact.stability.interval import interval_bounds
 from onnx_exact.stability.knowledge import Knowledge
+from onnx_exact.stability.parts import Bounded, Bounder, Signs
+from onnx_exact.stability.trees import LEAF, BoxTree
 from onnx_exact.stability.verdict import Evidence
 
 MOST_INPUTS = 8
-# Parts that are bounded at once, and in all for one layer: bounds the memory and the patience.
-BATCH = 256
-MOST_PARTS = 60_000
-# What every side counts for at least, as a share of the one along which the bounds vary most.
-LEAST_INFLUENCE = 0.05
+# Parts that are bounded at once: their matrices should fit in a processor's cache.
+BATCH = 64
+# Parts of one layer in all: bounds the memory and the patience.
+MOST_PARTS = 2_000_000
+# The largest array whose release makes glibc keep the memory of arrays up to its size.
+KEPT_BYTES = 2**25 - 2**16
 
 
-def branch_layer(knowledge: Knowledge, layer: int, deadline: Deadline) -> bool:
-    """Settles the open signs of a layer by splitting the box.
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """A part of the box that is still to be bounded.
 
-    Returns:
-        Whether all of them are settled; False where parts or time ran out first.
+    Attributes:
+        node: its place in the tree.
+        lower, upper: shape (inputs,).
+        signs: which of the signs are open on it, shape (signs,).
+        stable: as in `parts.Bounded`, what the part it came from knows.
     """
-    if not any(signs.any() for signs in knowledge.splittable_signs(layer)):
-        return not any(signs.any() for signs in knowledge.open_signs(layer))
-    search = _Branching(knowledge, layer)
-    while search.pending and not deadline.passed and search.parts < MOST_PARTS:
-        search.step()
-    search.conclude()
-    return not search.pending
+
+    node: int
+    lower: Array
+    upper: Array
+    signs: NDArray[np.bool_]
+    stable: Signs
 
 
-class _Branching:
-    """The parts of the box in which signs of one layer are still open."""
+class Branching:
+    """The search for the open signs of one layer; goes on where it was broken off.
+
+    Args:
+        knowledge: receives bounds, trees and witnesses.
+        layer: whose splittable signs are to be settled.
+    """
 
     def __init__(self, knowledge: Knowledge, layer: int) -> None:
-        self.knowledge, self.layer = knowledge, layer
+        self._knowledge, self._layer = knowledge, layer
         positive, negative = knowledge.splittable_signs(layer)
-        units = np.concatenate([np.flatnonzero(positive), np.flatnonzero(negative)])
-        self.signs = np.concatenate([np.ones(positive.sum()), -np.ones(negative.sum())])
+        self._units = np.concatenate([np.flatnonzero(positive), np.flatnonzero(negative)])
+        self._signs = np.concatenate([np.ones(positive.sum()), -np.ones(negative.sum())])
+        self._open = np.ones(self._units.size, dtype=bool)
+        self._pending: list[_Part] = []
+        # Of every node: the side it is split along, its first child, which the second follows, and
+        # the signs that its own bounds leave open, as bits.
+        self._sides, self._children = array("h", [LEAF]), array("q", [LEAF])
+        self._left: list[int] = [0]
+        # On how many pending parts each sign is open.
+        self._waiting = np.ones(self._units.size, dtype=np.int64)
+        if not self._units.size:
+            return
         affine = knowledge.chain.layers[layer].affine
-        self.units = units
-        self.rows = Affine(
-            affine.weight[units] * self.signs[:, None], affine.bias[units] * self.signs
-        )
-        box = knowledge.box
-        everything = np.ones(units.size, dtype=bool)
-        self.pending: list[tuple[Array, Array, NDArray[np.bool_]]] = [
-            (box.lower, box.upper, everything)
-        ]
-        self.parts = 0
+        weight = affine.weight[self._units] * self._signs[:, None]
+        rows = Affine(weight, affine.bias[self._units] * self._signs)
+        self._bounder = Bounder(knowledge, rows, layer)
+        box, nothing = knowledge.box, np.zeros(self._bounder.units, dtype=np.int8)
+        self._pending = [_Part(0, box.lower, box.upper, self._open, nothing)]
 
-    def step(self) -> None:
-        """Bounds a batch of parts and splits those in which a sign is open."""
-        batch, self.pending = self.pending[:BATCH], self.pending[BATCH:]
-        self.parts += len(batch)
-        box = Box(np.array([p[0] for p in batch]), np.array([p[1] for p in batch]))
-        relaxations = self._relaxations(box)
-        bounds, coefficients = crown.upper_bounds(self.rows, relaxations, box)
-        # Without layers below, the functional of the input is the same for every part.
-        coefficients = np.broadcast_to(
-            coefficients, (len(batch), self.units.size, box.lower.shape[-1])
-        )
-        self._show(box, coefficients)
-        open_here = np.array([p[2] for p in batch]) & ~(bounds <= 0.0) & self._still_open()
-        sides = self._sides(box, coefficients, open_here)
-        for part in np.flatnonzero(open_here.any(axis=1)):
-            self._split(box.lower[part], box.upper[part], int(sides[part]), open_here[part])
+    @property
+    def parts(self) -> int:
+        """Number of parts made so far, the whole box among them."""
+        return len(self._sides)
 
-    @staticmethod
-    def _sides(box: Box, coefficients: Array, open_here: NDArray[np.bool_]) -> NDArray[np.intp]:
-        """The side along which to split each part.
+    def run(self, deadline: Deadline, most_parts: int = MOST_PARTS) -> bool:
+        """Splits until no sign of the layer is open; False where parts or time ran out first.
 
-        Where the linear bounds do not depend on a side the units in between may: each counts for a
-        share of the most influential one, so that no side stays long for ever.
+        Args:
+            deadline: what is left then can be gone on with.
+            most_parts: of all runs together.
         """
-        with np.errstate(over="ignore", invalid="ignore"):
-            influence = (np.abs(coefficients) * open_here[..., None]).sum(axis=1)
-            most = influence.max(axis=1, keepdims=True)
-            influence = np.maximum(influence, np.where(most > 0.0, LEAST_INFLUENCE * most, 1.0))
-            return np.asarray((influence * (box.upper - box.lower)).argmax(axis=1))
+        self._forget()
+        # Matrices of a batch come and go: if their memory went back to the system every time, half
+        # of the time would be spent on getting it again. Releasing one large array prevents that.
+        np.empty(KEPT_BYTES, dtype=np.uint8)
+        while self._open.any() and self._pending and self.parts < most_parts:
+            if deadline.passed:
+                break
+            self._step()
+            self._conclude()
+        return not any(signs.any() for signs in self._knowledge.open_signs(self._layer))
 
-    def _relaxations(self, box: Box) -> list[crown.Relaxation]:
-        """Relaxations of the layers below on every part, within the bounds known for the box."""
-        low, high = box.lower, box.upper
-        magnitude = np.maximum(np.abs(low), np.abs(high))
-        relaxations: list[crown.Relaxation] = []
-        for index, layer in enumerate(self.knowledge.chain.layers[: self.layer]):
-            lower, upper = interval_bounds(layer.affine, low, high)
-            if relaxations:
-                minus = Affine(-layer.affine.weight, -layer.affine.bias)
-                upper = np.minimum(upper, crown.upper_bounds(layer.affine, relaxations, box)[0])
-                lower = np.maximum(lower, -crown.upper_bounds(minus, relaxations, box)[0])
-            lower = np.maximum(lower, self.knowledge.lower[index])
-            upper = np.minimum(upper, self.knowledge.upper[index])
-            relaxations.append(crown.relax(layer.affine, layer.relu, lower, upper, magnitude))
-            low, high = relaxations[-1].low, relaxations[-1].high
-            magnitude = relaxations[-1].magnitude
-        return relaxations
+    def _step(self) -> None:
+        """Bounds a batch of parts and splits those in which a sign is open."""
+        batch, self._pending = self._pending[-BATCH:], self._pending[:-BATCH]
+        self._waiting -= np.sum([part.signs for part in batch], axis=0)
+        batch = [part for part in batch if (part.signs & self._open).any()]
+        if not batch:
+            return
+        box = Box(np.array([p.lower for p in batch]), np.array([p.upper for p in batch]))
+        asked = np.array([p.signs for p in batch]) & self._open
+        bounded = self._bounder.bound(box, np.array([p.stable for p in batch]), asked)
+        self._show(box, bounded, asked)
+        left = asked & ~(bounded.bounds <= 0.0) & self._open
+        worst = np.where(left, bounded.bounds, -np.inf).max(axis=1)
+        # The last to be split is the first to be gone on with.
+        for i in np.argsort(worst, kind="stable"):
+            if left[i].any():
+                self._split(batch[i], int(bounded.sides[i]), left[i], bounded.stable[i])
 
-    def _show(self, box: Box, coefficients: Array) -> None:
-        """Runs the centre of each part forward, and the corner its loosest sign points to."""
-        self.knowledge.show(0.5 * box.lower + 0.5 * box.upper)
-        for row in range(self.units.size):
-            corner = np.where(coefficients[:, row] > 0.0, box.upper, box.lower)
-            self.knowledge.show(corner)
-
-    def _still_open(self) -> NDArray[np.bool_]:
-        """Which of the signs no witness has shown meanwhile."""
-        positive, negative = self.knowledge.open_signs(self.layer)
-        return np.asarray(np.where(self.signs > 0, positive[self.units], negative[self.units]))
-
-    def _split(self, low: Array, high: Array, side: int, signs: NDArray[np.bool_]) -> None:
+    def _split(self, part: _Part, side: int, left: NDArray[np.bool_], stable: Signs) -> None:
         """Adds the two halves of a part along one side."""
-        middle = 0.5 * low[side] + 0.5 * high[side]
-        left, right = high.copy(), low.copy()
-        left[side] = right[side] = middle
-        self.pending += [(low, left, signs), (right, high, signs)]
+        middle = 0.5 * part.lower[side] + 0.5 * part.upper[side]
+        if not part.lower[side] < middle < part.upper[side]:
+            # Nothing is left to split: on this part the signs stay open for ever.
+            self._open = self._open & ~left
+            return
+        lows, highs = part.lower.copy(), part.upper.copy()
+        lows[side] = highs[side] = middle
+        first = len(self._sides)
+        self._sides[part.node], self._children[part.node] = side, first
+        self._left[part.node] = _bits(left)
+        self._sides.extend((LEAF, LEAF))
+        self._children.extend((LEAF, LEAF))
+        self._left += [0, 0]
+        self._waiting += 2 * left
+        self._pending.append(_Part(first, part.lower, highs, left, stable))
+        self._pending.append(_Part(first + 1, lows, part.upper, left, stable))
 
-    def conclude(self) -> None:
+    def _show(self, box: Box, bounded: Bounded, asked: NDArray[np.bool_]) -> None:
+        """Runs the centre of each part forward, and the corners its open signs point to."""
+        centres = 0.5 * box.lower + 0.5 * box.upper
+        corners = bounded.corners[asked & ~(bounded.bounds <= 0.0)]
+        if self._knowledge.show(np.concatenate([centres, corners])):
+            self._forget()
+
+    def _forget(self) -> None:
+        """Takes off what has been settled elsewhere meanwhile."""
+        positive, negative = self._knowledge.open_signs(self._layer)
+        still = np.where(self._signs > 0, positive[self._units], negative[self._units])
+        self._open = self._open & still
+
+    def _conclude(self) -> None:
         """Writes down the signs that are open in no part."""
-        left = np.zeros(self.units.size, dtype=bool)
-        for _, _, signs in self.pending:
-            left |= signs
-        proved = self._still_open() & ~left
-        width = self.knowledge.chain.layers[self.layer].width
+        proved = self._open & (self._waiting == 0)
+        if not proved.any():
+            return
+        self._open = self._open & ~proved
+        units, positive = self._units[proved], self._signs[proved] > 0
+        width = self._knowledge.chain.layers[self._layer].width
         lower, upper = np.full(width, -np.inf), np.full(width, np.inf)
-        upper[self.units[proved & (self.signs > 0)]] = 0.0
-        lower[self.units[proved & (self.signs < 0)]] = 0.0
-        self.knowledge.tighten(self.layer, Evidence.LINEAR, lower, upper)
+        upper[units[positive]] = 0.0
+        lower[units[~positive]] = 0.0
+        self._knowledge.tighten(self._layer, Evidence.LINEAR, lower, upper)
+        sides = self._preorder(_bits(proved))
+        self._knowledge.trees.append(BoxTree(self._layer, units, positive, sides))
+
+    def _preorder(self, signs: int) -> NDArray[np.int16]:
+        """The part of the tree that some signs, as bits, need."""
+        listed, waiting = array("h"), [0]
+        while waiting:
+            node = waiting.pop()
+            if self._left[node] & signs:
+                listed.append(self._sides[node])
+                first = self._children[node]
+                waiting += [first + 1, first]
+            else:
+                listed.append(LEAF)
+        return np.array(listed, dtype=np.int16)
+
+
+def _bits(signs: NDArray[np.bool_]) -> int:
+    """Truth values as the bits of a number."""
+    return int.from_bytes(np.packbits(signs).tobytes(), "big")

@@ -22,7 +22,7 @@ from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.chain import Chain
 from onnx_exact.network.domain import Box
 from onnx_exact.stability.attack import first_points, greatest_corners
-from onnx_exact.stability.branch import MOST_INPUTS, branch_layer
+from onnx_exact.stability.branch import MOST_INPUTS, Branching
 from onnx_exact.stability.evolve import evolve_sign
 from onnx_exact.stability.knowledge import Knowledge
 from onnx_exact.stability.layers import Layers
@@ -35,8 +35,9 @@ Index = NDArray[np.intp]
 
 # Seconds for a single mixed-integer program, round by round; afterwards all the time there is.
 MILP_SECONDS = (2.0, 10.0, 60.0)
-# Seconds for branching on one layer, round by round.
-BRANCH_SECONDS = (20.0, 60.0, 240.0)
+# Seconds for branching on one layer, round by round, and parts before a population is sent out.
+BRANCH_SECONDS = (60.0, 120.0, 240.0)
+FIRST_PARTS = 15_000
 # Seconds for branching on ReLUs for a single sign, round by round.
 SPLIT_SECONDS = (2.0, 10.0, 40.0)
 LP_SECONDS = 5.0
@@ -126,6 +127,7 @@ class _Decider:
         self.knowledge, self.options = knowledge, options
         self.layers = Layers(knowledge)
         self.rng = np.random.default_rng(options.seed)
+        self._branchings: dict[int, Branching] = {}
 
     def run(self) -> None:
         """Decides what can be decided in time."""
@@ -159,10 +161,7 @@ class _Decider:
             self._tell("bounds", index)
             self._run_corners(self.layers.refresh(index))
             if few_inputs and self._open(index):
-                self._tell("branching", index)
-                seconds = BRANCH_SECONDS[min(number, len(BRANCH_SECONDS) - 1)]
-                branch_layer(self.knowledge, index, self._within(seconds))
-                self._evolve(index)
+                self._branch(index, BRANCH_SECONDS[min(number, len(BRANCH_SECONDS) - 1)])
             self._search(index, effort)
             self._optimize_slopes(index)
             self._split(index, SPLIT_SECONDS[min(number, len(SPLIT_SECONDS) - 1)])
@@ -180,6 +179,16 @@ class _Decider:
         if self._open(index):
             self._tell("witnesses", index)
             search_layer(self.knowledge, index, effort, self.rng, self.options.deadline)
+
+    def _branch(self, index: int, seconds: float) -> None:
+        """Branching on the box; what it does not settle at once a population may show."""
+        if index not in self._branchings:
+            self._branchings[index] = Branching(self.knowledge, index)
+        self._tell("branching", index)
+        if not self._branchings[index].run(self._within(seconds), FIRST_PARTS):
+            self._evolve(index)
+            self._tell("branching", index)
+            self._branchings[index].run(self._within(seconds))
 
     def _evolve(self, index: int) -> None:
         """A population search for each open sign of a layer."""

@@ -1,0 +1,264 @@
+"""Bounds on signs of one layer over many parts of the input box at once.
+
+A part is bounded as the whole box is: interval and backward linear bounds, layer by layer, within
+the bounds known for the box. Bounding the layers below takes nearly all the time, so that only
+units whose sign their part leaves open are bounded backwards, and what remains open in the last
+step, which is cheap, is tried again with lower slopes optimised for each part.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_exact.network.affine import Affine, Array
+from onnx_exact.network.domain import Box
+from onnx_exact.stability.crown import Functionals, Relaxation, relax, upper_bounds
+from onnx_exact.stability.interval import interval_bounds
+from onnx_exact.stability.knowledge import Knowledge
+
+Signs = NDArray[np.int8]
+
+STEPS = 6
+FIRST_STEP = 0.3
+STEP_DECAY = 0.85
+# What every side counts for at least, as a share of the one that counts for most.
+LEAST_INFLUENCE = 0.02
+
+
+@dataclass(frozen=True, eq=False)
+class Bounded:
+    """What is known of some signs on parts of the box.
+
+    Attributes:
+        bounds: sound upper bounds on the functionals, shape (parts, signs).
+        corners: the maximisers of the linear bounds, shape (parts, signs, inputs).
+        sides: along which each part is best split, shape (parts,).
+        stable: the units of the layers below with one sign on a part, 1 for g >= 0 and -1 for
+            g <= 0, shape (parts, units of all layers below).
+    """
+
+    bounds: Array
+    corners: Array
+    sides: NDArray[np.intp]
+    stable: Signs
+
+
+class Bounder:
+    """Bounds functionals of the output of the layers below one layer.
+
+    Args:
+        knowledge: of the chain; its bounds are used as they are when parts are bounded.
+        rows: the functionals.
+        layer: whose inputs they take.
+    """
+
+    def __init__(self, knowledge: Knowledge, rows: Affine, layer: int) -> None:
+        self._knowledge, self._rows = knowledge, rows
+        self._below = knowledge.chain.layers[:layer]
+        widths = [below.width for below in self._below]
+        self._starts = np.concatenate([[0], np.cumsum(widths)]).astype(int)
+
+    @property
+    def units(self) -> int:
+        """Number of units of all layers below."""
+        return int(self._starts[-1])
+
+    def bound(self, box: Box, stable: Signs, asked: NDArray[np.bool_]) -> Bounded:
+        """Bounds the functionals on parts.
+
+        Args:
+            box: of shape (parts, inputs).
+            stable: what is known of the parts already, as in `Bounded`.
+            asked: the functionals that matter on each part, shape (parts, signs).
+        """
+        layers, stable = self.relaxations(box, stable)
+        bounds, coefficients = upper_bounds(self._rows, layers, box)
+        shape = (*asked.shape, box.lower.shape[-1])
+        # Without layers below, the functional of the input is the same for every part.
+        coefficients = np.broadcast_to(coefficients, shape)
+        left = asked & ~(bounds <= 0.0)
+        open_parts = np.flatnonzero(left.any(axis=1))
+        if layers and open_parts.size:
+            bounds[open_parts] = np.fmin(
+                bounds[open_parts],
+                optimized_bounds(
+                    self._rows,
+                    [_some(r, open_parts) for r in layers],
+                    _part(box, open_parts),
+                    left[open_parts],
+                ),
+            )
+        corners = np.where(coefficients > 0.0, box.upper[:, None], box.lower[:, None])
+        sides = self._sides(layers, box, coefficients, asked & ~(bounds <= 0.0))
+        return Bounded(bounds, corners, sides, stable)
+
+    def relaxations(self, box: Box, stable: Signs) -> tuple[list[Relaxation], Signs]:
+        """Relaxations of the layers below on every part, and the signs that they leave no choice.
+
+        Args:
+            box: of shape (parts, inputs).
+            stable: as in `Bounded`; 0 where nothing is known.
+        """
+        low, high = box.lower, box.upper
+        magnitude = np.maximum(np.abs(low), np.abs(high))
+        relaxations: list[Relaxation] = []
+        found = []
+        for index, layer in enumerate(self._below):
+            lower, upper = interval_bounds(layer.affine, low, high)
+            lower = np.maximum(lower, self._knowledge.lower[index])
+            upper = np.minimum(upper, self._knowledge.upper[index])
+            known = stable[:, self._starts[index] : self._starts[index + 1]]
+            lower = np.where(known > 0, np.maximum(lower, 0.0), lower)
+            upper = np.where(known < 0, np.minimum(upper, 0.0), upper)
+            loose = (lower < 0.0) & (upper > 0.0) if layer.relu else np.ones(lower.shape, bool)
+            if relaxations and loose.any():
+                _bound_backwards(layer.affine, loose, relaxations, box, lower, upper)
+            found.append((lower >= 0.0).astype(np.int8) - (upper <= 0.0).astype(np.int8))
+            relaxations.append(relax(layer.affine, layer.relu, lower, upper, magnitude))
+            low, high = relaxations[-1].low, relaxations[-1].high
+            magnitude = relaxations[-1].magnitude
+        return relaxations, np.concatenate(found, axis=1) if found else stable
+
+    def _sides(
+        self,
+        layers: list[Relaxation],
+        box: Box,
+        coefficients: Array,
+        left: NDArray[np.bool_],
+    ) -> NDArray[np.intp]:
+        """The side along which to split each part, shape (parts,).
+
+        A bound is too large by what the relaxations of unstable units lose. The loss of a unit is
+        shared out among the sides as the variation of its pre-activation along them, in the
+        network whose ReLUs have the slopes of their upper lines. Where nothing is lost, the
+        variation of the functionals themselves counts.
+        """
+        with np.errstate(over="ignore", invalid="ignore"):
+            lengths = box.upper - box.lower
+            influence = (np.abs(coefficients) * left[..., None]).sum(axis=1) * lengths
+            shares = np.zeros_like(influence)
+            through = self._lost(layers, left)
+            variation = np.eye(lengths.shape[1]) * lengths[:, None]
+            for layer, lost in zip(layers, through, strict=True):
+                variation = variation @ layer.affine.weight.T
+                size = np.abs(variation)
+                total = size.sum(axis=1)
+                each = lost / np.where(total > 0.0, total, 1.0)
+                shares += (size @ each[..., None])[..., 0]
+                variation = variation * layer.upper_slope[:, None]
+            shares = np.where(shares.max(axis=1, keepdims=True) > 0.0, shares, influence)
+            # A side that seems to count for nothing is split once it is long enough.
+            most = shares.max(axis=1, keepdims=True)
+            least = np.where(most > 0.0, LEAST_INFLUENCE * most, 1.0) * lengths
+            longest = lengths.max(axis=1, keepdims=True)
+            shares = np.maximum(shares, least / np.where(longest > 0.0, longest, 1.0))
+            return np.asarray(np.nan_to_num(shares).argmax(axis=1))
+
+    def _lost(self, layers: list[Relaxation], left: NDArray[np.bool_]) -> list[Array]:
+        """What the relaxation of each unit loses of the bounds in question, (parts, units) each."""
+        coefficients = self._rows.weight
+        lost = []
+        for layer in reversed(layers):
+            positive, negative = np.maximum(coefficients, 0.0), np.minimum(coefficients, 0.0)
+            weighed = (np.abs(coefficients) * left[..., None]).sum(axis=1)
+            lost.append(weighed * layer.upper_offset)
+            through = positive * layer.upper_slope[:, None] + negative * layer.lower_slope[:, None]
+            coefficients = layer.pull_back(through)
+        return lost[::-1]
+
+
+def _bound_backwards(
+    affine: Affine,
+    loose: NDArray[np.bool_],
+    layers: list[Relaxation],
+    box: Box,
+    lower: Array,
+    upper: Array,
+) -> None:
+    """Tightens the bounds of the loose units of a layer, each part having its own, in place."""
+    most = int(loose.sum(axis=1).max())
+    # Parts with fewer loose units than others have some of the rest bounded: that does no harm.
+    units = np.argsort(~loose, axis=1, kind="stable")[:, :most]
+    weight, bias = affine.weight[units], affine.bias[units]
+    above, _ = upper_bounds(Functionals(weight, bias), layers, box)
+    below, _ = upper_bounds(Functionals(-weight, -bias), layers, box)
+    part = np.arange(len(units))[:, None]
+    upper[part, units] = np.fmin(upper[part, units], above)
+    lower[part, units] = np.fmax(lower[part, units], -below)
+
+
+def optimized_bounds(
+    rows: Affine, layers: list[Relaxation], box: Box, left: NDArray[np.bool_]
+) -> Array:
+    """Sound upper bounds on functionals over parts, with lower slopes optimised for each.
+
+    The steps are those of `slopes.optimized_upper_bounds`.
+
+    Args:
+        rows: the functionals.
+        layers: relaxations of the layers below on every part, at least one.
+        box: the parts, shape (parts, inputs).
+        left: whose bounds should come to lie at 0 or below, shape (parts, signs).
+
+    Returns:
+        Shape (parts, signs), the least found; for functionals that are not asked for, any.
+    """
+    best = np.full(left.shape, np.inf)
+    parts = np.arange(len(left))
+    slopes = [np.repeat(r.lower_slope[:, None], left.shape[1], axis=1) for r in layers]
+    free = [((r.upper_slope > 0.0) & (r.upper_slope < 1.0))[:, None] for r in layers]
+    length = FIRST_STEP
+    for _ in range(STEPS):
+        with np.errstate(over="ignore", invalid="ignore"):
+            gradients = _gradients(rows, layers, box, slopes)
+        for slope, gradient, mask in zip(slopes, gradients, free, strict=True):
+            wanted = np.where(mask & np.isfinite(gradient), gradient, 0.0)
+            scale = np.abs(wanted).max(axis=-1, keepdims=True)
+            slope -= length * wanted / np.where(scale > 0.0, scale, 1.0)
+            np.clip(slope, 0.0, 1.0, out=slope)
+        best[parts] = np.fmin(best[parts], upper_bounds(rows, layers, box, slopes)[0])
+        length *= STEP_DECAY
+        still = np.flatnonzero((left[parts] & ~(best[parts] <= 0.0)).any(axis=1))
+        if not still.size:
+            break
+        if still.size < parts.size:
+            parts, box = parts[still], _part(box, still)
+            layers = [_some(r, still) for r in layers]
+            slopes, free = [s[still] for s in slopes], [f[still] for f in free]
+    return best
+
+
+def _gradients(
+    rows: Affine, layers: list[Relaxation], box: Box, slopes: list[Array]
+) -> list[Array]:
+    """The derivatives of the bounds by the lower slopes, (parts, signs, units) a layer."""
+    coefficients, negatives, uppers = rows.weight[None], [], []
+    for layer, slope in zip(reversed(layers), reversed(slopes), strict=True):
+        positive = np.maximum(coefficients, 0.0)
+        negatives.append(coefficients - positive)
+        uppers.append(positive > 0.0)
+        through = positive * layer.upper_slope[:, None] + negatives[-1] * slope
+        coefficients = layer.pull_back(through)
+    point = np.where(coefficients > 0.0, box.upper[:, None], box.lower[:, None])
+    gradients = []
+    for layer, slope, negative, upper in zip(
+        layers, slopes, reversed(negatives), reversed(uppers), strict=True
+    ):
+        value = layer.apply(point)
+        gradients.append(negative * value)
+        above = layer.upper_slope[:, None] * value + layer.upper_offset[:, None]
+        point = np.where(upper, above, slope * value)
+    return gradients
+
+
+def _some(relaxation: Relaxation, parts: NDArray[np.intp]) -> Relaxation:
+    """The relaxation on some of its parts."""
+    names = ("upper_slope", "upper_offset", "lower_slope", "low", "high", "magnitude", "reach")
+    return replace(relaxation, **{name: getattr(relaxation, name)[parts] for name in names})
+
+
+def _part(box: Box, parts: NDArray[np.intp]) -> Box:
+    return Box(box.lower[parts], box.upper[parts])
