@@ -145,7 +145,9 @@ class Run:
             self.results["networks"][job.network.name] = job.network.to_json()
             if not (self.args.resume and self._is_done(job)):
                 self._measure(job, f"{number}/{len(todo)}")
-        self._compare()
+        for case in list(self.results["runs"]):
+            self._compare(case)
+        self.failed |= bool(self.results["disagreements"])
 
     def _is_done(self, job: Job) -> bool:
         entry = known(self.results, job)
@@ -161,22 +163,19 @@ class Run:
         enter(self.results, job, entry)
         print(f"{place} {one_line(job.network.name, job.contestant, entry)}", flush=True)
         self.failed |= "error" in entry
-        self._save()
+        self._compare(job.network.name)
 
-    def _compare(self) -> None:
-        """Holds the verdicts on each network against one another, all runs on record."""
-        found = []
-        for case, methods in self.results["runs"].items():
-            files = {
-                f"{name} #{entry['repeat'] + 1}": self._path(case, name, entry["repeat"])
-                for name, entries in methods.items()
-                for entry in entries
-                if "units" in entry
-            }
-            present = {run: Verdicts.read(path) for run, path in files.items() if path.exists()}
-            found += clashes(case, present)
-        self.results["disagreements"] = found
-        self.failed |= bool(found)
+    def _compare(self, case: str) -> None:
+        """Holds the verdicts on a network against one another, all runs on record."""
+        files = {
+            f"{name} #{entry['repeat'] + 1}": self._path(case, name, entry["repeat"])
+            for name, entries in self.results["runs"][case].items()
+            for entry in entries
+            if "units" in entry
+        }
+        found = clashes(case, {run: Verdicts.read(p) for run, p in files.items() if p.exists()})
+        others = [wrong for wrong in self.results["disagreements"] if wrong["case"] != case]
+        self.results["disagreements"] = others + found
         self._save()
 
     def _file(self, job: Job) -> Path:
