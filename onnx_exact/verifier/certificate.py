@@ -28,8 +28,8 @@ MOST_BYTES = 2**30
 MOST_HEADER = 2**26
 MOST_CHAINS = 1000
 MOST_TREES = 100_000
-MOST_NODES = 4_000_000
-MOST_POINTS = 100_000
+MOST_NODES = 1_000_000
+MOST_MULTIPLIERS = 2**25
 LARGEST = float(np.finfo(np.float64).max)
 UNDECIDED, INACTIVE, ACTIVE, UNSTABLE = range(4)
 NONE, BOUNDS, SLOPES, TREE, SOLVER, WITNESS, UNSHOWN = range(7)
@@ -213,7 +213,8 @@ def read_claims(
             slopes[layer] = units, signs, records
     points = np.zeros((0, inputs))
     if certificate.has(f"{prefix}witnesses"):
-        most = MOST_POINTS * inputs * 8
+        # Each of them shows a sign that no other does.
+        most = 2 * sum(widths) * inputs * 8
         points = get(f"{prefix}witnesses", (np.float32, np.float64), (None, inputs), most)
     heads = certificate.entry(list, "trees", of=head)
     if len(heads) > MOST_TREES:
@@ -281,7 +282,9 @@ def _tree(
         if not 0 <= where < layer or not relu[where] or not 0 <= unit < widths[where]:
             certificate.refuse(f"{prefix} splits on unit {unit} of layer {where}")
     slopes = certificate.array(f"{prefix}slopes", np.uint8, (int(leaf.sum()), total[layer]))
-    multipliers = certificate.array(f"{prefix}multipliers", np.float32, (None,))
+    multipliers = certificate.array(
+        f"{prefix}multipliers", np.float32, (None,), most=4 * MOST_MULTIPLIERS
+    )
     if (multipliers < 0.0).any():
         certificate.refuse(f"{prefix} has a negative multiplier")
     return Tree(kind, layer, units, positive, nodes, slopes, multipliers)

@@ -12,11 +12,12 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper, shape_inference
-from onnx.external_data_helper import load_external_data_for_model, uses_external_data
+from onnx.external_data_helper import load_external_data_for_model
 
 from onnx_exact.domains import DOMAIN_KEY
 from onnx_exact.errors import NotVerifiedError
 
+STANDARD = ("", "ai.onnx")
 FLOATS = (TensorProto.FLOAT16, TensorProto.FLOAT, TensorProto.DOUBLE)
 # Operators of older sets broadcast by attributes, and their Dropout may train.
 OLDEST_OPSET = 7
@@ -41,7 +42,7 @@ class Model:
     """A model that was loaded and checked.
 
     Attributes:
-        path, sha256, size: of the file.
+        path, sha256: of the file.
         graph: the graph.
         nodes: its nodes.
         producer: position of the node that makes a tensor.
@@ -53,12 +54,13 @@ class Model:
             data = path.read_bytes()
             proto = ModelProto.FromString(data)
             onnx.checker.check_model(str(path))
-            if any(uses_external_data(tensor) for tensor in proto.graph.initializer):
-                load_external_data_for_model(proto, str(path.parent))
+            load_external_data_for_model(proto, str(path.parent))
         except Exception as error:  # whatever a parser of hostile files may raise
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise NotVerifiedError(f"{path} is no model that can be read: {reason}") from error
-        self.path, self.proto, self.size = path, proto, len(data)
+        if any(function.domain in STANDARD for function in proto.functions):
+            raise NotVerifiedError(f"cannot check: {path} redefines an operator of ONNX")
+        self.path, self.proto = path, proto
         self.sha256 = hashlib.sha256(data).hexdigest()
         self.graph: GraphProto = proto.graph
         self.nodes: list[NodeProto] = list(proto.graph.node)
@@ -131,13 +133,13 @@ class Model:
         proto = self.initializers.get(tensor)
         position = self.producer.get(tensor)
         if proto is not None:
-            self._constants[tensor] = numpy_helper.to_array(proto)
+            self._constants[tensor] = array_of(proto)
         elif position is not None and is_standard(node := self.nodes[position]):
             if node.op_type == "Constant" and node.attribute[0].name in _NUMBERS:
                 value = onnx.helper.get_attribute_value(node.attribute[0])
                 is_tensor = isinstance(value, TensorProto)
                 kind = None if is_tensor or isinstance(value, int | list) else np.float32
-                array = numpy_helper.to_array(value) if is_tensor else np.asarray(value, kind)
+                array = array_of(value) if is_tensor else np.asarray(value, kind)
                 if node.attribute[0].name == "value_floats":
                     array = array.astype(np.float32)
                 self._constants[tensor] = array
@@ -158,9 +160,17 @@ class Model:
         return found
 
 
+def array_of(tensor: TensorProto) -> NDArray[np.generic]:
+    """The numbers of a stored tensor."""
+    try:
+        return numpy_helper.to_array(tensor)
+    except Exception as error:  # whatever a hostile tensor may lead to
+        raise NotVerifiedError(f"the tensor {tensor.name!r} cannot be read") from error
+
+
 def is_standard(node: NodeProto) -> bool:
     """Whether the operator is one of ONNX's own."""
-    return node.domain in ("", "ai.onnx")
+    return node.domain in STANDARD
 
 
 def names_read(node: NodeProto) -> Iterator[str]:

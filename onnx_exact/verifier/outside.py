@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from onnx import NodeProto, TensorProto, ValueInfoProto, numpy_helper
+from onnx import NodeProto, TensorProto, ValueInfoProto
 
 from onnx_exact.errors import NotVerifiedError
 from onnx_exact.verifier.chain import Chain
-from onnx_exact.verifier.model import Model, names_read
+from onnx_exact.verifier.model import Model, array_of, names_read
 
 
 def compare_outside(old: Model, new: Model, chains: Sequence[tuple[str, Chain, Chain]]) -> int:
@@ -102,4 +102,4 @@ def _plain(node: NodeProto) -> bytes:
 def _equal(a: TensorProto, b: TensorProto) -> bool:
     if (a.data_type, list(a.dims)) != (b.data_type, list(b.dims)):
         return False
-    return numpy_helper.to_array(a).tobytes() == numpy_helper.to_array(b).tobytes()
+    return array_of(a).tobytes() == array_of(b).tobytes()

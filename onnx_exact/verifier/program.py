@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from onnx_exact.verifier.search import Pair
 
 MOST_UNSTABLE = 60
+# Numbers beyond this are none for SCIP.
+LARGEST = 1e15
 SECONDS = 60.0
 # A linear expression: coefficients by variable, with the constant under -1.
 Expression = dict[int, float]
@@ -35,6 +37,13 @@ def prove(pairs: list[Pair], tolerance: float) -> tuple[bool, str]:
         return False, "No proof: the domain is not bounded."
     if unstable > MOST_UNSTABLE:
         return False, f"No proof: {unstable} unstable units, more than {MOST_UNSTABLE}."
+    try:
+        return _proved(pairs, ranges, tolerance)
+    except OverflowError as error:
+        return False, f"No proof: {error}."
+
+
+def _proved(pairs: list[Pair], ranges: list[list[Ranges]], tolerance: float) -> tuple[bool, str]:
     deadline = time.monotonic() + SECONDS
     for pair, both in zip(pairs, ranges, strict=True):
         program = _Program(pair.low, pair.high)
@@ -123,6 +132,8 @@ class _Program:
     def _scip(self, expression: Expression) -> Any:
         from pyscipopt import quicksum
 
+        if not all(abs(c) <= LARGEST for c in expression.values()):
+            raise OverflowError("numbers beyond what SCIP can compute with")
         terms = (c * self._variables[v] for v, c in expression.items() if v >= 0 and c)
         return quicksum(terms) + expression.get(-1, 0.0)
 

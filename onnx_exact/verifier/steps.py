@@ -6,6 +6,7 @@ Shapes at size 2 show which axes are symbolic: nothing may mix these with the ot
 
 from __future__ import annotations
 
+import contextlib
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -54,13 +55,22 @@ def read_step(model: Model, position: int) -> Step:
     if is_standard(node) and model.opset >= OLDEST_OPSET and len(set(varying)) == len(varying) == 1:
         shapes = [model.shape(name) for name in (varying[0], node.output[0])]
         if None not in shapes:
-            step = _read(model, node, position, varying[0], list(node.input).index(varying[0]))
-            if step is not None:
-                return step
+            slot = list(node.input).index(varying[0])
+            # numpy's word for constants that do not fit.
+            with contextlib.suppress(ValueError):
+                step = _read(model, node, position, varying[0], slot)
+                if step is not None and _fits(step, *shapes):
+                    return step
     raise NotVerifiedError(
         f"cannot check: operator {node.op_type} (node {node.name or node.output[0]!r}) as it is"
         f" used in {model.path}"
     )
+
+
+def _fits(step: Step, shape: tuple[int, ...] | None, out: tuple[int, ...] | None) -> bool:
+    """Whether the weights of a step have the sizes of its tensors."""
+    sizes = math.prod(out or ()), math.prod(shape or ())
+    return step.kind != "dense" or step.values[0].shape == sizes
 
 
 def _read(model: Model, node: NodeProto, at: int, source: str, slot: int) -> Step | None:

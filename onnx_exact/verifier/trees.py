@@ -94,10 +94,8 @@ def _relu_tree(
 ) -> bool:
     assert tree.slopes is not None
     assert tree.multipliers is not None
-    paths = list(_paths(tree.nodes.tolist()))
+    paths = list(_paths(tree.nodes.tolist(), len(tree.multipliers)))
     ends = np.cumsum([0, *map(len, paths)])
-    if ends[-1] != len(tree.multipliers):
-        raise NotVerifiedError("a tree has not one multiplier for each unit it fixes")
     batch = max(1, BATCH_ENTRIES // max(len(low) for low in (*root.lower, root.box[0])))
     for start in range(0, len(paths), batch):
         part = range(start, min(start + batch, len(paths)))
@@ -121,9 +119,10 @@ def _relu_tree(
     return True
 
 
-def _paths(nodes: list[list[int]]) -> Iterator[Path]:
-    """What is fixed on the way to each leaf; the first child has the unit positive."""
+def _paths(nodes: list[list[int]], length: int) -> Iterator[Path]:
+    """What is fixed on the way to each leaf, `length` in all; the first child is positive."""
     waiting: list[Path] = [[]]
+    known = 0
     for layer, unit in nodes:
         if not waiting:
             raise NotVerifiedError("a tree has nodes that belong to none")
@@ -131,9 +130,14 @@ def _paths(nodes: list[list[int]]) -> Iterator[Path]:
         if layer < 0:
             yield path
             continue
+        known += len(path) + 2
+        if known > length:
+            break
         waiting += [[*path, (layer, unit, -1)], [*path, (layer, unit, 1)]]
     if waiting:
         raise NotVerifiedError("a tree lacks leaves")
+    if known != length:
+        raise NotVerifiedError("a tree has not one multiplier for each unit it fixes")
 
 
 def expanded(stored: NDArray[np.uint8], claims: Claims, ranges: Ranges) -> list[Array]:
