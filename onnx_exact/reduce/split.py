@@ -28,9 +28,11 @@ from onnx_exact.reduce.state import State
 from onnx_exact.stability.rounding import gamma
 from onnx_exact.stability.verdict import Status
 
-# The second matrix product costs onnxruntime as much as this many connections, or more (measured,
-# see `docs/reducing.md`): where fewer are saved, the chain form is as fast.
-FASTER_FROM_SAVED = 500
+# onnxruntime computes outputs in blocks of this many: a matrix takes as long as one with the next
+# multiple of rows (measured, see `docs/reducing.md`).
+BLOCK = 16
+# A second matrix product costs as much as this many connections at a batch of one.
+FASTER_FROM_SAVED = 4000
 
 
 @dataclass(frozen=True)
@@ -41,9 +43,9 @@ class FormChoice:
         layer: index of the layer of the original chain.
         form: CHAIN_FORM or SPLIT_FORM.
         reason: in words.
-        numbers: connections of the linear part in both forms, bounds on what evaluating the next
-            layer's pre-activations may round off in both, and on what storing the product moves;
-            each for the row with the most.
+        numbers: connections of the linear part in both forms; those of the layer and the next, in
+            whole blocks (`BLOCK`); bounds on what evaluating the next layer's pre-activations may
+            round off, and on what storing the product moves, for the row with the most.
     """
 
     layer: int
@@ -72,6 +74,7 @@ class _Bypass:
     matrix: Array
     bias: Array
     saved: int
+    time_saved: int
     admitted: bool
     numbers: Mapping[str, float]
 
@@ -112,8 +115,8 @@ def _against(bypass: _Bypass, form: str) -> str:
         return "the product would deviate by more than is allowed"
     if form != AUTO_FORM:
         return ""
-    if bypass.saved < FASTER_FROM_SAVED:
-        return f"splitting saves {bypass.saved:,} connections, less than a second product costs"
+    if bypass.time_saved < FASTER_FROM_SAVED:
+        return f"splitting saves {bypass.saved:,} connections, but hardly any time"
     chain, split_form = (bypass.numbers.get(f"rounding_{n}", np.inf) for n in ("chain", "split"))
     if split_form > chain:
         return "splitting may round off more"
@@ -143,10 +146,16 @@ def _bypass(state: State, index: int, max_deviation: float) -> _Bypass | None:
         new_terms = reach(rest, inner) + reach(rest, decided.magnitude[~active])
         new_terms = new_terms + reach(matrix, size) + np.abs(new_bias)
         new_rounding = (state.unit_roundoff + in_product) * new_terms
-    before = int(active.sum()) * (first.n_in + second.n_out)
+    units = int(active.sum())
+    before = units * (first.n_in + second.n_out)
+    chain_blocks = _blocks((first.n_out, first.n_in), (second.n_out, first.n_out))
+    others = first.n_out - units
+    split_blocks = _blocks((others, first.n_in), matrix.shape, (second.n_out, others))
     numbers = {
         "connections_chain": float(before),
         "connections_split": float(matrix.size),
+        "blocks_chain": float(chain_blocks),
+        "blocks_split": float(split_blocks),
         "rounding_chain": float(rounding.max()),
         "rounding_split": float(new_rounding.max()),
         "deviation": float(moved.max()),
@@ -159,9 +168,15 @@ def _bypass(state: State, index: int, max_deviation: float) -> _Bypass | None:
         matrix,
         new_bias,
         before - matrix.size,
+        chain_blocks - split_blocks,
         admitted and bool((moved <= allowance(max_deviation, rounding)).all()),
         {name: number for name, number in numbers.items() if np.isfinite(number)},
     )
+
+
+def _blocks(*shapes: tuple[int, ...]) -> int:
+    """Entries of matrices (outputs, inputs), with the outputs of each in whole blocks."""
+    return sum(-(-outputs // BLOCK) * BLOCK * inputs for outputs, inputs in shapes)
 
 
 def _most_apart(gains: list[int]) -> set[int]:

@@ -92,14 +92,16 @@ def test_a_product_that_deviates_too_much_stays_in_the_chain_form() -> None:
 
 def test_auto_takes_the_split_form_only_where_it_is_faster() -> None:
     rng = np.random.default_rng(0)
-    for width, expected in ((10, CHAIN_FORM), (40, SPLIT_FORM)):
+    # The chain form has 5 + 27 units in two blocks, the split form 5 and 27 in one and in two.
+    for width, expected in ((27, CHAIN_FORM), (80, SPLIT_FORM)):
         # As many stably active units as the next layer has.
-        first = np.vstack([rng.normal(size=(5, 60)), rng.random((width, 60))]).astype(np.float32)
+        first = np.vstack([rng.normal(size=(5, 200)), rng.random((width, 200))]).astype(np.float32)
         second = rng.normal(size=(width, width + 5)).astype(np.float32)
         before = state(affine(first, [0.0] * (width + 5)), affine(second, [0.0] * width))
-        assert (width**2 >= FASTER_FROM_SAVED) == (expected == SPLIT_FORM)
         form, (choice,) = split(before, AUTO_FORM, 1.0)
         assert choice.form == expected
+        saved = choice.numbers["blocks_chain"] - choice.numbers["blocks_split"]
+        assert (saved >= FASTER_FROM_SAVED) == (expected == SPLIT_FORM)
         assert (form is not None) == (expected == SPLIT_FORM)
         assert split(before, SPLIT_FORM, 1.0)[0] is not None
 
