@@ -133,11 +133,13 @@ def losses(found: Mapping[str, Entry]) -> list[str]:
     """Every respect in which another did better, or ours fell short, in a sentence each.
 
     Args:
-        found: what `compare`, `compress`, `decide` and `lirpa` measured, by these names.
+        found: what `compare`, `compress`, `scaling`, `decide` and `lirpa` measured, by these
+            names.
     """
     return [
         *_losses_in_time(found["compare"]["runs"]),
         *_losses_elsewhere(found["decide"]["rows"]),
+        *_losses_in_scaling(found["scaling"]),
         *_losses_in_bounds(found["lirpa"]["rows"]),
         *_losses_in_size(found["compress"]["rows"]),
     ]
@@ -154,6 +156,21 @@ def _losses_elsewhere(rows: Rows) -> list[str]:
     return [
         "Units left open on networks of others and longer limits"
         f" ([`decide.md`](benchmarks/results/decide.md)): {', '.join(unfinished)}."
+    ]
+
+
+def _losses_in_scaling(scaling: Entry) -> list[str]:
+    unfinished = [
+        f"{name} {point.value:g} ({point.open} of {point.units})"
+        for name, series in scaling["series"].items()
+        for point in grown(series, scaling["baseline"])
+        if point.open
+    ]
+    if not unfinished:
+        return []
+    return [
+        f"Units left open on random networks after {scaling['limit']:g} s by the clock:"
+        f" {', '.join(unfinished)}."
     ]
 
 

@@ -131,11 +131,14 @@ def measurements() -> dict[str, Entry]:
             },
         },
         "scaling": {
-            "baseline": {"peak_mb": 50.0},
+            **{"baseline": {"peak_mb": 50.0}, "limit": 15.0},
             "series": {
                 "width": {
                     "words": "two layers",
-                    "runs": [scaling_run(1, 1.0, 60.0), scaling_run(10, 100.0, 70.0)],
+                    "runs": [
+                        *(scaling_run(1, 1.0, 60.0), scaling_run(10, 100.0, 70.0)),
+                        scaling_run(99, 1.0, 60.0, left_open=3),
+                    ],
                 }
             },
         },
@@ -151,6 +154,7 @@ def test_every_loss_is_named() -> None:
     assert "per-unit" not in text
     assert "box (2 of 300 after 300 s)" in text
     assert "1.5 to 4 times as long" in text
+    assert "after 15 s by the clock: width 99 (3 of 10)." in text
     assert "Nothing could be removed from 1: nothing." in text
     assert "Slower after reducing (`all`): slower (batch 1, 2.00 times)." in text
 
