@@ -9,6 +9,7 @@ this is the only part of the checker that rests on a solver, and its result says
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,33 +30,42 @@ SECONDS = 60.0
 Expression = dict[int, float]
 
 
-def prove(pairs: list[Pair], tolerance: float) -> tuple[bool, str]:
-    """Whether no output differs by more than `tolerance` over the box, and why not."""
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """Whether no output differs by more than the tolerance; else why not, and maybe where."""
+
+    proved: bool
+    reason: str = ""
+    point: Array | None = None
+
+
+def prove(pairs: list[Pair], tolerance: float) -> Outcome:
+    """Tries to prove that no output differs by more than `tolerance` over the box."""
     ranges = [[plain_ranges(layers, p.low, p.high) for layers in (p.old, p.new)] for p in pairs]
     unstable = max(_unstable(r) for both in ranges for r in both)
     if not all(np.isfinite(v).all() for both in ranges for r in both for v in r.upper):
-        return False, "No proof: the domain is not bounded."
+        return Outcome(False, "the domain is not bounded")
     if unstable > MOST_UNSTABLE:
-        return False, f"No proof: {unstable} unstable units, more than {MOST_UNSTABLE}."
+        return Outcome(False, f"{unstable} unstable units, more than {MOST_UNSTABLE}")
     try:
         return _proved(pairs, ranges, tolerance)
     except OverflowError as error:
-        return False, f"No proof: {error}."
+        return Outcome(False, str(error))
 
 
-def _proved(pairs: list[Pair], ranges: list[list[Ranges]], tolerance: float) -> tuple[bool, str]:
+def _proved(pairs: list[Pair], ranges: list[list[Ranges]], tolerance: float) -> Outcome:
     deadline = time.monotonic() + SECONDS
     for pair, both in zip(pairs, ranges, strict=True):
         program = _Program(pair.low, pair.high)
         old, new = (program.network(*of) for of in zip((pair.old, pair.new), both, strict=True))
         if program.binaries > MOST_UNSTABLE:
-            return False, f"No proof: {program.binaries} unstable units that differ."
+            return Outcome(False, f"{program.binaries} unstable units that differ")
         for i, (a, b) in enumerate(zip(old, new, strict=True)):
             for sign in (1.0, -1.0):
                 difference = {v: sign * (a.get(v, 0.0) - b.get(v, 0.0)) for v in a.keys() | b}
                 if not program.at_most(difference, tolerance, deadline - time.monotonic()):
-                    return False, f"No proof: SCIP could not bound output {i} in time."
-    return True, ""
+                    return Outcome(False, f"SCIP could not bound output {i}", program.best())
+    return Outcome(True)
 
 
 def plain_ranges(layers: tuple[Layer, ...], low: Array, high: Array) -> Ranges:
@@ -90,6 +100,7 @@ class _Program:
         self._variables = [
             self._model.addVar(lb=float(a), ub=float(b)) for a, b in zip(low, high, strict=True)
         ]
+        self._inputs = len(self._variables)
         self._known: dict[tuple[tuple[int, float], ...], int] = {}
 
     @property
@@ -141,11 +152,18 @@ class _Program:
         """Whether the program's bound on an expression is at most `limit`, in time."""
         if not any(expression.values()):
             return True
+        model = self._model
         if seconds <= 0.0:
             return False
-        model = self._model
         model.freeTransform()
         model.setParam("limits/time", seconds)
         model.setObjective(self._scip(expression), "maximize")
         model.optimize()
         return bool(model.getStatus() == "optimal" and model.getDualbound() <= limit)
+
+    def best(self) -> Array | None:
+        """The point of the best solution of the last program, if it has one."""
+        if not self._model.getNSols():
+            return None
+        inputs = self._variables[: self._inputs]
+        return np.array([self._model.getVal(variable) for variable in inputs])

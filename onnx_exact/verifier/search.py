@@ -65,27 +65,29 @@ def search(old: Model, new: Model, domain: Domain) -> Verification:
     kinds = (None, 0.5, SPARSE)
     points = [_draw(old, domain, rng, share, size) for share in kinds for size in sizes]
     for pair in pairs:
-        found = _ascend(pair, rng)
-        name, dtype, shape = _only_input(old)
-        # The domain holds whatever a point of it is rounded to.
-        points += [{name: row.astype(dtype).reshape(shape)} for row in found]
+        points += [_feed(old, point) for point in _ascend(pair, rng)]
     largest, tolerance, count = _run(old, new, points)
-    found_all = Verification(
-        "search", words(domain), (), 0, largest, True, count, tolerance, notes=tuple(notes)
+    found = Verification(
+        "search", words(domain), deviation=largest, points=count, tolerance=tolerance
     )
     if pairs:
         from onnx_exact.verifier.program import prove
 
-        proved, note = prove(pairs, tolerance)
-        found_all = replace(found_all, notes=(*found_all.notes, *([note] if note else [])))
-        if proved:
-            found_all = replace(found_all, method="program")
-    return found_all
+        outcome = prove(pairs, tolerance)
+        if outcome.proved:
+            return replace(found, method="program")
+        if outcome.point is not None:
+            point = np.clip(outcome.point, pairs[0].low, pairs[0].high)
+            _run(old, new, [_feed(old, point)])
+        notes.append(f"No proof: {outcome.reason}.")
+    return replace(found, notes=tuple(notes))
 
 
-def _only_input(model: Model) -> tuple[str, Any, tuple[int, ...]]:
+def _feed(model: Model, point: Array) -> dict[str, NDArray[Any]]:
+    """A point of the only input as the model takes it; the domain holds what it is rounded to."""
     spec = model.inputs[0]
-    return spec.name, numpy_type(spec.elem_type), model.shape(spec.name) or ()
+    dtype = numpy_type(spec.elem_type) or np.dtype(np.float32)
+    return {spec.name: point.astype(dtype).reshape(model.shape(spec.name) or ())}
 
 
 def _pair(old: Model, new: Model, domain: Domain, output: str) -> Pair:

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnx_exact.cli import main
 from onnx_exact.errors import DomainError, NotVerifiedError
-from onnx_exact.verifier import Verification, verify
+from onnx_exact.verifier import Verification, search, verify
 from tests.verifier.build import FIRST, LAST, SECOND, SQUARE, LayerSpec, gemm_model, tiny
 
 
@@ -120,3 +120,17 @@ def test_what_agrees_for_one_sample_and_not_for_two_is_found(tmp_path: Path) -> 
     assert compared(tmp_path, summed(0), summed(0)).method == "search"
     with pytest.raises(NotVerifiedError, match="differs by"):
         compared(tmp_path, summed(1), summed(0))
+
+
+def test_what_only_the_program_finds_is_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without points of its own, the search gets the one that SCIP finds."""
+    old = gemm_model([([[1, 1], [1, -1]], [-0.5, 0], True), ([[1, 2]], [0], False)], SQUARE)
+    new = gemm_model([([[1, 1], [1, -1]], [-0.5, 0], True), ([[1, 1.9]], [0], False)], SQUARE)
+    monkeypatch.setattr(search, "_ascend", lambda pair, rng: np.zeros((1, 2)))
+    monkeypatch.setattr(search, "_draw", lambda *_: {"x": np.zeros((1, 2), np.float32)})
+    with pytest.raises(NotVerifiedError, match=r"differs by 0\.") as caught:
+        compared(tmp_path, old, new)
+    assert caught.value.counterexample is not None
+    np.testing.assert_allclose(caught.value.counterexample["x"], [[1, 0]], atol=1e-6)
