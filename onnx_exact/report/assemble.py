@@ -8,7 +8,6 @@ import numpy as np
 
 from onnx_exact._version import __version__
 from onnx_exact.certify.summary import Certified
-from onnx_exact.graph.locate import LocatedChain
 from onnx_exact.network.affine import Array
 from onnx_exact.network.chain import Chain
 from onnx_exact.network.split import SplitChain
@@ -25,9 +24,6 @@ from onnx_exact.report.report import (
 from onnx_exact.run import Run
 from onnx_exact.stability.verdict import Evidence, LayerVerdicts, Status
 from onnx_exact.validate import Deviation
-
-# A chain and what stands in its place.
-Written = tuple[LocatedChain, Chain | SplitChain]
 
 
 def assemble(
@@ -136,33 +132,31 @@ def _counts(layers: Sequence[LayerVerdicts]) -> dict[str, int]:
 
 def _totals(run: Run, reductions: Sequence[Reduction] | None, bytes_after: int | None) -> Totals:
     chains = [located for located, _, _ in run.chains]
-    before: list[Written] = [(located, located.chain) for located in chains]
-    after = None
-    if reductions is not None:
-        networks = [reduction.network for reduction in reductions]
-        after = list(zip(chains, networks, strict=True))
+    before = [located.chain for located in chains]
+    after = None if reductions is None else [reduction.network for reduction in reductions]
+    # As the file has them: a layer that stays may be a product of larger factors there.
+    connections = sum(located.connections() for located in chains)
+    left = None
+    if after is not None:
+        pairs = zip(chains, after, strict=True)
+        left = sum(located.connections(network) for located, network in pairs)
     verdicts = [v for _, _, stability in run.chains for v in stability.layers if v is not None]
     return Totals(
         units_before=_units(before),
         units_after=None if after is None else _units(after),
-        connections_before=_connections(before),
-        connections_after=None if after is None else _connections(after),
-        parameters_before=_connections(before) + _biases(before),
-        parameters_after=None if after is None else _connections(after) + _biases(after),
+        connections_before=connections,
+        connections_after=left,
+        parameters_before=connections + _biases(before),
+        parameters_after=None if after is None or left is None else left + _biases(after),
         bytes_before=run.source.nbytes,
         bytes_after=bytes_after,
         **_counts(verdicts),
     )
 
 
-def _units(chains: Sequence[Written]) -> int:
-    return sum(network.relu_units for _, network in chains)
+def _units(chains: Sequence[Chain | SplitChain]) -> int:
+    return sum(chain.relu_units for chain in chains)
 
 
-def _connections(chains: Sequence[Written]) -> int:
-    """As the file has them: a layer that stays may be a product of larger factors there."""
-    return sum(located.connections(network) for located, network in chains)
-
-
-def _biases(chains: Sequence[Written]) -> int:
-    return sum(network.parameters - network.connections for _, network in chains)
+def _biases(chains: Sequence[Chain | SplitChain]) -> int:
+    return sum(chain.parameters - chain.connections for chain in chains)
