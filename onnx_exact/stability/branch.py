@@ -9,7 +9,7 @@ first, worst bound first: parts that are bounded together are then near one anot
 from __future__ import annotations
 
 from array import array
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,9 @@ MOST_INPUTS = 8
 BATCH = 64
 # Parts of one layer in all: bounds the memory and the patience.
 MOST_PARTS = 2_000_000
+# Where a part is this many levels or more from done, its halves are split without being bounded.
+AGAIN = 2.0
+MOST_AGAIN = 4.0
 # The largest array whose release makes glibc keep the memory of arrays up to its size.
 KEPT_BYTES = 2**25 - 2**16
 
@@ -118,26 +121,34 @@ class Branching:
         # The last to be split is the first to be gone on with.
         for i in np.argsort(worst, kind="stable"):
             if left[i].any():
-                self._split(batch[i], int(bounded.sides[i]), left[i], bounded.stable[i])
+                part = replace(batch[i], signs=left[i], stable=bounded.stable[i])
+                self._split(part, bounded.shares[i], min(bounded.levels[i], MOST_AGAIN))
 
-    def _split(self, part: _Part, side: int, left: NDArray[np.bool_], stable: Signs) -> None:
-        """Adds the two halves of a part along one side."""
+    def _split(self, part: _Part, shares: Array, levels: float) -> None:
+        """Adds the two halves of a part along one side, or their halves in turn."""
+        side = int(shares.argmax())
         middle = 0.5 * part.lower[side] + 0.5 * part.upper[side]
         if not part.lower[side] < middle < part.upper[side]:
             # Nothing is left to split: on this part the signs stay open for ever.
-            self._open = self._open & ~left
+            self._open = self._open & ~part.signs
             return
         lows, highs = part.lower.copy(), part.upper.copy()
         lows[side] = highs[side] = middle
         first = len(self._sides)
         self._sides[part.node], self._children[part.node] = side, first
-        self._left[part.node] = _bits(left)
+        self._left[part.node] = _bits(part.signs)
         self._sides.extend((LEAF, LEAF))
         self._children.extend((LEAF, LEAF))
         self._left += [0, 0]
-        self._waiting += 2 * left
-        self._pending.append(_Part(first, part.lower, highs, left, stable))
-        self._pending.append(_Part(first + 1, lows, part.upper, left, stable))
+        halves = replace(part, node=first, upper=highs), replace(part, node=first + 1, lower=lows)
+        if levels < AGAIN:
+            self._waiting += 2 * part.signs
+            self._pending += halves
+            return
+        shares = shares.copy()
+        shares[side] *= 0.5
+        for half in halves:
+            self._split(half, shares, levels - AGAIN)
 
     def _show(self, box: Box, bounded: Bounded, asked: NDArray[np.bool_]) -> None:
         """Runs the centre of each part forward, and the corners its open signs point to."""

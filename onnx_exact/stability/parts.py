@@ -24,6 +24,8 @@ Signs = NDArray[np.int8]
 STEPS = 6
 FIRST_STEP = 0.3
 STEP_DECAY = 0.85
+# What a split leaves of the error of a bound, as experience has it.
+SHRINKING = 0.75
 # What every side counts for at least, as a share of the one that counts for most.
 LEAST_INFLUENCE = 0.02
 
@@ -35,14 +37,16 @@ class Bounded:
     Attributes:
         bounds: sound upper bounds on the functionals, shape (parts, signs).
         corners: the maximisers of the linear bounds, shape (parts, signs, inputs).
-        sides: along which each part is best split, shape (parts,).
+        shares: how much of what the bounds lose is due to each side, shape (parts, inputs).
+        levels: about how many times a part has to be split before it excludes its signs; (parts,).
         stable: the units of the layers below with one sign on a part, 1 for g >= 0 and -1 for
             g <= 0, shape (parts, units of all layers below).
     """
 
     bounds: Array
     corners: Array
-    sides: NDArray[np.intp]
+    shares: Array
+    levels: Array
     stable: Signs
 
 
@@ -92,8 +96,9 @@ class Bounder:
                 ),
             )
         corners = np.where(coefficients > 0.0, box.upper[:, None], box.lower[:, None])
-        sides = self._sides(layers, box, coefficients, asked & ~(bounds <= 0.0))
-        return Bounded(bounds, corners, sides, stable)
+        left = asked & ~(bounds <= 0.0)
+        shares = self._shares(layers, box, coefficients, left)
+        return Bounded(bounds, corners, shares, self._levels(box, bounds, left), stable)
 
     def relaxations(self, box: Box, stable: Signs) -> tuple[list[Relaxation], Signs]:
         """Relaxations of the layers below on every part, and the signs that they leave no choice.
@@ -122,14 +127,14 @@ class Bounder:
             magnitude = relaxations[-1].magnitude
         return relaxations, np.concatenate(found, axis=1) if found else stable
 
-    def _sides(
+    def _shares(
         self,
         layers: list[Relaxation],
         box: Box,
         coefficients: Array,
         left: NDArray[np.bool_],
-    ) -> NDArray[np.intp]:
-        """The side along which to split each part, shape (parts,).
+    ) -> Array:
+        """How much each side has to do with what the bounds lose, shape (parts, inputs).
 
         A bound is too large by what the relaxations of unstable units lose. The loss of a unit is
         shared out among the sides as the variation of its pre-activation along them, in the
@@ -155,7 +160,22 @@ class Bounder:
             least = np.where(most > 0.0, LEAST_INFLUENCE * most, 1.0) * lengths
             longest = lengths.max(axis=1, keepdims=True)
             shares = np.maximum(shares, least / np.where(longest > 0.0, longest, 1.0))
-            return np.asarray(np.nan_to_num(shares).argmax(axis=1))
+            return np.asarray(np.nan_to_num(shares))
+
+    def _levels(self, box: Box, bounds: Array, left: NDArray[np.bool_]) -> Array:
+        """About how many times each part has to be split, as `Bounded` has it.
+
+        What the bound exceeds the value at the centre by is taken to shrink by the same factor
+        with every split, until it is less than what the value is below 0.
+        """
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            h = 0.5 * box.lower + 0.5 * box.upper
+            for layer in self._below:
+                h = layer.affine.apply(h)
+                h = np.maximum(h, 0.0) if layer.relu else h
+            margin = -self._rows.apply(h)
+            levels = np.log((bounds + margin) / margin) / -np.log(SHRINKING)
+            return np.asarray(np.where(left & np.isfinite(levels), levels, 0.0).max(axis=1))
 
     def _lost(self, layers: list[Relaxation], left: NDArray[np.bool_]) -> list[Array]:
         """What the relaxation of each unit loses of the bounds in question, (parts, units) each."""
