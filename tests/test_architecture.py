@@ -40,7 +40,7 @@ MAY_IMPORT_ONNX = {"graph", "pipeline", "run", "validate", "integrations", "veri
 # Slow to load, or not needed by most runs: imported inside the functions that use them.
 HEAVY = {"cvxpy", "onnx_graphsurgeon", "onnxruntime", "pyscipopt", "rich", "scipy", "joblib"}
 # A class of SCIP's has to be named at the top; the module itself is imported only when needed.
-MAY_IMPORT_HEAVY_AT_THE_TOP = {"stability/milp/collect.py"}
+MAY_IMPORT_HEAVY_AT_THE_TOP = {"stability/milp/collect.py", "stability/milp/shrink.py"}
 # Top-level names of packages whose project is called otherwise.
 # The messages of onnx are protobuf's: one cannot come without the other.
 PROJECTS = {
