@@ -29,6 +29,7 @@ MOST_HEADER = 2**26
 MOST_CHAINS = 1000
 MOST_TREES = 100_000
 MOST_NODES = 1_000_000
+FEW_POINTS = 64
 MOST_MULTIPLIERS = 2**25
 LARGEST = float(np.finfo(np.float64).max)
 UNDECIDED, INACTIVE, ACTIVE, UNSTABLE = range(4)
@@ -213,8 +214,8 @@ def read_claims(
             slopes[layer] = units, signs, records
     points = np.zeros((0, inputs))
     if certificate.has(f"{prefix}witnesses"):
-        # Each of them shows a sign that no other does.
-        most = 2 * sum(widths) * inputs * 8
+        # There is no need of more than one for each sign.
+        most = max(2 * sum(widths), FEW_POINTS) * inputs * 8
         points = get(f"{prefix}witnesses", (np.float32, np.float64), (None, inputs), most)
     heads = certificate.entry(list, "trees", of=head)
     if len(heads) > MOST_TREES:

@@ -13,7 +13,7 @@ import numpy as np
 
 from onnx_exact.errors import NotVerifiedError
 from onnx_exact.verifier.model import Model
-from onnx_exact.verifier.rounding import EXTRA, ROUNDOFF, SMALLEST, Array, outward
+from onnx_exact.verifier.rounding import EXTRA, ROUNDOFF, SMALLEST, Array, add_up, outward
 from onnx_exact.verifier.steps import PER_ENTRY, Step, read_step
 
 
@@ -128,7 +128,7 @@ class _Layers:
     def __init__(self) -> None:
         self._layers: list[Layer] = []
         self._open: Layer | None = None
-        self._before: list[tuple[_Ball, _Ball]] = []
+        self._before: list[tuple[Ball, Ball]] = []
 
     def add(self, step: Step) -> None:
         """Takes the next step in."""
@@ -149,7 +149,7 @@ class _Layers:
         return (*self._layers, *([self._open] if self._open is not None else []))
 
     def _dense(self, step: Step) -> None:
-        weight, bias, alpha, beta = (_Ball(value) for value in step.values)
+        weight, bias, alpha, beta = (Ball(value) for value in step.values)
         weight, bias = weight * alpha, bias * beta
         for scale, shift in reversed(self._before):
             bias, weight = bias + weight @ shift, weight * scale
@@ -160,37 +160,42 @@ class _Layers:
             if n_out * n_in > weight.mid.size + first.weight.size:
                 self._layers.append(first)
             else:
-                inner = _Ball(first.weight, first.weight_error), _Ball(first.bias, first.bias_error)
+                inner = Ball(first.weight, first.weight_error), Ball(first.bias, first.bias_error)
                 bias, weight = weight @ inner[1] + bias, weight @ inner[0]
         self._open = _layer(weight, bias)
 
-    def _scale(self, scale: _Ball, shift: _Ball) -> None:
+    def _scale(self, scale: Ball, shift: Ball) -> None:
         if self._open is None:
             self._before.append((scale, shift))
             return
         old = self._open
-        column = _Ball(scale.mid[:, None], None if scale.err is None else scale.err[:, None])
-        weight = _Ball(old.weight, old.weight_error) * column
-        self._open = _layer(weight, _Ball(old.bias, old.bias_error) * scale + shift)
+        column = Ball(scale.mid[:, None], None if scale.err is None else scale.err[:, None])
+        weight = Ball(old.weight, old.weight_error) * column
+        self._open = _layer(weight, Ball(old.bias, old.bias_error) * scale + shift)
 
 
-class _Ball:
+class Ball:
     """Numbers known to within an error each; None for none. Errors are rounded upward."""
 
     def __init__(self, mid: Array, err: Array | None = None) -> None:
         self.mid, self.err = mid, err
 
-    def _made(self, mid: Array, other: _Ball, err: Array, rounding: Array, n: int) -> _Ball:
+    def _made(self, mid: Array, other: Ball, err: Array, rounding: Array, n: int) -> Ball:
         if self.err is None and other.err is None and not rounding.any():
-            return _Ball(mid)
+            return Ball(mid)
         slack = (n + EXTRA) * (ROUNDOFF * rounding + SMALLEST * (rounding > 0.0))
-        return _Ball(mid, (err + slack) * (1.0 + (n + EXTRA) * ROUNDOFF))
+        return Ball(mid, (err + slack) * (1.0 + (n + EXTRA) * ROUNDOFF))
 
     @property
     def _error(self) -> Array:
         return np.zeros_like(self.mid) if self.err is None else self.err
 
-    def __mul__(self, other: _Ball) -> _Ball:
+    @property
+    def size(self) -> Array:
+        """Upper bounds on the magnitudes."""
+        return np.abs(self.mid) if self.err is None else add_up(np.abs(self.mid), self.err)
+
+    def __mul__(self, other: Ball) -> Ball:
         mid = self.mid * other.mid
         err = np.abs(self.mid) * other._error + self._error * (np.abs(other.mid) + other._error)
         # Products of numbers of 24 bits are exact.
@@ -199,13 +204,13 @@ class _Ball:
         used = (self.mid != 0.0) & (other.mid != 0.0) & (not (exact or unit))
         return self._made(mid, other, err, np.maximum(np.abs(mid), SMALLEST) * used, 1)
 
-    def __add__(self, other: _Ball) -> _Ball:
+    def __add__(self, other: Ball) -> Ball:
         mid = self.mid + other.mid
         back = mid - self.mid
         lost = (self.mid - (mid - back)) + (other.mid - back)
         return self._made(mid, other, self._error + other._error, np.abs(mid) * (lost != 0.0), 1)
 
-    def __matmul__(self, other: _Ball) -> _Ball:
+    def __matmul__(self, other: Ball) -> Ball:
         size, error = np.abs(other.mid), other._error
         err = np.abs(self.mid) @ error + self._error @ (size + error)
         used = (self.mid != 0.0).astype(float) @ (size != 0.0).astype(float)
@@ -213,7 +218,7 @@ class _Ball:
         return self._made(self.mid @ other.mid, other, err, rounding, self.mid.shape[1])
 
 
-def _layer(weight: _Ball, bias: _Ball) -> Layer:
+def _layer(weight: Ball, bias: Ball) -> Layer:
     if not (np.isfinite(weight.mid).all() and np.isfinite(bias.mid).all()):
         raise NotVerifiedError("cannot check: the product of successive weights overflows")
     if weight.err is None and bias.err is None:
@@ -221,11 +226,11 @@ def _layer(weight: _Ball, bias: _Ball) -> Layer:
     return Layer(weight.mid, bias.mid, weight._error, bias._error, False)
 
 
-def _scale_and_shift(step: Step) -> tuple[_Ball, _Ball]:
+def _scale_and_shift(step: Step) -> tuple[Ball, Ball]:
     """The map x -> scale x + shift of an operator that acts on each entry by itself."""
-    zero = _Ball(np.zeros_like(step.values[0]))
-    one, value = _Ball(np.ones_like(zero.mid)), _Ball(step.values[0])
-    minus = _Ball(-one.mid)
+    zero = Ball(np.zeros_like(step.values[0]))
+    one, value = Ball(np.ones_like(zero.mid)), Ball(step.values[0])
+    minus = Ball(-one.mid)
     if step.kind == "Add":
         return one, value
     if step.kind == "Sub":
@@ -235,11 +240,11 @@ def _scale_and_shift(step: Step) -> tuple[_Ball, _Ball]:
     if step.kind == "Div":
         share = 1.0 / value.mid
         rounded = np.frexp(value.mid)[0] != np.copysign(0.5, value.mid)
-        return _Ball(share, ROUNDOFF * np.abs(share) * rounded + SMALLEST * rounded), zero
+        return Ball(share, ROUNDOFF * np.abs(share) * rounded + SMALLEST * rounded), zero
     gain, offset, mean, variance = step.values
     share = 1.0 / np.sqrt(variance)
-    scale = _Ball(share, EXTRA * ROUNDOFF * share) * _Ball(gain)
-    return scale, _Ball(offset) + _Ball(mean) * scale * minus
+    scale = Ball(share, EXTRA * ROUNDOFF * share) * Ball(gain)
+    return scale, Ball(offset) + Ball(mean) * scale * minus
 
 
 def input_box(model: Model, tensor: str, lower: dict[str, Array], upper: dict[str, Array]) -> Box:

@@ -23,6 +23,7 @@ from onnx_exact.errors import NotVerifiedError
 from onnx_exact.verifier.balls import Balls
 from onnx_exact.verifier.bounds import Ranges, intervals, upper_bounds
 from onnx_exact.verifier.certificate import ACTIVE, INACTIVE, Claims
+from onnx_exact.verifier.opposites import replace_opposites
 from onnx_exact.verifier.rounding import (
     ROUNDOFF,
     SMALLEST,
@@ -142,6 +143,13 @@ def _linear(c: Comparison, s: int) -> Flags:
     return np.asarray(c.claims.status[s] == ACTIVE)
 
 
+def _inactive(c: Comparison, s: int) -> Flags:
+    """Which old units of a layer are 0 over the domain."""
+    if not c.old.layers[s].relu:
+        return np.zeros(c.old.layers[s].width, dtype=bool)
+    return np.asarray(c.claims.status[s] == INACTIVE)
+
+
 def _after_relu(c: Comparison, k: int) -> Array:
     """Bounds on |h_i - a_i h'_j|, nan for old units that live nowhere."""
     s = c.claims.sources[k]
@@ -153,7 +161,7 @@ def _after_relu(c: Comparison, k: int) -> Array:
     if not c.new.layers[k].relu:
         apart[~_linear(c, s)] = np.nan
     # Where h is 0, all of h' is the difference.
-    off = c.claims.status[s] == INACTIVE
+    off = _inactive(c, s)
     away = mul_up(c.claims.factors[k], c.new_ranges.magnitude(k)[place])
     return np.where(off & (place >= 0), np.fmin(apart, away), apart)
 
@@ -171,7 +179,12 @@ def _pair(
     """
     low, high = offset
     while s >= 0:
-        if k >= 0 and c.claims.sources[k] == s:
+        matched = k >= 0 and c.claims.sources[k] == s
+        lives = c.claims.places[k] >= 0 if matched else np.zeros(old.shape[1], dtype=bool)
+        gone = ~lives & ~_linear(c, s) & ~_inactive(c, s)
+        old, turned, more = replace_opposites(old, c.old.layers[s], gone, lives, c.ranges, s)
+        loss = add_up(loss, more)
+        if matched:
             old, new, more = _match(c, old, new, s, k)
             loss = add_up(loss, more)
             new, *bounds = _pull_back(c.new, k, new, c.new_ranges)
@@ -180,7 +193,7 @@ def _pair(
         else:
             old, more = _left_over(c, old, np.ones(old.shape, dtype=bool), s)
             loss = add_up(loss, more)
-        old, *bounds = _pull_back(c.old, s, old, c.ranges)
+        old, *bounds = _pull_back(c.old, s, old + turned, c.ranges)
         low, high = -add_up(-low, -bounds[0]), add_up(high, bounds[1])
         s -= 1
     difference = old - new
@@ -238,10 +251,7 @@ def _matched(c: Comparison, old: Array, k: int) -> tuple[Array, Array]:
 
 def _left_over(c: Comparison, old: Array, among: Flags, s: int) -> tuple[Array, Array]:
     """R: the functionals of the old units `among`, and what those that are not stable add."""
-    gone = np.zeros(old.shape[1], dtype=bool)
-    if c.old.layers[s].relu:
-        gone = np.asarray(c.claims.status[s] == INACTIVE)
-    left = np.where(among & ~gone, old, 0.0)
+    left = np.where(among & ~_inactive(c, s), old, 0.0)
     lost = np.where(_linear(c, s), 0.0, left)
     high = c.ranges.outputs(s)[1]
     wrong = (lost * high).any(axis=0)
