@@ -22,8 +22,9 @@ class BoxTree:
     The middle is 0.5 * lower + 0.5 * upper in float64; the first child is the lower part.
 
     Each sign is excluded at every leaf or at one of the nodes above it: by the linear bound that
-    holds on that part after all layers below have been bounded on it alone, within what is known of
-    the whole box, with lower slopes as they are by default or optimised (`stability.parts`).
+    holds on that part after all layers below have been bounded on it, within what is known of the
+    whole box, with lower slopes as they are by default or optimised (`stability.parts`). On a few
+    parts in a thousand the search also used signs of units that a part around it had shown.
 
     Attributes:
         layer: of the units.
