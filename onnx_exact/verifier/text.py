@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from decimal import ROUND_CEILING, Context
+from textwrap import fill
+
 from onnx_exact.verifier.balls import Balls
 from onnx_exact.verifier.batches import Batches
 from onnx_exact.verifier.certificate import (
@@ -18,6 +21,7 @@ from onnx_exact.verifier.certificate import (
 )
 from onnx_exact.verifier.check import ChainCheck, Verification
 
+WIDTH = 100
 PROOFS = (
     (BOUNDS, "intervals and linear bounds"),
     (SLOPES, "linear bounds with slopes"),
@@ -37,7 +41,8 @@ def to_text(found: Verification) -> str:
     else:
         lines += _tested(found)
     lines += found.notes
-    return "\n".join([*lines, f"Seconds: {found.seconds:.2f}.", ""])
+    lines.append(f"Seconds: {found.seconds:.2f}.")
+    return "".join(f"{fill(line, WIDTH)}\n" for line in lines)
 
 
 def _chain(chain: ChainCheck) -> list[str]:
@@ -70,17 +75,22 @@ def _certified(found: Verification) -> list[str]:
         " new units.",
     ]
     if trees:
-        lines.append(f"Checked in {Batches.name}: {trees} trees with {leaves} leaves.")
+        lines.append(f"Trees checked in {Batches.name}: {trees}, with {leaves} leaves.")
     lines += [
         f"Compared bit by bit: signature, and {found.compared} nodes and constants outside of the"
         " chains.",
         f"Verdicts that rest on a solver: {found.solver_claims}.",
         f"Certified over the domain ({found.domain}): in real arithmetic, with the weights as"
-        f" stored, no value of the {where} differs by more than {found.deviation:.3g}.",
+        f" stored, no value of the {where} differs by more than {_above(found.deviation)}.",
     ]
     if found.solver_claims:
         lines[-1] += " This is so if the solver's verdicts are right."
     return lines
+
+
+def _above(value: float) -> str:
+    """A number in three digits, rounded upward."""
+    return f"{float(Context(prec=3, rounding=ROUND_CEILING).create_decimal(value)):.3g}"
 
 
 def _tested(found: Verification) -> list[str]:
