@@ -36,10 +36,10 @@ def chosen_witnesses(
         Points of shape (chosen, inputs), float32 where rounding them to it loses nothing; and for
         each layer whether each unit is shown, shape (units,).
     """
-    best = _greedy(chain, box, points, wanted, most_bytes // (8 * max(chain.n_in, 1)))
+    best = _greedy(chain, box, points, wanted, most_bytes / (8 * chain.n_in))
     rounded = _rounded(points, box)
     if rounded is not None:
-        half = _greedy(chain, box, rounded, wanted, most_bytes // (4 * max(chain.n_in, 1)))
+        half = _greedy(chain, box, rounded, wanted, most_bytes / (4 * chain.n_in))
         if sum(int(s.sum()) for s in half[1]) >= sum(int(s.sum()) for s in best[1]):
             return half[0].astype(np.float32), half[1]
     return best
@@ -63,7 +63,7 @@ def _greedy(
     shown = _shown(chain, points, wanted)
     left = np.ones(shown.shape[1], dtype=bool)
     chosen: list[int] = []
-    while left.any() and len(chosen) < most and len(points):
+    while left.any() and len(chosen) + 1 <= most and len(points):
         gains = shown[:, left].sum(axis=1)
         place = int(gains.argmax())
         if not gains[place]:
