@@ -244,6 +244,8 @@ class _Pairing:
     def _pair(self, old: _Rows, s: int, new: _Rows, k: int) -> Array:
         """Bounds on |old(h_s) - new(h'_k)|, row by row."""
         error = np.zeros(len(old.bias))
+        if not error.size:
+            return error
         while s >= 0:
             if k >= 0 and self._origins[k].source == s:
                 cost, old, new = self._step(old, s, new, k)
