@@ -23,6 +23,7 @@ from benchmarks.processes import RESULTS, write_text
 from benchmarks.results_tables import (
     compression_section,
     headline,
+    networks_words,
     no_loss_section,
     scaling_section,
 )
@@ -66,6 +67,7 @@ def page(found: Mapping[str, Entry], plots: str) -> str:
         "# Results",
         _HOW,
         f"{where(compare['machine'])} {compare_tables.conditions(compare)}",
+        networks_words(compare),
         *headline(compare, rows),
         "## Deciding",
         f"![Seconds by network]({plots}/times.svg)",

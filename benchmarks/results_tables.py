@@ -65,6 +65,25 @@ def headline(compare: Entry, rows: Rows) -> list[str]:
     ]
 
 
+def networks_words(compare: Entry) -> str:
+    """How many networks there are of each kind, and on how many every unit is decided."""
+    found = {
+        name: ours
+        for name, methods in compare["runs"].items()
+        if (ours := typical(methods.get(OURS, ()))) is not None
+    }
+    kinds = []
+    for data in sorted({compare["networks"][name]["data"] for name in found}):
+        own = [name for name in found if compare["networks"][name]["data"] == data]
+        with_l1 = sum(compare["networks"][name]["l1"] > 0.0 for name in own)
+        kinds.append(f"{len(own)} on {DATA.get(data, data)} ({with_l1} with l1)")
+    decided = sum(not ours.open for ours in found.values())
+    return (
+        f"{len(found)} networks, trained on real data by the papers' recipe: {', '.join(kinds)}."
+        f" `{OURS}` decides every unit of {decided} of them."
+    )
+
+
 def _against_per_unit(runs: Runs) -> str:
     """What the papers' own ratio is here, where both finished."""
     ratios = []

@@ -109,7 +109,7 @@ def test_growth_takes_medians_beyond_the_start_and_fits_decided_points_alone() -
 
 def measurements() -> dict[str, Entry]:
     """One of each file, such that ours loses in every respect."""
-    network = {"l1": 0.0, "accuracy": 0.5}
+    network = {"data": "mnist", "l1": 1e-4, "accuracy": 0.5}
     layers = [{"inactive": 1, "active": 2, "unstable": 7, "open": 0}]
     ours = run(2.0) | {"layers": layers, "open_units": []}
     unfinished = run(60.0, left_open=1) | {"layers": layers, "open_units": [[1, 4]]}
@@ -176,6 +176,7 @@ def test_the_page_is_the_same_whenever_it_is_written(tmp_path: Path) -> None:
     assert texts[0] == texts[1]
     page = texts[0][0].decode()
     assert "width^2.00" in page
+    assert "2 on MNIST (2 with l1). `auto` decides every unit of 1 of them." in page
     assert "(plots/times.svg)" in page
     assert "450 |" in page
 
