@@ -40,11 +40,13 @@ BRANCH_SECONDS = (60.0, 120.0, 240.0)
 FIRST_PARTS = 15_000
 # Seconds for branching on ReLUs for a single sign, round by round.
 SPLIT_SECONDS = (2.0, 10.0, 40.0)
+# Signs of a layer that splitting may fail on one after another, in a round.
+MOST_FAILURES = 8
 LP_SECONDS = 5.0
 # From this many open signs of a layer on, compiling its relaxation pays.
 LP_FROM_SIGNS = 8
 FIRST_EFFORT = Effort(points=12, steps=40)
-LATER_EFFORTS = (Effort(points=48, steps=150), Effort(points=96, steps=300))
+LATER_EFFORTS = (Effort(48, 150), Effort(96, 300), Effort(384, 300), Effort(1536, 300))
 
 
 def _silent(stage: str, detail: str) -> None:
@@ -176,7 +178,10 @@ class _Decider:
             self.knowledge.show(greatest_corners(coefficients, self.knowledge.box))
 
     def _search(self, index: int, effort: Effort) -> None:
-        if self._open(index):
+        """Searches, and again from other points as long as that settles signs of the layer."""
+        before = -1
+        while 0 < self._open(index) != before and not self.options.deadline.passed:
+            before = self._open(index)
             self._tell("witnesses", index)
             search_layer(self.knowledge, index, effort, self.rng, self.options.deadline)
 
@@ -213,15 +218,28 @@ class _Decider:
                 self.knowledge.show(corners)
 
     def _split(self, index: int, seconds: float) -> None:
-        """Branching on ReLUs for each open sign of a layer."""
-        below = self.layers.below(index)
-        for positive in (True, False):
-            side = 0 if positive else 1
-            for unit in self._open_units(index, positive):
-                if self.knowledge.splittable_signs(index)[side][unit] and below:
-                    self._tell("splitting", index)
-                    limit = self._within(seconds)
-                    split_sign(self.knowledge, index, int(unit), positive, below, limit)
+        """Branching on ReLUs for each open sign of a layer, the nearest bound first.
+
+        Where that fails again and again the rest, whose bounds are farther, would fail as well.
+        """
+        below, failed = self.layers.below(index), 0
+        for unit, positive in self._by_bound(index) if below else []:
+            if failed == MOST_FAILURES or self.options.deadline.passed:
+                break
+            if self.knowledge.splittable_signs(index)[0 if positive else 1][unit]:
+                self._tell("splitting", index)
+                limit = self._within(seconds)
+                settled = split_sign(self.knowledge, index, unit, positive, below, limit)
+                failed = 0 if settled else failed + 1
+
+    def _by_bound(self, index: int) -> list[tuple[int, bool]]:
+        """The open signs of a layer, those whose bound is nearest to 0 first."""
+        lower, upper = self.knowledge.lower[index], self.knowledge.upper[index]
+        signs = [(float(upper[u]), int(u), True) for u in self._open_units(index, True)]
+        signs += [
+            (-float(lower[unit]), int(unit), False) for unit in self._open_units(index, False)
+        ]
+        return [(unit, positive) for _, unit, positive in sorted(signs)]
 
     def _solve_relaxation(self, index: int) -> None:
         """The linear relaxation of the open signs of a layer, one after another."""

@@ -1,8 +1,8 @@
 """A gradient search for witnesses: all open signs of a layer at once.
 
 Each open sign (a unit and the sign it has not shown) gets a few points of its own, which climb by
-projected Adam. On every other step the ReLU's slope below zero is leaky, annealed to 0, so that a
-gradient passes through units that are off at the start. Now and then the points are rounded to
+projected Adam. The ReLU's slope below zero is leaky, annealed to 0, so that a gradient passes
+through units that are off at the start. Now and then the points are rounded to
 corners, where the extremes of many units lie. The search runs in float32: whatever it proposes is
 confirmed by `Knowledge.show`.
 """
@@ -20,7 +20,9 @@ from onnx_exact.stability.verdict import Status
 
 Single = NDArray[np.float32]
 
-LEAK = 0.3
+# Slopes of the leaky ReLU below zero at the first step; each is that of some of the points. With
+# steeper ones, in a deep network, the many paths that are off hide the few that are on.
+LEAKS = (0.03, 0.01, 0.003, 0.001)
 SHOW_EVERY = 10
 BETAS = (0.9, 0.99)
 # Step length as a share of the box's side, at the first and at the last step.
@@ -85,6 +87,7 @@ class _Climb:
         self.low, self.high = low.astype(np.float32), high.astype(np.float32)
         self.units = np.repeat(units, effort.points)
         self.signs = np.repeat(signs, effort.points).astype(np.float32)
+        self.leaks = np.resize(np.repeat(LEAKS, 4), self.units.size).astype(np.float32)[:, None]
         self.x = self._start(rng)
 
     def _start(self, rng: np.random.Generator) -> Single:
@@ -109,8 +112,7 @@ class _Climb:
         found = 0
         steps = self.effort.steps
         for step in range(1, steps + 1):
-            leak = LEAK * (1.0 - step / steps) if step % 2 else 0.0
-            gradient = self._gradient(leak)
+            gradient = self._gradient(self.leaks * np.float32(1.0 - step / steps))
             scale = np.abs(gradient).max(axis=1, keepdims=True)
             gradient /= np.where(scale > 0.0, scale, 1.0)
             first = BETAS[0] * first + (1 - BETAS[0]) * gradient
@@ -127,17 +129,18 @@ class _Climb:
                 if deadline.passed or not still.any():
                     break
                 self.x, self.units, self.signs = self.x[still], self.units[still], self.signs[still]
+                self.leaks = self.leaks[still]
                 first, second = first[still], second[still]
         return found
 
-    def _gradient(self, leak: float) -> Single:
-        """The gradient of each point's own signed pre-activation, with a leaky ReLU."""
+    def _gradient(self, leaks: Single) -> Single:
+        """The gradient of each point's own signed pre-activation, with a leaky ReLU of its own."""
         h, slopes = self.x, []
         for weight, bias, relu in zip(
             self.weights[:-1], self.biases[:-1], self.relu[:-1], strict=True
         ):
             g = h @ weight.T + bias
-            slope = np.where(g > 0.0, np.float32(1.0), np.float32(leak if relu else 1.0))
+            slope = np.where(g > 0.0, np.float32(1.0), leaks if relu else np.float32(1.0))
             slopes.append(slope)
             h = g * slope
         back = self.weights[-1][self.units] * self.signs[:, None]
