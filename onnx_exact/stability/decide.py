@@ -28,13 +28,13 @@ from onnx_exact.stability.knowledge import Knowledge
 from onnx_exact.stability.layers import Layers
 from onnx_exact.stability.search import Effort, search_layer
 from onnx_exact.stability.slopes import optimized_upper_bounds
-from onnx_exact.stability.splits import split_sign
+from onnx_exact.stability.splits import bounded_by_programs, split_sign
 from onnx_exact.stability.verdict import Evidence, Stability
 
 Index = NDArray[np.intp]
 
-# Seconds for a single mixed-integer program, round by round; afterwards all the time there is.
-MILP_SECONDS = (2.0, 10.0, 60.0)
+# Seconds for a single mixed-integer program, from the second round on; then all the time there is.
+MILP_SECONDS = (10.0, 60.0)
 # Seconds for branching on one layer, round by round, and parts before a population is sent out.
 BRANCH_SECONDS = (60.0, 120.0, 240.0)
 FIRST_PARTS = 15_000
@@ -140,7 +140,7 @@ class _Decider:
             before = self.knowledge.open_units
             self._round(rounds)
             rounds += 1
-            if rounds > len(MILP_SECONDS) and self.knowledge.open_units == before:
+            if rounds > len(MILP_SECONDS) + 1 and self.knowledge.open_units == before:
                 break
 
     def _first_pass(self) -> None:
@@ -167,10 +167,10 @@ class _Decider:
             self._search(index, effort)
             self._optimize_slopes(index)
             self._split(index, SPLIT_SECONDS[min(number, len(SPLIT_SECONDS) - 1)])
-            if number == 0 and not few_inputs and self._open(index) >= LP_FROM_SIGNS:
+            if number == 0 and self._needs_relaxation(index):
                 self._solve_relaxation(index)
-            if self._open(index):
-                self._solve_programs(index, number)
+            if number and self._open(index):
+                self._solve_programs(index, number - 1)
 
     def _run_corners(self, functionals: list[Array]) -> None:
         """Runs the corners forward at which linear bounds are attained."""
@@ -240,6 +240,12 @@ class _Decider:
             (-float(lower[unit]), int(unit), False) for unit in self._open_units(index, False)
         ]
         return [(unit, positive) for _, unit, positive in sorted(signs)]
+
+    def _needs_relaxation(self, index: int) -> bool:
+        """Whether many signs share a relaxation that no splitting has solved before."""
+        few_inputs = self.knowledge.chain.n_in <= MOST_INPUTS
+        solved = bounded_by_programs(self.layers.below(index))
+        return not few_inputs and not solved and self._open(index) >= LP_FROM_SIGNS
 
     def _solve_relaxation(self, index: int) -> None:
         """The linear relaxation of the open signs of a layer, one after another."""

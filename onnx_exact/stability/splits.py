@@ -86,6 +86,12 @@ def split_sign(
     return True
 
 
+def bounded_by_programs(below: Sequence[Relaxation]) -> bool:
+    """Whether the nodes over these layers are bounded by the simplex method."""
+    unstable = sum(int(((r.upper_slope > 0) & (r.upper_slope < 1)).sum()) for r in below)
+    return unstable <= MOST_UNSTABLE
+
+
 def _hopeless(done: float, used: float, deadline: Deadline) -> bool:
     """Whether the rest will take far longer than there is time."""
     return used * (1.0 - done) > LENIENCE * deadline.remaining * done
