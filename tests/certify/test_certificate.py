@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 import onnx_exact
-from onnx_exact import pipeline
+from onnx_exact import certified, pipeline
 from onnx_exact.certified import relabelled
 from onnx_exact.certify.prove import prove_chain
 from onnx_exact.cli import main
 from onnx_exact.deadline import Deadline
 from onnx_exact.errors import DomainError, OutputError, UsageError, ValidationError
+from onnx_exact.network import Box, Chain
 from onnx_exact.stability.decide import Options, analyze_chain
 from onnx_exact.stability.verdict import Evidence, Stability, Status
 from tests.certify.test_prove import CROSS, SQUARE, claimed
@@ -226,6 +227,62 @@ def test_with_required_proof_a_claim_that_is_not_proved_is_undecided() -> None:
     bounds = strict.layers[0]
     assert bounds is not None
     assert bounds.lower[1] < 0.0
+
+
+def cross(path: Path) -> Path:
+    """A model with `CROSS` in it: its second layer's first unit is never positive."""
+    first, second = (layer.affine for layer in CROSS.layers)
+    constants = {
+        "w1": first.weight,
+        "b1": first.bias,
+        "w2": np.vstack([second.weight, [[1.0, -1.0, 0.5, -0.5]]]),
+        "b2": np.array([second.bias[0], 0.25]),
+        "w3": np.array([[1.0, 1.0]]),
+        "b3": np.zeros(1),
+    }
+    gemms = [
+        helper.make_node("Gemm", [x, f"w{i}", f"b{i}"], [y], f"fc{i}", transB=1)
+        for i, (x, y) in enumerate([("x", "g1"), ("h1", "g2"), ("h2", "y")], start=1)
+    ]
+    relus = [helper.make_node("Relu", [f"g{i}"], [f"h{i}"], f"relu{i}") for i in (1, 2)]
+    graph = helper.make_graph(
+        [gemms[0], relus[0], gemms[1], relus[1], gemms[2]],
+        "cross",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 2])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 1])],
+        [numpy_helper.from_array(v.astype(np.float32), name) for name, v in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("room", "required", "by_solver", "undecided"),
+    [(3.0, False, 0, 0), (0.0, False, 1, 0), (0.0, True, 0, 1), (3.0, True, 0, 0)],
+)
+def test_what_a_solver_said_is_proved_or_counted_or_left_alone(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    room: float,
+    required: bool,
+    by_solver: int,
+    undecided: int,
+) -> None:
+    def decide(chain: Chain, box: Box, options: Options, samples: Any) -> Stability:
+        stability = analyze_chain(chain, box, Options(method="bounds"))
+        return claimed(stability, 1, 0, Status.INACTIVE)
+
+    monkeypatch.setattr(pipeline, "analyze_chain", decide)
+    # Without a byte for a splitting there is no proof.
+    monkeypatch.setattr(certified, "MOST_PROOF", room)
+    _, report = onnx_exact.optimize(
+        cross(tmp_path / "in.onnx"), domain=(-1.0, 1.0), require_proof=required
+    )
+    totals = report.totals
+    assert (totals.by_solver, totals.undecided) == (by_solver, undecided)
+    assert totals.proved == 6 - by_solver - undecided
+    assert (totals.units_after == 6) == (undecided == 1)
 
 
 def statuses(stability: Stability, layer: int) -> list[tuple[Status, Evidence]]:
