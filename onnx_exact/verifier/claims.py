@@ -63,15 +63,15 @@ def check_claims(claims: Claims, box: Box, balls: Balls, batches: Batches) -> Ch
     for k, layer in enumerate(layers):
         lower, upper = intervals(layer, *ranges.outputs(k - 1), exact=True)
         off = layer.off(ranges.magnitude(k - 1))
-        if k:
-            every = np.arange(layer.width)
-            _tighten(lower, upper, every, None, balls, ranges, k, off)
+        for sign in (True, False) if k else ():
+            unsettled = np.flatnonzero((lower < 0.0) & (upper > 0.0) | (not layer.relu))
+            _tighten(lower, upper, unsettled, sign, None, balls, ranges, off)
         if k in claims.slopes:
             units, positive, stored = claims.slopes[k]
             for sign in (True, False):
                 of = np.flatnonzero(positive == sign)
                 branches = [Branch(s) for s in expanded(stored[of], claims, ranges)]
-                _tighten(lower, upper, units[of], (sign, branches), balls, ranges, k, off)
+                _tighten(lower, upper, units[of], sign, branches, balls, ranges, off)
         for tree in (t for t in claims.trees if t.layer == k):
             if not excluded(tree, ranges, batches, claims):
                 raise NotVerifiedError(
@@ -106,24 +106,22 @@ def _tighten(
     lower: Array,
     upper: Array,
     units: Units,
-    record: tuple[bool, list[Branch]] | None,
+    positive: bool,
+    branches: list[Branch] | None,
     balls: Balls,
     ranges: Ranges,
-    k: int,
     off: Array,
 ) -> None:
-    """Improves bounds of units in place by linear bounds, for one sign or for both."""
-    layer = balls.layers[k]
-    for sign in (True, False) if record is None else (record[0],):
-        factor = 1.0 if sign else -1.0
-        weight, bias = factor * layer.weight[units], factor * layer.bias[units]
-        branches = None if record is None else record[1]
-        found = add_up(upper_bounds(weight, bias, ranges, balls, branches), off[units])
-        # A unit may have several records.
-        if sign:
-            np.fmin.at(upper, units, found)
-        else:
-            np.fmax.at(lower, units, -found)
+    """Improves the upper bounds of units of the next layer in place, or their lower bounds."""
+    layer = balls.layers[len(ranges.lower)]
+    sign = 1.0 if positive else -1.0
+    weight, bias = sign * layer.weight[units], sign * layer.bias[units]
+    found = add_up(upper_bounds(weight, bias, ranges, balls, branches), off[units])
+    # A unit may have several records.
+    if positive:
+        np.fmin.at(upper, units, found)
+    else:
+        np.fmax.at(lower, units, -found)
 
 
 def _check_layer(

@@ -39,8 +39,16 @@ class Outcome:
     point: Array | None = None
 
 
-def prove(pairs: list[Pair], tolerance: float) -> Outcome:
-    """Tries to prove that no output differs by more than `tolerance` over the box."""
+def prove(pairs: list[Pair], tolerance: float, seen: int) -> Outcome:
+    """Tries to prove that no output differs by more than `tolerance` over the box.
+
+    Args:
+        pairs: the networks, one pair for each output.
+        tolerance: of a difference.
+        seen: how many units are known to be unstable.
+    """
+    if seen > MOST_UNSTABLE:
+        return Outcome(False, f"at least {seen} unstable units, more than {MOST_UNSTABLE}")
     ranges = [[plain_ranges(layers, p.low, p.high) for layers in (p.old, p.new)] for p in pairs]
     unstable = max(_unstable(r) for both in ranges for r in both)
     if not all(np.isfinite(v).all() for both in ranges for r in both for v in r.upper):

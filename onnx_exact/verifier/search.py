@@ -73,7 +73,7 @@ def search(old: Model, new: Model, domain: Domain) -> Verification:
     if pairs:
         from onnx_exact.verifier.program import prove
 
-        outcome = prove(pairs, tolerance)
+        outcome = prove(pairs, tolerance, max(_seen_unstable(pair, rng) for pair in pairs))
         if outcome.proved:
             return replace(found, method="program")
         if outcome.point is not None:
@@ -163,6 +163,17 @@ def _apart(pair: Pair, points: Array) -> tuple[Array, Array]:
     seed[row, worst] = np.sign(difference[row, worst])
     gradient = _backward(pair.new, new, seed) - _backward(pair.old, old, seed)
     return np.abs(difference)[row, worst], gradient
+
+
+def _seen_unstable(pair: Pair, rng: np.random.Generator) -> int:
+    """How many units of the old network random points show both signs of."""
+    points = pair.low + rng.random((POINTS, pair.low.size)) * (pair.high - pair.low)
+    h, count = points, 0
+    for layer in pair.old:
+        g = h @ layer.weight.T + layer.bias
+        count += int(((g > 0.0).any(axis=0) & (g < 0.0).any(axis=0)).sum()) if layer.relu else 0
+        h = np.maximum(g, 0.0) if layer.relu else g
+    return count
 
 
 def _forward(layers: tuple[Layer, ...], points: Array) -> list[Array]:
