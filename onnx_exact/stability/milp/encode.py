@@ -20,6 +20,10 @@ solver: that no p_i can be 1 says that g_i < -delta everywhere. It grows with th
 the program, of which the solver ignores a share; a sign whose bounds leave no room for its margin
 is not asked for, nor one whose program holds numbers that the solver takes for infinite.
 
+A program for one sign alone may multiply its functional by a power of two, for the margin to shrink
+with the functional: as long as its weights add up to no more than 1, a point that the solver takes
+for feasible is off by no more than before.
+
 SCIP takes coefficients below 1e-9 for 0. Their terms are kept out of the row and widen its sides by
 what they can amount to.
 """
@@ -45,6 +49,8 @@ CANDIDATE_MARGIN = 1e-6
 # What SCIP takes for 0 (numerics/epsilon), and well below what it takes for infinite.
 EPSILON = 1e-9
 LARGEST_NUMBER = 1e12
+# The largest power of two that a functional is multiplied by: far from overflow.
+LARGEST_SCALE = 2.0**100
 # Wider than the rounding of a sum of terms that are kept out of a row.
 OUTWARDS = 1.0 + 1e-6
 
@@ -55,12 +61,14 @@ class Candidate:
 
     Attributes:
         delta: the margin by which a program has to exclude it.
+        scale: the power of two by which a program of its own multiplies the pre-activation.
     """
 
     layer: int
     unit: int
     positive: bool
     delta: float = field(default=0.0, compare=False)
+    scale: float = field(default=1.0, compare=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,8 +86,13 @@ class Encoding:
     indicators: dict[Candidate, Variable]
 
 
-def candidates_of(knowledge: Knowledge) -> list[Candidate]:
-    """Every sign that is still open and that a program can exclude, first layer first."""
+def candidates_of(knowledge: Knowledge, alone: bool = False) -> list[Candidate]:
+    """Every sign that is still open and that a program can exclude, first layer first.
+
+    Args:
+        knowledge: what is known.
+        alone: whether each has a program of its own, so that it can be scaled.
+    """
     found = []
     largest = 0.0
     for layer in range(len(knowledge.chain.layers)):
@@ -89,11 +102,28 @@ def candidates_of(knowledge: Knowledge) -> list[Candidate]:
         low, high = knowledge.lower[layer], knowledge.upper[layer]
         scale = np.maximum(1.0, np.maximum(-low, high))
         delta = np.maximum(CANDIDATE_MARGIN * scale, EPSILON * largest)
+        factors = _scales(knowledge, layer) if alone else np.ones(low.size)
+        delta = delta / factors
         for positive, signs in zip((True, False), knowledge.open_signs(layer), strict=True):
             room = delta < (-low if positive else high)
             units = np.flatnonzero(signs & room)
-            found += [Candidate(layer, int(i), positive, float(delta[i])) for i in units]
+            found += [
+                Candidate(layer, int(i), positive, float(delta[i]), float(factors[i]))
+                for i in units
+            ]
     return found
+
+
+def _scales(knowledge: Knowledge, layer: int) -> Array:
+    """The greatest powers of two, at least 1, that leave weights and range of a functional below 1.
+
+    With weights that add up to 1 at most, what the solver's tolerance leaves open in the inputs is
+    not multiplied; with a range below 1 the margin is the smallest there is.
+    """
+    reach = np.maximum(-knowledge.lower[layer], knowledge.upper[layer])
+    size = np.maximum(knowledge.magnitudes[layer].sum(axis=1), reach)
+    size = np.clip(size, 1.0 / LARGEST_SCALE, 1.0)
+    return np.asarray(np.exp2(np.floor(-np.log2(size))))
 
 
 def _largest_number(knowledge: Knowledge, layer: int) -> float:
@@ -127,12 +157,12 @@ def encode(knowledge: Knowledge, candidates: list[Candidate]) -> Encoding:
 
 
 def encode_one(knowledge: Knowledge, candidate: Candidate) -> Encoding:
-    """The program whose objective is one candidate's signed pre-activation, to be maximised.
+    """The program whose objective is one candidate's signed, scaled pre-activation: a maximum.
 
     Only units that the candidate depends on are in it.
     """
     model, inputs = _empty(knowledge)
-    sign = 1.0 if candidate.positive else -1.0
+    sign = candidate.scale if candidate.positive else -candidate.scale
     layer = knowledge.chain.layers[candidate.layer]
     row = sign * layer.affine.weight[candidate.unit]
     needed = _needed(knowledge, candidate)

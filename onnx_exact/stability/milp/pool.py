@@ -24,7 +24,7 @@ def settle_layer(
         deadline: for all of them.
         jobs: processes, by joblib and whatever backend it is set to.
     """
-    candidates = [c for c in candidates_of(knowledge) if c.layer == layer]
+    candidates = [c for c in candidates_of(knowledge, alone=True) if c.layer == layer]
     candidates.sort(key=lambda c: (_bound(knowledge, c), c.unit))
     for answer in _answers(knowledge, candidates, seconds, deadline, jobs):
         if answer.outcome is Outcome.IMPOSSIBLE:

@@ -56,7 +56,7 @@ def ask(knowledge: Knowledge, candidate: Candidate, seconds: float) -> SignAnswe
 
     encoding = encode_one(knowledge, candidate)
     model = encoding.model
-    model.setObjlimit(-candidate.delta)
+    model.setObjlimit(-candidate.delta * candidate.scale)
     limit_time(model, seconds)
     collector = attach(model, encoding.inputs, shows)
     model.optimize()

@@ -51,6 +51,35 @@ def tent() -> Knowledge:
     return knowledge
 
 
+def small_tent(height: float) -> Knowledge:
+    """The tent with its peak at `height`, all of it a millionth of a millionth as large."""
+    scale = 2.0**-40
+    weight = [[2.0 * scale, -4.0 * scale, 2.0 * scale]]
+    chain = chain_of(
+        ([[1.0], [1.0], [1.0]], [0.0, -0.5, -1.0]),
+        (weight, [(height - 1) * scale]),
+        relu_at_end=True,
+    )
+    knowledge, _ = bounded(chain, cube(1, -1.0, 2.0))
+    knowledge.show(np.array([[-1.0], [2.0]]))
+    return knowledge
+
+
+def test_a_functional_far_smaller_than_the_tolerance_is_settled_in_a_program_of_its_own() -> None:
+    knowledge = small_tent(-0.0625)
+    assert candidates_of(knowledge) == []
+    settle_layer(knowledge, 1, SECONDS, Deadline(SECONDS))
+    assert statuses(knowledge.freeze())[1] == [Status.INACTIVE]
+
+
+@pytest.mark.parametrize("height", [0.0625, 1e-7, 0.0, -1e-7])
+def test_a_small_functional_within_the_scaled_margin_is_never_excluded(height: float) -> None:
+    knowledge = small_tent(height)
+    settle_layer(knowledge, 1, SECONDS, Deadline(SECONDS))
+    expected = {Status.UNSTABLE} if height == 0.0625 else {Status.UNSTABLE, Status.UNDECIDED}
+    assert Status(int(knowledge.status(1)[0])) in expected
+
+
 def silent(stage: str, detail: str) -> None:
     pass
 
