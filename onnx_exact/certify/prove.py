@@ -59,7 +59,8 @@ def prove_chain(
         deadline: for looking for proofs of what is not proved yet.
         most_bytes: that splittings and witnesses may take together, before compression.
     """
-    with threadpool_limits(limits=1):  # see `analyze_chain`
+    # See `analyze_chain`; what overflows has no bound.
+    with threadpool_limits(limits=1), np.errstate(over="ignore", invalid="ignore"):
         prover = _Prover(chain, box, stability, deadline, most_bytes)
         for index in range(len(chain.layers)):
             prover.add_layer(index)
@@ -126,14 +127,20 @@ class _Prover:
             self._settle_ties(verdicts)
         clear = self._clear(index)
         proof[(inactive & clear[0]) | (active & clear[1])] = Proof.BOUNDS
-        slopes = self._prove_by_slopes(index, verdicts, proof) if index else None
-        if index:
+        slopes = None
+        if index and self._bounded(index):
+            slopes = self._prove_by_slopes(index, verdicts, proof)
             self._prove_by_trees(index, verdicts, proof)
         # A bound that is below 0 by less than the margin is one all the same.
         open_units = (inactive | active) & (proof == Proof.NONE)
         bounded = (inactive & (self._upper[index] <= 0.0)) | (active & (self._lower[index] >= 0.0))
         proof[open_units] = np.where(bounded, Proof.BOUNDS, Proof.SOLVER)[open_units]
         return LayerProof(verdicts.status, proof, slopes)
+
+    def _bounded(self, index: int) -> bool:
+        """Whether all that a layer reads is bounded."""
+        known = (*self._lower[:index], *self._upper[:index], self._room(index))
+        return all(bool(np.isfinite(values).all()) for values in known)
 
     def _settle_ties(self, verdicts: LayerVerdicts) -> None:
         """Bounds the first layer's stable units in rationals where rounding hides their sign."""
