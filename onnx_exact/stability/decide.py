@@ -41,11 +41,13 @@ FIRST_PARTS = 15_000
 # Seconds for branching on ReLUs for a single sign, round by round.
 SPLIT_SECONDS = (2.0, 10.0, 40.0)
 # Signs of a layer that splitting may fail on one after another, in a round.
-MOST_FAILURES = 8
+MOST_FAILURES = 12
 LP_SECONDS = 5.0
 # From this many open signs of a layer on, compiling its relaxation pays.
 LP_FROM_SIGNS = 8
 FIRST_EFFORT = Effort(points=12, steps=40)
+# Seconds for the search in one layer, round by round.
+SEARCH_SECONDS = (10.0, 20.0, 60.0, 240.0)
 LATER_EFFORTS = (Effort(48, 150), Effort(96, 300), Effort(384, 300), Effort(1536, 300))
 
 
@@ -149,7 +151,7 @@ class _Decider:
             self._tell("bounds", index)
             self._run_corners(self.layers.bound(index))
             if layer.relu and self.knowledge.box.finite:
-                self._search(index, FIRST_EFFORT)
+                self._search(index, FIRST_EFFORT, SEARCH_SECONDS[0])
                 self._optimize_slopes(index)
             self.layers.relax(index)
 
@@ -164,7 +166,7 @@ class _Decider:
             self._run_corners(self.layers.refresh(index))
             if few_inputs and self._open(index):
                 self._branch(index, BRANCH_SECONDS[min(number, len(BRANCH_SECONDS) - 1)])
-            self._search(index, effort)
+            self._search(index, effort, SEARCH_SECONDS[min(number, len(SEARCH_SECONDS) - 1)])
             self._optimize_slopes(index)
             self._split(index, SPLIT_SECONDS[min(number, len(SPLIT_SECONDS) - 1)])
             if number == 0 and self._needs_relaxation(index):
@@ -177,13 +179,13 @@ class _Decider:
         for coefficients in functionals:
             self.knowledge.show(greatest_corners(coefficients, self.knowledge.box))
 
-    def _search(self, index: int, effort: Effort) -> None:
+    def _search(self, index: int, effort: Effort, seconds: float) -> None:
         """Searches, and again from other points as long as that settles signs of the layer."""
-        before = -1
-        while 0 < self._open(index) != before and not self.options.deadline.passed:
+        before, limit = -1, self._within(seconds)
+        while 0 < self._open(index) != before and not limit.passed:
             before = self._open(index)
             self._tell("witnesses", index)
-            search_layer(self.knowledge, index, effort, self.rng, self.options.deadline)
+            search_layer(self.knowledge, index, effort, self.rng, limit)
 
     def _branch(self, index: int, seconds: float) -> None:
         """Branching on the box; what it does not settle at once a population may show."""

@@ -12,6 +12,10 @@ from onnx_exact.stability.milp.solve import conclude
 from onnx_exact.stability.milp.unit import SignAnswer, ask
 
 
+# Programs of a layer that may run out of time one after another: those with farther bounds would too.
+MOST_FAILURES = 4
+
+
 def settle_layer(
     knowledge: Knowledge, layer: int, seconds: float, deadline: Deadline, jobs: int = 1
 ) -> None:
@@ -26,13 +30,17 @@ def settle_layer(
     """
     candidates = [c for c in candidates_of(knowledge, alone=True) if c.layer == layer]
     candidates.sort(key=lambda c: (_bound(knowledge, c), c.unit))
+    failed = 0
     for answer in _answers(knowledge, candidates, seconds, deadline, jobs):
+        failed = failed + 1 if answer.outcome is Outcome.OPEN else 0
         if answer.outcome is Outcome.IMPOSSIBLE:
             conclude(knowledge, [answer.candidate])
         elif answer.outcome is Outcome.CLAIMED:
             c = answer.candidate
             knowledge.give_up(c.layer, c.unit, c.positive)
         knowledge.show(answer.points)
+        if failed == MOST_FAILURES:
+            return
 
 
 def _answers(
