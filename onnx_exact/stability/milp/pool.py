@@ -11,8 +11,8 @@ from onnx_exact.stability.milp.outcome import Outcome
 from onnx_exact.stability.milp.solve import conclude
 from onnx_exact.stability.milp.unit import SignAnswer, ask
 
-
-# Programs of a layer that may run out of time one after another: those with farther bounds would too.
+# Programs of a layer that may run out of time one after another: with farther bounds others would
+# as well.
 MOST_FAILURES = 4
 
 
