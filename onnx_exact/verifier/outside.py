@@ -78,8 +78,8 @@ def _kept(model: Model, dropped: set[int]) -> list[NodeProto]:
     for position in range(len(model.nodes) - 1, -1, -1):
         node = model.nodes[position]
         # Constants that only chains read go with them.
-        used = node.op_type != "Constant" or wanted.intersection(node.output)
-        if position not in dropped and used:
+        constant = all(model.constant(name) is not None for name in node.output)
+        if position not in dropped and (wanted.intersection(node.output) or not constant):
             kept.append(node)
             wanted.update(names_read(node))
     return kept[::-1]
