@@ -13,7 +13,16 @@ import pytest
 from benchmarks import results
 from benchmarks.compress import make, simplifiers
 from benchmarks.contestants import OURS
-from benchmarks.findings import NoLoss, grown, losses, no_loss, removed, slopes
+from benchmarks.findings import (
+    NoLoss,
+    architectures,
+    best_no_loss,
+    grown,
+    losses,
+    no_loss,
+    removed,
+    slopes,
+)
 from benchmarks.processes import machine
 from benchmarks.reduce import ORIGINAL, Decided, decide
 from benchmarks.scaling import NOTHING, Point, random_layers, run_point, slope
@@ -57,20 +66,24 @@ ROWS = {
 
 
 def test_no_loss_holds_each_network_against_the_best_without_l1_of_its_architecture() -> None:
-    found = no_loss(ROWS, "mnist", "all", same_architecture=True)
+    found = no_loss(ROWS, "mnist", "all", "2x100")
     assert found is not None
     assert found.removed == pytest.approx(0.4)
     assert replace(found, removed=0.4) == NoLoss(
         "small, enough", "plain small, other seed", 0.96, 0.96, 0.4
     )
+    assert no_loss(ROWS, "mnist", "all", "2x400") is None
+    assert no_loss(ROWS, "mnist", "all", "5x100") is None
+    assert architectures(ROWS, "mnist") == ["2x100", "2x400"]
+    assert best_no_loss(ROWS, "mnist", "all") == found
 
 
 def test_no_loss_against_all_architectures_needs_more_accuracy() -> None:
-    found = no_loss(ROWS, "mnist", "published", same_architecture=False)
+    found = no_loss(ROWS, "mnist", "published")
     assert found is not None
     assert found.removed == pytest.approx(0.45)
     assert replace(found, removed=0.45) == NoLoss("no rival", "plain large", 0.985, 0.98, 0.45)
-    assert no_loss(ROWS, "cifar10", "all", same_architecture=False) is None
+    assert no_loss(ROWS, "cifar10", "all") is None
 
 
 def test_removed_is_the_share_of_the_networks_own_connections() -> None:
@@ -126,7 +139,7 @@ def measurements() -> dict[str, Entry]:
         "compress": {
             "rows": {
                 "nothing": row("mnist", "2x100", 0.0, 0.9, 100),
-                "slower": row("mnist", "2x100", 1e-4, 0.9, 50, latency=20.0),
+                "slower": row("mnist", "2x100", 1e-4, 0.89, 50, latency=20.0),
                 "skipped": {"data": "mnist", "skipped": "two chains"},
             },
         },
@@ -155,6 +168,9 @@ def test_every_loss_is_named() -> None:
     assert "box (2 of 300 after 300 s)" in text
     assert "1.5 to 4 times as long" in text
     assert "after 15 s by the clock: width 99 (3 of 10)." in text
+    assert (
+        "On MNIST no network trained with l1 is as accurate as the best without, of 2x100" in text
+    )
     assert "Nothing could be removed from 1: nothing." in text
     assert "Slower after reducing (`all`): slower (batch 1, 2.00 times)." in text
 
