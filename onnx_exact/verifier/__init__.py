@@ -7,7 +7,7 @@ order:
     rounding, balls, batches    float64 rounded upward, Arb, float64 with an error bound
     model, steps, chain         what a file computes between two tensors, and over which box
     bounds                      one inequality for a ReLU, from which all linear bounds follow
-    certificate                 what is claimed
+    certificate, contents       what is claimed
     claims, trees               the verdicts on the units
     pairs, opposites, outside   how far the result is from the original
     check, text                 all of that in order, and in words

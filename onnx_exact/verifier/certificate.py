@@ -1,8 +1,7 @@
 """Reads a certificate; takes nothing in it for granted but that it is made of bytes.
 
-A zip of arrays as `numpy.savez_compressed` writes them. Which members there are, of which types and
-shapes, follows from the header and the original chain; sizes are checked before anything is
-unpacked. What the numbers claim is for others to check.
+A zip of arrays as `numpy.savez_compressed` writes them: here as a container, of which types and
+sizes are checked before anything is unpacked; `contents` says what there has to be in it.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -26,21 +24,9 @@ FORMAT, VERSION = "onnx-exact certificate", 1
 # Of the file, and of all that is unpacked from it.
 MOST_BYTES = 2**30
 MOST_HEADER = 2**26
-MOST_CHAINS = 1000
-MOST_TREES = 100_000
-MOST_NODES = 1_000_000
-FEW_POINTS = 64
-MOST_MULTIPLIERS = 2**25
 LARGEST = float(np.finfo(np.float64).max)
 UNDECIDED, INACTIVE, ACTIVE, UNSTABLE = range(4)
 NONE, BOUNDS, SLOPES, TREE, SOLVER, WITNESS, UNSHOWN = range(7)
-# Which proofs a status may have.
-PROOFS = {
-    UNDECIDED: (NONE,),
-    INACTIVE: (BOUNDS, SLOPES, TREE, SOLVER),
-    ACTIVE: (BOUNDS, SLOPES, TREE, SOLVER),
-    UNSTABLE: (WITNESS, UNSHOWN),
-}
 _BROKEN = (
     OSError,
     ValueError,
@@ -148,147 +134,6 @@ class Certificate:
         left = {name.removesuffix(".npy") for name in self._members} - self._asked
         if left:
             self.refuse(f"it holds {min(left)!r}, which says nothing")
-
-
-@dataclass(frozen=True, eq=False)
-class Tree:
-    """How a box or the signs of units were split to exclude signs of units of one layer."""
-
-    kind: str
-    layer: int
-    units: NDArray[np.int32]
-    positive: NDArray[np.bool_]
-    nodes: NDArray[np.signedinteger[Any]]
-    slopes: NDArray[np.uint8] | None
-    multipliers: NDArray[np.float32] | None
-
-
-@dataclass(frozen=True, eq=False)
-class Claims:
-    """What a certificate says of one chain; dicts by layer of the original."""
-
-    status: dict[int, NDArray[np.int8]]
-    proof: dict[int, NDArray[np.int8]]
-    witnesses: NDArray[np.floating[Any]]
-    slopes: dict[int, tuple[NDArray[np.int32], NDArray[np.bool_], NDArray[np.uint8]]]
-    trees: tuple[Tree, ...]
-    sources: tuple[int, ...]
-    places: tuple[NDArray[np.int32], ...]
-    factors: tuple[NDArray[np.float64], ...]
-
-    def loose(self, layer: int) -> NDArray[np.bool_]:
-        """Units of a layer that a slope is given for."""
-        status, proof = self.status[layer], self.proof[layer]
-        return np.asarray(np.isin(status, (UNDECIDED, UNSTABLE)) | (proof == SOLVER))
-
-
-def read_claims(
-    certificate: Certificate, chain: int, widths: list[int], relu: list[bool], inputs: int
-) -> Claims:
-    """What the certificate says of its chain number `chain`, whose original has these layers."""
-    prefix, get = f"c{chain}_", certificate.array
-    head = certificate.entry(list, "chains")[chain]
-    wanted = {"widths": widths, "relu": relu}
-    if any(certificate.entry(list, key, of=head) != value for key, value in wanted.items()):
-        certificate.refuse(f"chain {chain} does not have the widths of the original")
-    status, proof, slopes = {}, {}, {}
-    for layer in (i for i, has in enumerate(relu) if has):
-        name = f"{prefix}l{layer}_"
-        status[layer] = get(f"{name}status", np.int8, (widths[layer],))
-        proof[layer] = get(f"{name}proof", np.int8, (widths[layer],))
-        pairs = set(zip(status[layer].tolist(), proof[layer].tolist(), strict=True))
-        for one, by in pairs:
-            if by not in PROOFS.get(one, ()):
-                certificate.refuse(f"status {one} with proof {by} in layer {layer}")
-    found = Claims(status, proof, np.zeros((0, inputs)), {}, (), (), (), ())
-    total = [0]
-    for layer in range(len(widths)):
-        total.append(total[-1] + (int(found.loose(layer).sum()) if layer in status else 0))
-        if certificate.has(f"{prefix}l{layer}_slopes"):
-            most = 2 * widths[layer] * max(total[layer], 1)
-            records = get(f"{prefix}l{layer}_slopes", np.uint8, (None, total[layer]), most)
-            units = _units(
-                certificate, f"{prefix}l{layer}_slopes_unit", len(records), widths[layer]
-            )
-            signs = get(f"{prefix}l{layer}_slopes_positive", np.bool_, (len(records),))
-            slopes[layer] = units, signs, records
-    points = np.zeros((0, inputs))
-    if certificate.has(f"{prefix}witnesses"):
-        # There is no need of more than one for each sign.
-        most = max(2 * sum(widths), FEW_POINTS) * inputs * 8
-        points = get(f"{prefix}witnesses", (np.float32, np.float64), (None, inputs), most)
-    heads = certificate.entry(list, "trees", of=head)
-    if len(heads) > MOST_TREES:
-        certificate.refuse("too many trees")
-    trees = tuple(
-        _tree(certificate, f"{prefix}t{i}_", tree, widths, relu, inputs, total)
-        for i, tree in enumerate(heads)
-    )
-    sources = certificate.entry(list, "sources", of=head)
-    last = len(widths) - 1
-    if not sources or any(type(s) is not int or not 0 <= s <= last for s in sources):
-        certificate.refuse("its layers stand for none of the original")
-    if sorted(set(sources)) != sources or sources[-1] != last:
-        certificate.refuse("its layers are not in the order of the original")
-    after = certificate.entry(list, "result_widths", of=head)
-    if len(after) != len(sources) or any(type(n) is not int or n < 1 for n in after):
-        certificate.refuse("its widths do not fit its layers")
-    places, factors = [], []
-    for k, source in enumerate(sources):
-        places.append(
-            _units(certificate, f"{prefix}m{k}_unit", widths[source], after[k], lowest=-1)
-        )
-        factor = np.ones(widths[source])
-        if certificate.has(f"{prefix}m{k}_factor"):
-            factor = get(f"{prefix}m{k}_factor", np.float64, (widths[source],))
-        if not (factor > 0.0).all():
-            certificate.refuse("a factor that is not positive")
-        factors.append(factor)
-    return Claims(
-        status, proof, points, slopes, trees, tuple(sources), tuple(places), tuple(factors)
-    )
-
-
-def _units(
-    certificate: Certificate, name: str, count: int | None, below: int, lowest: int = 0
-) -> NDArray[np.int32]:
-    units = certificate.array(name, np.int32, (count,), most=4 * MOST_NODES)
-    if ((units < lowest) | (units >= below)).any():
-        certificate.refuse(f"{name} names a unit that is not there")
-    return units
-
-
-def _tree(
-    certificate: Certificate,
-    prefix: str,
-    head: Any,
-    widths: list[int],
-    relu: list[bool],
-    inputs: int,
-    total: list[int],
-) -> Tree:
-    kind, layer = (certificate.entry(k, key, of=head) for k, key in ((str, "kind"), (int, "layer")))
-    if kind not in ("box", "relu") or not 0 <= layer < len(widths) or not relu[layer]:
-        certificate.refuse(f"{prefix} is no tree of a layer with ReLUs")
-    units = _units(certificate, f"{prefix}units", None, widths[layer])
-    positive = certificate.array(f"{prefix}positive", np.bool_, (len(units),))
-    if kind == "box":
-        nodes = certificate.array(f"{prefix}nodes", np.int16, (None,), most=2 * MOST_NODES)
-        if ((nodes < -1) | (nodes >= inputs)).any():
-            certificate.refuse(f"{prefix} splits an input that is not there")
-        return Tree(kind, layer, units, positive, nodes, None, None)
-    nodes = certificate.array(f"{prefix}nodes", np.int32, (None, 2), most=8 * MOST_NODES)
-    leaf = (nodes == -1).all(axis=1)
-    for where, unit in set(map(tuple, nodes[~leaf].tolist())):
-        if not 0 <= where < layer or not relu[where] or not 0 <= unit < widths[where]:
-            certificate.refuse(f"{prefix} splits on unit {unit} of layer {where}")
-    slopes = certificate.array(f"{prefix}slopes", np.uint8, (int(leaf.sum()), total[layer]))
-    multipliers = certificate.array(
-        f"{prefix}multipliers", np.float32, (None,), most=4 * MOST_MULTIPLIERS
-    )
-    if (multipliers < 0.0).any():
-        certificate.refuse(f"{prefix} has a negative multiplier")
-    return Tree(kind, layer, units, positive, nodes, slopes, multipliers)
 
 
 def _line(error: Exception) -> str:

@@ -16,9 +16,10 @@ from onnx_exact.domains import DOMAIN_KEY, Domain, DomainLike, resolve_domain
 from onnx_exact.errors import DomainError, NotVerifiedError
 from onnx_exact.verifier.balls import Balls
 from onnx_exact.verifier.batches import Batches
-from onnx_exact.verifier.certificate import SOLVER, Certificate, read_claims
-from onnx_exact.verifier.chain import Chain, input_box, read_chain
+from onnx_exact.verifier.certificate import SOLVER, Certificate
+from onnx_exact.verifier.chain import input_box, read_chain
 from onnx_exact.verifier.claims import check_claims
+from onnx_exact.verifier.contents import read_claims
 from onnx_exact.verifier.model import Model, names_read
 from onnx_exact.verifier.outside import compare_outside
 from onnx_exact.verifier.pairs import deviation
@@ -113,11 +114,7 @@ def verify(
         found = search(old, new, _declared(old, new, domain))
     else:
         found = _by_certificate(old, new, Certificate(Path(certificate)), domain)
-    return _timed(found, time.perf_counter() - started)
-
-
-def _timed(found: Verification, seconds: float) -> Verification:
-    return replace(found, seconds=seconds)
+    return replace(found, seconds=time.perf_counter() - started)
 
 
 def _declared(old: Model, new: Model, domain: DomainLike | None) -> Domain:
@@ -136,65 +133,75 @@ def _by_certificate(
         if certificate.entry(str, key, "sha256") != model.sha256:
             certificate.refuse(f"it is of another {key} than {model.path}")
     domain = _certified_domain(old, new, certificate, asked)
-    lower = {name: box.lower for name, box in domain.boxes.items()}
-    upper = {name: box.upper for name, box in domain.boxes.items()}
-    heads = certificate.entry(list, "chains")
     claimed = float(certificate.entry(float, "deviation", "certified_max_abs"))
-    read: list[tuple[str, Chain, Chain]] = []
-    checks = []
-    reasons: list[str] = []
-    rounding = 0.0
-    for number, head in enumerate(heads):
-        source, output = (certificate.entry(str, key, of=head) for key in ("input", "output"))
-        first, second = (read_chain(model, source, output) for model in (old, new))
-        if any(old.shape(output, size) != new.shape(output, size) for size in (1, 2)):
-            raise NotVerifiedError(f"{output!r} has another shape in {new.path}")
-        read.append((output, first, second))
-        after = [certificate.entry(list, key, of=head) for key in ("result_widths", "result_relu")]
-        if after != list(second.shape):
-            certificate.refuse(f"chain {number} of the result has other widths")
-        box = input_box(old, source, lower, upper)
-        inputs = len(box.lower)
-        if any(chain.layers[0].weight.shape[1] != inputs for chain in (first, second)):
-            raise NotVerifiedError(f"the weights do not fit the input {source!r}")
-        claims = read_claims(certificate, number, *first.shape, inputs)
-        balls = Balls(first.layers)
-        checked = check_claims(claims, box, balls, Batches(first.layers))
-        largest, why = deviation(balls, Balls(second.layers), claims, checked.ranges)
-        reasons += why
-        rounding = max(rounding, float(checked.ranges.magnitude(len(first.layers) - 1).max()))
-        checks.append(
-            ChainCheck(
-                f"{source} -> {output}",
-                checked.counts,
-                len(claims.witnesses),
-                checked.trees,
-                checked.leaves,
-                largest,
-            )
-        )
+    heads = certificate.entry(list, "chains")
+    passes = [_Pass(old, new, certificate, domain, number) for number in range(len(heads))]
     certificate.finish()
-    compared = compare_outside(old, new, read)
-    found = max((check.deviation for check in checks), default=0.0)
-    if found > (1.0 + CLAIM_TOLERANCE) * claimed + CLAIM_ROUNDING * rounding:
+    compared = compare_outside(old, new, [(p.output, p.first, p.second) for p in passes])
+    found = max((p.check.deviation for p in passes), default=0.0)
+    rounding = CLAIM_ROUNDING * max((p.largest for p in passes), default=0.0)
+    if found > (1.0 + CLAIM_TOLERANCE) * claimed + rounding:
+        why = "".join(f": {reason}" for p in passes for reason in p.reasons[:1])
         raise NotVerifiedError(
             f"the certificate claims a deviation of at most {claimed:.6g}, and only {found:.6g} can"
-            f" be shown{': ' if reasons else ''}{''.join(reasons[:1])}"
+            f" be shown{why}"
         )
     ends = {value.name for value in old.graph.output}
     ends -= {name for node in old.nodes for name in names_read(node)}
-    notes: tuple[str, ...] = ()
-    if not all(old.shape(output, 2) for output, _, _ in read):
-        notes = ("Symbolic sizes were taken to be 1: the model fits no other.",)
+    fixed = not all(old.shape(p.output, 2) for p in passes)
     return Verification(
         "certificate",
         words(domain),
-        tuple(checks),
+        tuple(p.check for p in passes),
         compared,
         found,
-        all(output in ends for output, _, _ in read),
-        notes=notes,
+        all(p.output in ends for p in passes),
+        notes=("Symbolic sizes were taken to be 1: the model fits no other.",) if fixed else (),
     )
+
+
+class _Pass:
+    """One chain, read from both models and checked.
+
+    Attributes:
+        output: its last tensor.
+        first, second: what it is in the original and in the result.
+        check: what was found.
+        reasons: what makes the deviation large, in words.
+        largest: an upper bound on the magnitude of its outputs.
+    """
+
+    def __init__(
+        self, old: Model, new: Model, certificate: Certificate, domain: Domain, number: int
+    ) -> None:
+        head = certificate.entry(list, "chains")[number]
+        source, self.output = (certificate.entry(str, key, of=head) for key in ("input", "output"))
+        self.first, self.second = (read_chain(model, source, self.output) for model in (old, new))
+        if any(old.shape(self.output, size) != new.shape(self.output, size) for size in (1, 2)):
+            raise NotVerifiedError(f"{self.output!r} has another shape in {new.path}")
+        after = [certificate.entry(list, key, of=head) for key in ("result_widths", "result_relu")]
+        if after != list(self.second.shape):
+            certificate.refuse(f"chain {number} of the result has other widths")
+        boxes = domain.boxes.items()
+        lower, upper = {n: b.lower for n, b in boxes}, {n: b.upper for n, b in boxes}
+        box = input_box(old, source, lower, upper)
+        inputs = len(box.lower)
+        if any(c.layers[0].weight.shape[1] != inputs for c in (self.first, self.second)):
+            raise NotVerifiedError(f"the weights do not fit the input {source!r}")
+        claims = read_claims(certificate, number, *self.first.shape, inputs)
+        layers = self.first.layers
+        balls = Balls(layers)
+        checked = check_claims(claims, box, balls, Batches(layers))
+        found, self.reasons = deviation(balls, Balls(self.second.layers), claims, checked.ranges)
+        self.largest = float(checked.ranges.magnitude(len(layers) - 1).max())
+        self.check = ChainCheck(
+            f"{source} -> {self.output}",
+            checked.counts,
+            len(claims.witnesses),
+            checked.trees,
+            checked.leaves,
+            found,
+        )
 
 
 def _certified_domain(

@@ -18,9 +18,9 @@ from onnx_exact.verifier.certificate import (
     TREE,
     UNSHOWN,
     WITNESS,
-    Claims,
 )
 from onnx_exact.verifier.chain import Box
+from onnx_exact.verifier.contents import Claims
 from onnx_exact.verifier.rounding import Array, Flags, Units, add_up
 from onnx_exact.verifier.trees import excluded, expanded
 

@@ -22,7 +22,8 @@ import numpy as np
 from onnx_exact.errors import NotVerifiedError
 from onnx_exact.verifier.balls import Balls
 from onnx_exact.verifier.bounds import Ranges, intervals, upper_bounds
-from onnx_exact.verifier.certificate import ACTIVE, INACTIVE, Claims
+from onnx_exact.verifier.certificate import ACTIVE, INACTIVE
+from onnx_exact.verifier.contents import Claims
 from onnx_exact.verifier.opposites import replace_opposites
 from onnx_exact.verifier.rounding import (
     ROUNDOFF,

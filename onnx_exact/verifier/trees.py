@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx_exact.errors import NotVerifiedError
 from onnx_exact.verifier.batches import Batches
 from onnx_exact.verifier.bounds import Branch, Ranges, intervals, upper_bounds
-from onnx_exact.verifier.certificate import Claims, Tree
+from onnx_exact.verifier.contents import Claims, Tree
 from onnx_exact.verifier.rounding import Array
 
 # Numbers of a batch in its largest array.
