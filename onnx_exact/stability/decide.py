@@ -40,7 +40,7 @@ BRANCH_SECONDS = (60.0, 120.0, 240.0)
 FIRST_PARTS = 15_000
 # Seconds for branching on ReLUs for a single sign, round by round.
 SPLIT_SECONDS = (2.0, 10.0, 40.0)
-# Signs of a layer that splitting may fail on one after another, in a round.
+# Signs of a layer that splitting or the relaxation may fail on one after another, in a round.
 MOST_FAILURES = 12
 LP_SECONDS = 5.0
 # From this many open signs of a layer on, compiling its relaxation pays.
@@ -257,19 +257,20 @@ class _Decider:
         program = TriangleRelaxation(
             self.layers.below(index), self.knowledge.box, self.options.lp_solver
         )
-        for positive in (True, False):
-            for unit in self._open_units(index, positive):
-                seconds = min(LP_SECONDS, self.options.deadline.remaining)
-                if seconds == 0.0:
-                    return
-                if unit not in self._open_units(index, positive):
-                    continue
-                units = np.array([unit])
-                answer = program.upper_bound(self._rows(index, units, positive), seconds)
-                if answer is not None:
-                    bound, point = answer
-                    self._conclude(index, units, np.array([bound]), positive, Evidence.LINEAR)
-                    self.knowledge.show(point[None, :])
+        failed = 0
+        for unit, positive in self._by_bound(index):
+            seconds = min(LP_SECONDS, self.options.deadline.remaining)
+            if seconds == 0.0 or failed == MOST_FAILURES:
+                return
+            if unit not in self._open_units(index, positive):
+                continue
+            units = np.array([unit])
+            answer = program.upper_bound(self._rows(index, units, positive), seconds)
+            if answer is not None:
+                bound, point = answer
+                self._conclude(index, units, np.array([bound]), positive, Evidence.LINEAR)
+                self.knowledge.show(point[None, :])
+            failed = failed + 1 if unit in self._open_units(index, positive) else 0
 
     def _solve_programs(self, index: int, number: int) -> None:
         """A mixed-integer program for each open sign of a layer, within this round's time."""
