@@ -181,9 +181,9 @@ class _Pairing:
             _Rows(weight, layer.affine.bias[place] * factor),
             k - 1,
         )
-        e += np.where(
-            factor != 1.0, slack(factor * self._new_layers[k].terms[place], FEW, SMALLEST), 0.0
-        )
+        reader = self._new_layers[k]
+        underflow = SMALLEST * (1.0 + reader.total)
+        e += np.where(factor != 1.0, slack(factor * reader.terms[place], FEW, underflow), 0.0)
         self._bound(k, link, e)
         # A ReLU on one side alone changes what is negative.
         if old.relu and not layer.relu:
@@ -210,7 +210,8 @@ class _Pairing:
         ):
             old = side[link.units]
             above = (old + e) / link.factor
-            above += np.where(above == old, 0.0, slack(np.abs(above) + e, FEW, SMALLEST))
+            exact = (e == 0.0) & (link.factor == 1.0)
+            above += np.where(exact, 0.0, slack(np.abs(above) + e, FEW, SMALLEST))
             choose.at(new, link.place, -above if choose is np.fmax else above)
         # What is not negative is linear; nothing more has to be known of new units.
         fresh = np.flatnonzero((lower < 0.0) & ~link.mapped)
@@ -259,7 +260,9 @@ class _Pairing:
         error[~(np.isfinite(weight).all(axis=1) & np.isfinite(bias))] = np.inf
         rest = Affine(np.nan_to_num(weight), np.nan_to_num(bias))
         low, high = interval_bounds(rest, self._box.lower, self._box.upper)
-        return np.asarray((np.maximum(np.abs(low), np.abs(high)) + error) * (1.0 + gamma(FEW)))
+        # The additions of all steps are rounded as well.
+        wide = 1.0 + gamma(FEW * (1 + len(self._old.layers)))
+        return np.asarray((np.maximum(np.abs(low), np.abs(high)) + error) * wide)
 
     def _step(self, old: _Rows, s: int, new: _Rows, k: int) -> tuple[Array, _Rows, _Rows]:
         """Back through a layer that both chains have."""
@@ -290,7 +293,7 @@ class _Pairing:
     ) -> tuple[Array, _Rows]:
         """Back through a layer of the original, with what `weight` keeps of `rows`."""
         # A unit that is neither linear nor stably inactive counts with all that it can be.
-        cost = reach(weight[:, ~linear], self._old_size[s][~linear])
+        cost = reach(weight[:, ~linear], self._old_size[s][~linear]) * (1.0 + gamma(linear.size))
         return self._old_layers[s].back(np.where(linear, weight, 0.0), rows.bias, cost)
 
     def _new_step(self, rows: _Rows, k: int, weight: Array) -> tuple[Array, _Rows]:
@@ -298,7 +301,7 @@ class _Pairing:
         layer = self._new.layers[k]
         cost = np.zeros(len(weight))
         if layer.relu:
-            cost = reach(weight, np.maximum(-self.lower[k], 0.0))
+            cost = reach(weight, np.maximum(-self.lower[k], 0.0)) * (1.0 + gamma(layer.width))
         return self._new_layers[k].back(weight, rows.bias, cost)
 
 
