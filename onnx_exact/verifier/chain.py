@@ -79,13 +79,19 @@ def trace(model: Model, output: str, start: str | None) -> tuple[list[Step], str
     return steps[::-1], tensor
 
 
-def read_chain(model: Model, source: str, output: str) -> Chain:
-    """The layers between two tensors of a model."""
+def read_chain(model: Model, source: str, output: str, *, composed: bool = True) -> Chain:
+    """The layers between two tensors of a model.
+
+    Args:
+        model, source, output: the model and the names of the tensors.
+        composed: whether weights that follow one another without a ReLU are one layer where their
+            product has no more entries than they have.
+    """
     constant = _constant(model, output, source)
     if constant is not None:
         return constant
     steps, _ = trace(model, output, source)
-    collected = _Layers()
+    collected = _Layers(composed)
     for step in steps:
         collected.add(step)
     inside = {step.source for step in steps} - {source}
@@ -123,9 +129,10 @@ def _behind(model: Model, tensors: list[str], source: str) -> frozenset[int]:
 
 
 class _Layers:
-    """Collects steps into layers: consecutive affine maps are composed where that is smaller."""
+    """Collects steps into layers."""
 
-    def __init__(self) -> None:
+    def __init__(self, composed: bool) -> None:
+        self._composed = composed
         self._layers: list[Layer] = []
         self._open: Layer | None = None
         self._before: list[tuple[Ball, Ball]] = []
@@ -157,7 +164,8 @@ class _Layers:
         first = self._open
         if first is not None:
             n_out, n_in = len(weight.mid), first.weight.shape[1]
-            if n_out * n_in > weight.mid.size + first.weight.size:
+            larger = n_out * n_in > weight.mid.size + first.weight.size
+            if larger or not self._composed:
                 self._layers.append(first)
             else:
                 inner = Ball(first.weight, first.weight_error), Ball(first.bias, first.bias_error)

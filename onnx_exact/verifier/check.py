@@ -181,6 +181,9 @@ class _Pass:
             raise NotVerifiedError(f"{self.output!r} has another shape in {new.path}")
         after = [certificate.entry(list, key, of=head) for key in ("result_widths", "result_relu")]
         if after != list(self.second.shape):
+            # What was written anew stays as it was written.
+            self.second = read_chain(new, source, self.output, composed=False)
+        if after != list(self.second.shape):
             certificate.refuse(f"chain {number} of the result has other widths")
         boxes = domain.boxes.items()
         lower, upper = {n: b.lower for n, b in boxes}, {n: b.upper for n, b in boxes}

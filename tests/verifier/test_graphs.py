@@ -15,8 +15,10 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from onnx_exact.errors import NotVerifiedError
 from onnx_exact.pipeline import optimize_file
 from onnx_exact.verifier import verify
+from onnx_exact.verifier.chain import read_chain
 from onnx_exact.verifier.model import Model
-from tests.verifier.build import Written, model_of, read, tiny
+from tests.oracle.networks import random_case
+from tests.verifier.build import Written, gemm_model, model_of, read, tiny
 
 WIDTH = 12
 
@@ -157,3 +159,16 @@ def test_a_tensor_inside_of_a_chain_may_not_be_read_by_others(tmp_path: Path) ->
     }
     with pytest.raises(NotVerifiedError, match="'h0' is read outside of its chain"):
         verify(written.old, written.new, written.changed(marks).certificate)
+
+
+def test_layers_that_were_written_one_by_one_are_read_one_by_one(tmp_path: Path) -> None:
+    """Reading composes the two matrices that are left where their product is no larger."""
+    case = random_case("normal", 2102)
+    layers = [(x.affine.weight, x.affine.bias, x.relu) for x in case.chain.layers]
+    paths = tmp_path / "old.onnx", tmp_path / "new.onnx", tmp_path / "certificate.npz"
+    onnx.save(gemm_model(layers), paths[0])
+    box = {"x": (case.box.lower, case.box.upper)}
+    optimize_file(*paths[:2], domain=box, reductions="published", certificate=paths[2])
+    widths = read(*paths).header["chains"][0]["result_widths"]
+    assert len(widths) > len(read_chain(Model(paths[1]), "x", "y").layers)
+    assert verify(*paths).deviation < 1e-5
