@@ -93,24 +93,6 @@ class Relaxation:
         return values
 
 
-@dataclass(frozen=True, eq=False)
-class Functionals:
-    """Functionals of which every box has its own: x -> weight x + bias.
-
-    Attributes:
-        weight: shape (boxes, rows, inputs), finite.
-        bias: shape (boxes, rows), finite.
-    """
-
-    weight: Array
-    bias: Array
-
-    @property
-    def n_out(self) -> int:
-        """Number of functionals of a box."""
-        return int(self.weight.shape[-2])
-
-
 def relax(
     affine: Affine, relu: bool, lower: Array, upper: Array, input_magnitude: Array
 ) -> Relaxation:
@@ -159,7 +141,7 @@ def relax(
 
 
 def upper_bounds(
-    rows: Affine | Functionals,
+    rows: Affine,
     layers: Sequence[Relaxation],
     box: Box,
     slopes: Sequence[Array] | None = None,
@@ -168,8 +150,7 @@ def upper_bounds(
     """Sound upper bounds on rows(h) for h the output of the last of `layers`.
 
     Args:
-        rows: the functionals, of the outputs of the last layer, or of the box without layers; the
-            same for all boxes, or of each its own.
+        rows: the functionals, of the outputs of the last layer, or of the box without layers.
         layers: the relaxations of the layers between the input and h, first to last.
         box: the domain, finite, of shape (inputs,), or (boxes, inputs) with relaxations for each.
         slopes: lower slopes in [0, 1] in place of those of `layers`, one array a layer, of shape

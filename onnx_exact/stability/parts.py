@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.domain import Box
-from onnx_exact.stability.crown import Functionals, Relaxation, relax, upper_bounds
+from onnx_exact.stability.crown import Relaxation, relax, upper_bounds
 from onnx_exact.stability.interval import interval_bounds
 from onnx_exact.stability.knowledge import Knowledge
+from onnx_exact.stability.loose import bound_loose
 
 Signs = NDArray[np.int8]
 
@@ -120,7 +121,7 @@ class Bounder:
             upper = np.where(known < 0, np.minimum(upper, 0.0), upper)
             loose = (lower < 0.0) & (upper > 0.0) if layer.relu else np.ones(lower.shape, bool)
             if relaxations and loose.any():
-                _bound_backwards(layer.affine, loose, relaxations, box, lower, upper)
+                bound_loose(layer.affine, loose, relaxations, box, lower, upper)
             found.append((lower >= 0.0).astype(np.int8) - (upper <= 0.0).astype(np.int8))
             relaxations.append(relax(layer.affine, layer.relu, lower, upper, magnitude))
             low, high = relaxations[-1].low, relaxations[-1].high
@@ -188,26 +189,6 @@ class Bounder:
             through = positive * layer.upper_slope[:, None] + negative * layer.lower_slope[:, None]
             coefficients = layer.pull_back(through)
         return lost[::-1]
-
-
-def _bound_backwards(
-    affine: Affine,
-    loose: NDArray[np.bool_],
-    layers: list[Relaxation],
-    box: Box,
-    lower: Array,
-    upper: Array,
-) -> None:
-    """Tightens the bounds of the loose units of a layer, each part having its own, in place."""
-    most = int(loose.sum(axis=1).max())
-    # Parts with fewer loose units than others have some of the rest bounded: that does no harm.
-    units = np.argsort(~loose, axis=1, kind="stable")[:, :most]
-    weight, bias = affine.weight[units], affine.bias[units]
-    above, _ = upper_bounds(Functionals(weight, bias), layers, box)
-    below, _ = upper_bounds(Functionals(-weight, -bias), layers, box)
-    part = np.arange(len(units))[:, None]
-    upper[part, units] = np.fmin(upper[part, units], above)
-    lower[part, units] = np.fmax(lower[part, units], -below)
 
 
 def optimized_bounds(

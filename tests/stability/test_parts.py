@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from onnx_exact.network import Affine, Box, Chain
+from onnx_exact.network import Box, Chain
 from onnx_exact.network.affine import Array
-from onnx_exact.stability.crown import Functionals, upper_bounds
 from onnx_exact.stability.knowledge import Knowledge
 from onnx_exact.stability.parts import Bounder
 from tests.stability.nets import chain_of, cube, random_chain
@@ -79,15 +78,3 @@ def test_the_side_on_which_nothing_depends_has_the_least_share() -> None:
     box = Box(np.full((1, 2), -1.0), np.full((1, 2), 1.0))
     bounded = bounder.bound(box, np.zeros((1, 2), dtype=np.int8), np.ones((1, 1), dtype=bool))
     assert bounded.shares[0, 0] > bounded.shares[0, 1] > 0.0
-
-
-def test_functionals_of_each_box_are_bounded_as_on_that_box_alone() -> None:
-    rng = np.random.default_rng(0)
-    chain, box = random_chain(0, 3, 8, 8, 4), some_parts(0, 3, 0.5)
-    bounder = bounder_of(chain)
-    layers, _ = bounder.relaxations(box, nothing(bounder))
-    weight, bias = rng.standard_normal((PARTS, 2, 8)), rng.standard_normal((PARTS, 2))
-    bounds, _ = upper_bounds(Functionals(weight, bias), layers, box)
-    for part in range(PARTS):
-        alone, _ = upper_bounds(Affine(weight[part], bias[part]), layers, box)
-        np.testing.assert_allclose(bounds[part], alone[part], rtol=1e-12)
