@@ -102,7 +102,7 @@ def test_what_is_proved_agrees_with_the_exact_ranges(family: str) -> None:
 @pytest.mark.parametrize("family", SOURCES)
 def test_a_wrong_claim_is_never_proved(family: str) -> None:
     wrong = 0
-    for seed in range(NETWORKS // 2):
+    for seed in range(NETWORKS // 10):
         case = random_case(family, seed)
         stability = decided(case.chain, case.box)
         for index, verdicts in enumerate(stability.layers):
@@ -113,7 +113,7 @@ def test_a_wrong_claim_is_never_proved(family: str) -> None:
                     forged = claimed(stability, index, int(unit), status)
                     assert kinds(proved(case.chain, case.box, forged), index)[unit] is Proof.SOLVER
                     wrong += 1
-    assert wrong > NETWORKS
+    assert wrong > NETWORKS // 5
 
 
 def test_nothing_rests_on_a_claim_that_is_not_proved() -> None:
