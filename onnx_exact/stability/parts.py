@@ -25,6 +25,8 @@ Signs = NDArray[np.int8]
 STEPS = 6
 FIRST_STEP = 0.3
 STEP_DECAY = 0.85
+# Optimised slopes are not seen to leave less than this of the error of a bound.
+LEAST_REMAINDER = 0.55
 # What a split leaves of the error of a bound, as experience has it.
 SHRINKING = 0.75
 # What every side counts for at least, as a share of the one that counts for most.
@@ -84,22 +86,13 @@ class Bounder:
         shape = (*asked.shape, box.lower.shape[-1])
         # Without layers below, the functional of the input is the same for every part.
         coefficients = np.broadcast_to(coefficients, shape)
-        left = asked & ~(bounds <= 0.0)
-        open_parts = np.flatnonzero(left.any(axis=1))
-        if layers and open_parts.size:
-            bounds[open_parts] = np.fmin(
-                bounds[open_parts],
-                optimized_bounds(
-                    self._rows,
-                    [_some(r, open_parts) for r in layers],
-                    _part(box, open_parts),
-                    left[open_parts],
-                ),
-            )
+        margins = self._margins(box)
+        if layers:
+            self._optimize(layers, box, bounds, margins, asked)
         corners = np.where(coefficients > 0.0, box.upper[:, None], box.lower[:, None])
         left = asked & ~(bounds <= 0.0)
         shares = self._shares(layers, box, coefficients, left)
-        return Bounded(bounds, corners, shares, self._levels(box, bounds, left), stable)
+        return Bounded(bounds, corners, shares, _levels(bounds, margins, left), stable)
 
     def relaxations(self, box: Box, stable: Signs) -> tuple[list[Relaxation], Signs]:
         """Relaxations of the layers below on every part, and the signs that they leave no choice.
@@ -163,20 +156,31 @@ class Bounder:
             shares = np.maximum(shares, least / np.where(longest > 0.0, longest, 1.0))
             return np.asarray(np.nan_to_num(shares))
 
-    def _levels(self, box: Box, bounds: Array, left: NDArray[np.bool_]) -> Array:
-        """About how many times each part has to be split, as `Bounded` has it.
-
-        What the bound exceeds the value at the centre by is taken to shrink by the same factor
-        with every split, until it is less than what the value is below 0.
-        """
-        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+    def _margins(self, box: Box) -> Array:
+        """How far below 0 each functional is at the centre of each part, shape (parts, signs)."""
+        with np.errstate(over="ignore", invalid="ignore"):
             h = 0.5 * box.lower + 0.5 * box.upper
             for layer in self._below:
                 h = layer.affine.apply(h)
                 h = np.maximum(h, 0.0) if layer.relu else h
-            margin = -self._rows.apply(h)
-            levels = np.log((bounds + margin) / margin) / -np.log(SHRINKING)
-            return np.asarray(np.where(left & np.isfinite(levels), levels, 0.0).max(axis=1))
+            return np.asarray(-self._rows.apply(h))
+
+    def _optimize(
+        self,
+        layers: list[Relaxation],
+        box: Box,
+        bounds: Array,
+        margins: Array,
+        asked: NDArray[np.bool_],
+    ) -> None:
+        """Improves bounds in place where slopes may bring them to 0."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            near = asked & ~(bounds <= 0.0) & ~(margins < LEAST_REMAINDER * (bounds + margins))
+        for sign in np.flatnonzero(near.any(axis=0)):
+            parts = np.flatnonzero(near[:, sign])
+            chosen = [_some(r, parts) for r in layers], _part(box, parts)
+            found = optimized_bounds(self._rows.rows(np.array([sign])), *chosen)
+            bounds[parts, sign] = np.fmin(bounds[parts, sign], found)
 
     def _lost(self, layers: list[Relaxation], left: NDArray[np.bool_]) -> list[Array]:
         """What the relaxation of each unit loses of the bounds in question, (parts, units) each."""
@@ -191,52 +195,67 @@ class Bounder:
         return lost[::-1]
 
 
-def optimized_bounds(
-    rows: Affine, layers: list[Relaxation], box: Box, left: NDArray[np.bool_]
-) -> Array:
-    """Sound upper bounds on functionals over parts, with lower slopes optimised for each.
+def _levels(bounds: Array, margins: Array, left: NDArray[np.bool_]) -> Array:
+    """About how many times each part has to be split, as `Bounded` has it.
 
-    The steps are those of `slopes.optimized_upper_bounds`.
+    What the bound exceeds the value at the centre by is taken to shrink by the same factor with
+    every split, until it is less than what the value is below 0.
+    """
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        levels = np.log((bounds + margins) / margins) / -np.log(SHRINKING)
+        return np.asarray(np.where(left & np.isfinite(levels), levels, 0.0).max(axis=1))
+
+
+def optimized_bounds(row: Affine, layers: list[Relaxation], box: Box) -> Array:
+    """Sound upper bounds on one functional over parts, with lower slopes optimised for each.
+
+    The steps are those of `slopes.optimized_upper_bounds`, but that the bound is made sound only
+    where it comes to lie at 0 or below, and at the end.
 
     Args:
-        rows: the functionals.
+        row: the functional.
         layers: relaxations of the layers below on every part, at least one.
         box: the parts, shape (parts, inputs).
-        left: whose bounds should come to lie at 0 or below, shape (parts, signs).
 
     Returns:
-        Shape (parts, signs), the least found; for functionals that are not asked for, any.
+        Shape (parts,).
     """
-    best = np.full(left.shape, np.inf)
-    parts = np.arange(len(left))
-    slopes = [np.repeat(r.lower_slope[:, None], left.shape[1], axis=1) for r in layers]
+    best = np.full(len(box.lower), np.inf)
+    parts = np.arange(best.size)
+    slopes = [r.lower_slope[:, None].copy() for r in layers]
     free = [((r.upper_slope > 0.0) & (r.upper_slope < 1.0))[:, None] for r in layers]
-    length = FIRST_STEP
-    for _ in range(STEPS):
+    for step in range(STEPS + 1):
         with np.errstate(over="ignore", invalid="ignore"):
-            gradients = _gradients(rows, layers, box, slopes)
+            values, gradients = _gradients(row, layers, box, slopes)
+        done = np.flatnonzero(values <= 0.0) if step < STEPS else np.arange(parts.size)
+        if done.size:
+            chosen = [_some(r, done) for r in layers], _part(box, done), [s[done] for s in slopes]
+            best[parts[done]] = upper_bounds(row, *chosen)[0][:, 0]
+            still = np.flatnonzero(~(best[parts] <= 0.0))
+            if step == STEPS or not still.size:
+                break
+            if still.size < parts.size:
+                parts, box = parts[still], _part(box, still)
+                layers = [_some(r, still) for r in layers]
+                slopes, free = [s[still] for s in slopes], [f[still] for f in free]
+                gradients = [g[still] for g in gradients]
+        length = FIRST_STEP * STEP_DECAY**step
         for slope, gradient, mask in zip(slopes, gradients, free, strict=True):
             wanted = np.where(mask & np.isfinite(gradient), gradient, 0.0)
             scale = np.abs(wanted).max(axis=-1, keepdims=True)
             slope -= length * wanted / np.where(scale > 0.0, scale, 1.0)
             np.clip(slope, 0.0, 1.0, out=slope)
-        best[parts] = np.fmin(best[parts], upper_bounds(rows, layers, box, slopes)[0])
-        length *= STEP_DECAY
-        still = np.flatnonzero((left[parts] & ~(best[parts] <= 0.0)).any(axis=1))
-        if not still.size:
-            break
-        if still.size < parts.size:
-            parts, box = parts[still], _part(box, still)
-            layers = [_some(r, still) for r in layers]
-            slopes, free = [s[still] for s in slopes], [f[still] for f in free]
     return best
 
 
 def _gradients(
-    rows: Affine, layers: list[Relaxation], box: Box, slopes: list[Array]
-) -> list[Array]:
-    """The derivatives of the bounds by the lower slopes, (parts, signs, units) a layer."""
-    coefficients, negatives, uppers = rows.weight[None], [], []
+    row: Affine, layers: list[Relaxation], box: Box, slopes: list[Array]
+) -> tuple[Array, list[Array]]:
+    """The bounds up to rounding, shape (parts,), and their derivatives by the lower slopes.
+
+    The derivatives have shape (parts, 1, units), an array a layer.
+    """
+    coefficients, negatives, uppers = row.weight[None], [], []
     for layer, slope in zip(reversed(layers), reversed(slopes), strict=True):
         positive = np.maximum(coefficients, 0.0)
         negatives.append(coefficients - positive)
@@ -252,7 +271,8 @@ def _gradients(
         gradients.append(negative * value)
         above = layer.upper_slope[:, None] * value + layer.upper_offset[:, None]
         point = np.where(upper, above, slope * value)
-    return gradients
+    # The bound is what the functional is where the relaxed layers attain it.
+    return row.apply(point)[:, 0, 0], gradients
 
 
 def _some(relaxation: Relaxation, parts: NDArray[np.intp]) -> Relaxation:
