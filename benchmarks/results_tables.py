@@ -139,9 +139,8 @@ def _one_network(runs: Runs, rows: Rows, name: str) -> str:
     if ours is None or name not in rows:
         return ""
     widths = "-".join(map(str, rows[name]["kinds"]["all"]["widths"]))
-    return (
-        f"one of our own: {widths}, {removed(rows[name], 'all'):.0%} removed, in {ours.wall:.1f} s"
-    )
+    words = f"{removed(rows[name], 'all'):.0%} removed, decided in {ours.seconds:.2f} s"
+    return f"one of our own: {widths}, {words} of one processor"
 
 
 def no_loss_section(rows: Rows) -> list[str]:
