@@ -274,7 +274,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         type=_count,
         default=1,
-        help="processes for the programs of the solver (default: 1)",
+        help="processes for splitting and for the programs of the solver (default: 1)",
     )
     parser.add_argument(
         "--lp-solver",

@@ -9,10 +9,14 @@ first, worst bound first: parts that are bounded together are then near one anot
 from __future__ import annotations
 
 from array import array
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from onnx_exact.deadline import Deadline
 from onnx_exact.network.affine import Affine, Array
@@ -23,8 +27,9 @@ from onnx_exact.stability.trees import LEAF, BoxTree
 from onnx_exact.stability.verdict import Evidence
 
 MOST_INPUTS = 8
-# Parts that are bounded at once: their matrices should fit in a processor's cache.
-BATCH = 64
+# Parts that are bounded at once, and at most before any is split: work for several processes.
+BATCH = 128
+ROUND = 1024
 # Parts of one layer in all: bounds the memory and the patience.
 MOST_PARTS = 2_000_000
 # Where a part is this many levels or more from done, its halves are split without being bounded.
@@ -32,6 +37,12 @@ AGAIN = 2.0
 MOST_AGAIN = 4.0
 # The largest array whose release makes glibc keep the memory of arrays up to its size.
 KEPT_BYTES = 2**25 - 2**16
+
+
+# Bounds batches of parts: of each the box, what is known of the units, and which signs are asked
+# for, as `Bounder.bound` takes them.
+Batch: TypeAlias = tuple[Box, Signs, NDArray[np.bool_]]
+BoundAll: TypeAlias = Callable[[Bounder, list[Batch]], list[Bounded]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,9 +88,9 @@ class Branching:
             return
         affine = knowledge.chain.layers[layer].affine
         weight = affine.weight[self._units] * self._signs[:, None]
-        rows = Affine(weight, affine.bias[self._units] * self._signs)
-        self._bounder = Bounder(knowledge, rows, layer)
-        box, nothing = knowledge.box, np.zeros(self._bounder.units, dtype=np.int8)
+        self._rows = Affine(weight, affine.bias[self._units] * self._signs)
+        units = sum(below.width for below in knowledge.chain.layers[:layer])
+        box, nothing = knowledge.box, np.zeros(units, dtype=np.int8)
         self._pending = [_Part(0, box.lower, box.upper, self._open, nothing)]
 
     @property
@@ -87,42 +98,53 @@ class Branching:
         """Number of parts made so far, the whole box among them."""
         return len(self._sides)
 
-    def run(self, deadline: Deadline, most_parts: int = MOST_PARTS) -> bool:
+    def run(self, deadline: Deadline, most_parts: int = MOST_PARTS, jobs: int = 1) -> bool:
         """Splits until no sign of the layer is open; False where parts or time ran out first.
 
         Args:
             deadline: what is left then can be gone on with.
             most_parts: of all runs together.
+            jobs: processes, by joblib and whatever backend it is set to; they change nothing but
+                the time.
         """
         self._forget()
-        # Matrices of a batch come and go: if their memory went back to the system every time, half
-        # of the time would be spent on getting it again. Releasing one large array prevents that.
-        np.empty(KEPT_BYTES, dtype=np.uint8)
-        while self._open.any() and self._pending and self.parts < most_parts:
-            if deadline.passed:
-                break
-            self._step()
-            self._conclude()
+        if self._open.any() and self._pending:
+            bounder = Bounder(self._knowledge, self._rows, self._layer)
+            with _processes(jobs) as bound_all:
+                while self._open.any() and self._pending and self.parts < most_parts:
+                    if deadline.passed:
+                        break
+                    self._step(bounder, bound_all)
+                    self._conclude()
         return not any(signs.any() for signs in self._knowledge.open_signs(self._layer))
 
-    def _step(self) -> None:
-        """Bounds a batch of parts and splits those in which a sign is open."""
-        batch, self._pending = self._pending[-BATCH:], self._pending[:-BATCH]
-        self._waiting -= np.sum([part.signs for part in batch], axis=0)
-        batch = [part for part in batch if (part.signs & self._open).any()]
-        if not batch:
-            return
-        box = Box(np.array([p.lower for p in batch]), np.array([p.upper for p in batch]))
-        asked = np.array([p.signs for p in batch]) & self._open
-        bounded = self._bounder.bound(box, np.array([p.stable for p in batch]), asked)
-        self._show(box, bounded, asked)
-        left = asked & ~(bounded.bounds <= 0.0) & self._open
-        worst = np.where(left, bounded.bounds, -np.inf).max(axis=1)
+    def _step(self, bounder: Bounder, bound_all: BoundAll) -> None:
+        """Bounds the last parts and splits those in which a sign is open."""
+        # A share of those that wait: where these are few, the next ones are best known first.
+        size = min(max(len(self._pending) // 8, BATCH), ROUND)
+        taken, self._pending = self._pending[-size:], self._pending[:-size]
+        self._waiting -= np.sum([part.signs for part in taken], axis=0)
+        taken = [part for part in taken if (part.signs & self._open).any()]
+        starts = range(0, len(taken), BATCH)
+        batches = [self._batch(taken[start : start + BATCH]) for start in starts]
+        further: list[tuple[float, _Part, Array, float]] = []
+        answers = bound_all(bounder, batches)
+        for start, (box, _, asked), bounded in zip(starts, batches, answers, strict=True):
+            self._show(box, bounded, asked)
+            left = asked & ~(bounded.bounds <= 0.0) & self._open
+            worst = np.where(left, bounded.bounds, -np.inf).max(axis=1)
+            for i in np.flatnonzero(left.any(axis=1)):
+                part = replace(taken[start + i], signs=left[i], stable=bounded.stable[i])
+                levels = min(float(bounded.levels[i]), MOST_AGAIN)
+                further.append((float(worst[i]), part, bounded.shares[i], levels))
         # The last to be split is the first to be gone on with.
-        for i in np.argsort(worst, kind="stable"):
-            if left[i].any():
-                part = replace(batch[i], signs=left[i], stable=bounded.stable[i])
-                self._split(part, bounded.shares[i], min(bounded.levels[i], MOST_AGAIN))
+        for _, part, shares, levels in sorted(further, key=lambda entry: entry[0]):
+            self._split(part, shares, levels)
+
+    def _batch(self, parts: list[_Part]) -> Batch:
+        box = Box(np.array([p.lower for p in parts]), np.array([p.upper for p in parts]))
+        asked = np.array([p.signs for p in parts]) & self._open
+        return box, np.array([p.stable for p in parts]), asked
 
     def _split(self, part: _Part, shares: Array, levels: float) -> None:
         """Adds the two halves of a part along one side, or their halves in turn."""
@@ -195,3 +217,32 @@ class Branching:
 def _bits(signs: NDArray[np.bool_]) -> int:
     """Truth values as the bits of a number."""
     return int.from_bytes(np.packbits(signs).tobytes(), "big")
+
+
+@contextmanager
+def _processes(jobs: int) -> Iterator[BoundAll]:
+    """What bounds batches of parts, in one process or in several."""
+    if jobs == 1:
+        _keep_memory()
+        yield lambda bounder, batches: [bounder.bound(*batch) for batch in batches]
+        return
+    from joblib import Parallel, delayed
+
+    with Parallel(n_jobs=jobs, batch_size=1, pre_dispatch="all") as pool:
+        yield lambda bounder, batches: pool(delayed(_bound)(bounder, batch) for batch in batches)
+
+
+def _bound(bounder: Bounder, batch: Batch) -> Bounded:
+    """Bounds a batch of parts in a process of its own."""
+    _keep_memory()
+    with threadpool_limits(limits=1):
+        return bounder.bound(*batch)
+
+
+def _keep_memory() -> None:
+    """Has the memory of arrays kept from one to the next.
+
+    Matrices of a batch come and go: if their memory went back to the system every time, half of
+    the time would be spent on getting it again. Releasing one large array prevents that.
+    """
+    np.empty(KEPT_BYTES, dtype=np.uint8)

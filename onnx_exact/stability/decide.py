@@ -63,7 +63,7 @@ class Options:
         method: of `onnx_exact.methods.METHODS`.
         deadline: what is open when it passes is UNDECIDED.
         seed: of every random choice.
-        jobs: processes for mixed-integer programs.
+        jobs: processes for mixed-integer programs, and for branching on the box.
         lp_solver: the solver of the linear relaxation, by its name in cvxpy.
         progress: called with a stage and a detail.
     """
@@ -195,7 +195,7 @@ class _Decider:
         if not self._branchings[index].run(self._within(seconds), FIRST_PARTS):
             self._evolve(index)
             self._tell("branching", index)
-            self._branchings[index].run(self._within(seconds))
+            self._branchings[index].run(self._within(seconds), jobs=self.options.jobs)
 
     def _evolve(self, index: int) -> None:
         """A population search for each open sign of a layer."""

@@ -57,14 +57,14 @@ class Bounder:
     """Bounds functionals of the output of the layers below one layer.
 
     Args:
-        knowledge: of the chain; its bounds are used as they are when parts are bounded.
+        knowledge: of the chain; its bounds are used as they are now.
         rows: the functionals.
         layer: whose inputs they take.
     """
 
     def __init__(self, knowledge: Knowledge, rows: Affine, layer: int) -> None:
-        self._knowledge, self._rows = knowledge, rows
-        self._below = knowledge.chain.layers[:layer]
+        self._rows, self._below = rows, knowledge.chain.layers[:layer]
+        self._lower, self._upper = knowledge.lower[:layer], knowledge.upper[:layer]
         widths = [below.width for below in self._below]
         self._starts = np.concatenate([[0], np.cumsum(widths)]).astype(int)
 
@@ -107,8 +107,8 @@ class Bounder:
         found = []
         for index, layer in enumerate(self._below):
             lower, upper = interval_bounds(layer.affine, low, high)
-            lower = np.maximum(lower, self._knowledge.lower[index])
-            upper = np.minimum(upper, self._knowledge.upper[index])
+            lower = np.maximum(lower, self._lower[index])
+            upper = np.minimum(upper, self._upper[index])
             known = stable[:, self._starts[index] : self._starts[index + 1]]
             lower = np.where(known > 0, np.maximum(lower, 0.0), lower)
             upper = np.where(known < 0, np.minimum(upper, 0.0), upper)

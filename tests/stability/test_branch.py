@@ -247,6 +247,28 @@ def test_a_search_goes_on_where_it_was_broken_off() -> None:
     ]
 
 
+def test_several_processes_find_what_one_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+    from joblib import parallel_config
+
+    # So that several batches wait for one another.
+    monkeypatch.setattr(branch, "BATCH", 2)
+    monkeypatch.setattr(branch, "AGAIN", np.inf)
+    chain, box = random_chain(8, 3, 6, 6, 6, shift=1.0), cube(3, -1.0, 1.0)
+    alone, together = Knowledge(chain, box), Knowledge(chain, box)
+    branched(alone)
+    layers = Layers(together)
+    with parallel_config(backend="threading"):
+        for index in together.relu_layers:
+            layers.refresh(index)
+            assert Branching(together, index).run(Deadline(), jobs=2)
+    np.testing.assert_array_equal(together.witnesses, alone.witnesses)
+    for found, expected in zip(together.trees, alone.trees, strict=True):
+        assert isinstance(found, BoxTree)
+        assert isinstance(expected, BoxTree)
+        np.testing.assert_array_equal(found.sides, expected.sides)
+    assert alone.trees
+
+
 class Steps(Deadline):
     """Passes after some looks at it."""
 
