@@ -209,8 +209,8 @@ def _levels(bounds: Array, margins: Array, left: NDArray[np.bool_]) -> Array:
 def optimized_bounds(row: Affine, layers: list[Relaxation], box: Box) -> Array:
     """Sound upper bounds on one functional over parts, with lower slopes optimised for each.
 
-    The steps are those of `slopes.optimized_upper_bounds`, but that the bound is made sound only
-    where it comes to lie at 0 or below, and at the end.
+    The steps are those of `slopes.optimized_upper_bounds`, until the bound lies at 0 or below; it
+    is made sound at the end.
 
     Args:
         row: the functional.
@@ -220,32 +220,27 @@ def optimized_bounds(row: Affine, layers: list[Relaxation], box: Box) -> Array:
     Returns:
         Shape (parts,).
     """
-    best = np.full(len(box.lower), np.inf)
-    parts = np.arange(best.size)
     slopes = [r.lower_slope[:, None].copy() for r in layers]
+    parts, some_layers, some_box, some_slopes = np.arange(len(box.lower)), layers, box, slopes
     free = [((r.upper_slope > 0.0) & (r.upper_slope < 1.0))[:, None] for r in layers]
     for step in range(STEPS + 1):
         with np.errstate(over="ignore", invalid="ignore"):
-            values, gradients = _gradients(row, layers, box, slopes)
-        done = np.flatnonzero(values <= 0.0) if step < STEPS else np.arange(parts.size)
-        if done.size:
-            chosen = [_some(r, done) for r in layers], _part(box, done), [s[done] for s in slopes]
-            best[parts[done]] = upper_bounds(row, *chosen)[0][:, 0]
-            still = np.flatnonzero(~(best[parts] <= 0.0))
-            if step == STEPS or not still.size:
-                break
-            if still.size < parts.size:
-                parts, box = parts[still], _part(box, still)
-                layers = [_some(r, still) for r in layers]
-                slopes, free = [s[still] for s in slopes], [f[still] for f in free]
-                gradients = [g[still] for g in gradients]
+            values, gradients = _gradients(row, some_layers, some_box, some_slopes)
+        still = np.flatnonzero(~(values <= 0.0))
+        if step == STEPS or not still.size:
+            break
+        if still.size < parts.size:
+            parts, some_box = parts[still], _part(some_box, still)
+            some_layers = [_some(r, still) for r in some_layers]
+            free, gradients = [f[still] for f in free], [g[still] for g in gradients]
         length = FIRST_STEP * STEP_DECAY**step
         for slope, gradient, mask in zip(slopes, gradients, free, strict=True):
             wanted = np.where(mask & np.isfinite(gradient), gradient, 0.0)
             scale = np.abs(wanted).max(axis=-1, keepdims=True)
-            slope -= length * wanted / np.where(scale > 0.0, scale, 1.0)
-            np.clip(slope, 0.0, 1.0, out=slope)
-    return best
+            change = length * wanted / np.where(scale > 0.0, scale, 1.0)
+            slope[parts] = np.clip(slope[parts] - change, 0.0, 1.0)
+        some_slopes = [slope[parts] for slope in slopes]
+    return upper_bounds(row, layers, box, slopes)[0][:, 0]
 
 
 def _gradients(
