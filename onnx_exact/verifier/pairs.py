@@ -138,17 +138,17 @@ def _below_zero(c: Comparison, k: int) -> Array:
 
 
 def _linear(c: Comparison, s: int) -> Flags:
-    """Which old units of a layer are linear over the domain."""
+    """Which old units of a layer are linear over the domain, whether or not that was claimed."""
     if not c.old.layers[s].relu:
         return np.ones(c.old.layers[s].width, dtype=bool)
-    return np.asarray(c.claims.status[s] == ACTIVE)
+    return np.asarray((c.claims.status[s] == ACTIVE) | (c.ranges.lower[s] >= 0.0))
 
 
 def _inactive(c: Comparison, s: int) -> Flags:
-    """Which old units of a layer are 0 over the domain."""
+    """Which old units of a layer are 0 over the domain, whether or not that was claimed."""
     if not c.old.layers[s].relu:
         return np.zeros(c.old.layers[s].width, dtype=bool)
-    return np.asarray(c.claims.status[s] == INACTIVE)
+    return np.asarray((c.claims.status[s] == INACTIVE) | (c.ranges.upper[s] <= 0.0))
 
 
 def _after_relu(c: Comparison, k: int) -> Array:

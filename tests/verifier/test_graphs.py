@@ -161,14 +161,25 @@ def test_a_tensor_inside_of_a_chain_may_not_be_read_by_others(tmp_path: Path) ->
         verify(written.old, written.new, written.changed(marks).certificate)
 
 
-def test_layers_that_were_written_one_by_one_are_read_one_by_one(tmp_path: Path) -> None:
-    """Reading composes the two matrices that are left where their product is no larger."""
-    case = random_case("normal", 2102)
+def test_units_that_turn_out_stable_need_not_have_been_claimed(tmp_path: Path) -> None:
+    """An undecided unit, and one put in the place of stably active ones, have the same weights."""
+    written = random_written("dyadic", 4021, tmp_path)
+    assert verify(written.old, written.new, written.certificate).deviation < 1e-11
+
+
+def random_written(family: str, seed: int, folder: Path, **settings: Any) -> Written:
+    case = random_case(family, seed)
     layers = [(x.affine.weight, x.affine.bias, x.relu) for x in case.chain.layers]
-    paths = tmp_path / "old.onnx", tmp_path / "new.onnx", tmp_path / "certificate.npz"
+    paths = folder / "old.onnx", folder / "new.onnx", folder / "certificate.npz"
     onnx.save(gemm_model(layers), paths[0])
     box = {"x": (case.box.lower, case.box.upper)}
-    optimize_file(*paths[:2], domain=box, reductions="published", certificate=paths[2])
-    widths = read(*paths).header["chains"][0]["result_widths"]
-    assert len(widths) > len(read_chain(Model(paths[1]), "x", "y").layers)
-    assert verify(*paths).deviation < 1e-5
+    optimize_file(*paths[:2], domain=box, certificate=paths[2], **settings)
+    return read(*paths)
+
+
+def test_layers_that_were_written_one_by_one_are_read_one_by_one(tmp_path: Path) -> None:
+    """Reading composes the two matrices that are left where their product is no larger."""
+    written = random_written("normal", 2102, tmp_path, reductions="published")
+    widths = written.header["chains"][0]["result_widths"]
+    assert len(widths) > len(read_chain(Model(written.new), "x", "y").layers)
+    assert verify(written.old, written.new, written.certificate).deviation < 1e-5
