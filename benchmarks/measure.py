@@ -16,6 +16,7 @@ from pathlib import Path
 
 from benchmarks.cases import Case, case_from_json
 from benchmarks.data import BenchmarkError
+from benchmarks.searches import searches_counted
 from benchmarks.verdicts import Verdicts
 from onnx_exact.deadline import Deadline
 from onnx_exact.domains import resolve_domain
@@ -186,8 +187,11 @@ def _rounded(seconds: dict[str, float]) -> dict[str, float]:
 def main(argv: Sequence[str]) -> None:
     """Measures one case as the module's words say."""
     case, method, limit, seed, verdicts = argv
-    measured, stability = measure(case_from_json(json.loads(case)), method, float(limit), int(seed))
-    Verdicts.of(stability).save(Path(verdicts))
+    with searches_counted() as searches:
+        measured, stability = measure(
+            case_from_json(json.loads(case)), method, float(limit), int(seed)
+        )
+    Verdicts.of(stability, searches.steps).save(Path(verdicts))
     print(json.dumps(asdict(measured)))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +19,23 @@ class Verdicts:
     Attributes:
         status: of `Status`.
         lower, upper: the bounds that are claimed to hold over the domain.
+        searched: steps that the tool's own searches spent on each unit, of layers searched at all.
     """
 
     status: dict[int, NDArray[np.int8]]
     lower: dict[int, NDArray[np.float64]]
     upper: dict[int, NDArray[np.float64]]
+    searched: dict[int, NDArray[np.int64]] = field(default_factory=dict)
 
     @staticmethod
-    def of(stability: Stability) -> Verdicts:
-        """Those of an analysis."""
+    def of(stability: Stability, searched: dict[int, NDArray[np.int64]] | None = None) -> Verdicts:
+        """Those of an analysis, and what was searched for them."""
         layers = {i: layer for i, layer in enumerate(stability.layers) if layer is not None}
         return Verdicts(
             {i: layer.status for i, layer in layers.items()},
             {i: layer.lower for i, layer in layers.items()},
             {i: layer.upper for i, layer in layers.items()},
+            searched or {},
         )
 
     def save(self, path: Path) -> None:
@@ -42,6 +45,7 @@ class Verdicts:
             "status": self.status,
             "lower": self.lower,
             "upper": self.upper,
+            "searched": self.searched,
         }
         arrays: dict[str, Any] = {
             f"{kind}_{i}": values for kind, layers in kinds.items() for i, values in layers.items()
@@ -58,9 +62,9 @@ class Verdicts:
                     for name in file.files
                     if name.startswith(f"{kind}_")
                 }
-                for kind in ("status", "lower", "upper")
+                for kind in ("status", "lower", "upper", "searched")
             }
-        return Verdicts(parts["status"], parts["lower"], parts["upper"])
+        return Verdicts(**parts)
 
 
 @dataclass(frozen=True)

@@ -9,17 +9,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from benchmarks import decide
 from benchmarks.attack import RESTARTS, attack, exact_preactivation
 from benchmarks.cases import Case, cases
+from benchmarks.climb import Climb, Targets
 from benchmarks.export import relu_network_model, write_model
 from benchmarks.measure import FIRST_STAGE, StageClock, load, measure
+from benchmarks.searches import searches_counted
 from benchmarks.verdicts import Disagreement, Verdicts, disagreements
 from onnx_exact.network.affine import Affine
 from onnx_exact.network.chain import Chain
 from onnx_exact.network.domain import Box
 from onnx_exact.stability.decide import FIRST_EFFORT, LATER_EFFORTS, analyze_chain
+from onnx_exact.stability.search import Effort
 from onnx_exact.stability.verdict import Status
 from tests.benchmarks.helpers import random_layers
 
@@ -216,6 +220,54 @@ def test_the_attack_takes_ten_times_the_steps_of_the_tool() -> None:
     # One more point is the best one of the unit, tried on all others.
     assert steps == RESTARTS * FIRST_EFFORT.points * FIRST_EFFORT.steps + 1
     assert all(effort.points * effort.steps > 0 for effort in LATER_EFFORTS)
+
+
+def test_the_attack_takes_ten_times_what_the_tool_was_counted_to_search() -> None:
+    chain = Chain.of([Affine(np.eye(2), np.zeros(2)), Affine(np.ones((1, 2)), np.ones(1))], True)
+    box = Box(np.zeros(2), np.ones(2))
+    truth = Verdicts.of(analyze_chain(chain, box))
+    spent = sum(e.points * e.steps for e in (FIRST_EFFORT, *LATER_EFFORTS)) + 1
+    searched = replace(truth, searched={1: np.array([spent])})
+    assert attack(chain, box, searched, 5).steps >= RESTARTS * spent
+
+
+def random_chain(seed: int, shift: float = 0.0) -> Chain:
+    """Three inputs and layers of 8, 8 and 5 units, all with a ReLU, the last shifted down."""
+    rng = np.random.default_rng(seed)
+    affines = [
+        Affine(rng.standard_normal((m, n)), rng.standard_normal(m))
+        for n, m in ((3, 8), (8, 8), (8, 5))
+    ]
+    affines[-1] = Affine(affines[-1].weight, affines[-1].bias - shift)
+    return Chain.of(affines, relu_at_end=True)
+
+
+def test_searches_are_counted_and_change_nothing() -> None:
+    chain, box = random_chain(8, shift=2.5), Box(-np.ones(3), np.ones(3))
+    alone = Verdicts.of(analyze_chain(chain, box))
+    with searches_counted() as searches:
+        counted = Verdicts.of(analyze_chain(chain, box), searches.steps)
+    first = FIRST_EFFORT.points * FIRST_EFFORT.steps
+    assert set(np.concatenate(list(counted.searched.values()))) == {0, first, 2 * first}
+    for layer, status in alone.status.items():
+        np.testing.assert_array_equal(counted.status[layer], status)
+
+
+@pytest.mark.parametrize("layer", [1, 2])
+def test_the_climb_beats_random_points_and_tells_its_values(layer: int) -> None:
+    layers = random_chain(8).layers[: layer + 1]
+    chain = Chain.of([part.affine for part in layers], relu_at_end=True)
+    box, rng = Box(np.full(3, -0.2), np.full(3, 0.2)), np.random.default_rng(8)
+    targets = Targets(layer, np.array([2, 0]), np.array([1.0, -1.0]), np.zeros(2))
+    climb = Climb(chain.layers, box, targets)
+    climb.run(np.arange(2), Effort(points=6, steps=30), 0, rng)
+
+    def values(points: NDArray[np.float64]) -> NDArray[np.float64]:
+        return chain.preactivations(points)[layer][:, targets.units] * targets.signs
+
+    reached = np.diag(values(climb.points.astype(np.float64)))
+    np.testing.assert_allclose(reached, climb.values, rtol=1e-4, atol=1e-5)
+    assert (reached >= values(box.sample(rng, 4000)).max(axis=0) - 1e-3).all()
 
 
 def test_exact_preactivations_equal_those_in_fractions() -> None:
