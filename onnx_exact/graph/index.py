@@ -133,12 +133,20 @@ class Index:
                 return _constant_value(node)
         return None
 
+    def as_stored(self, tensor: str) -> NDArray[np.generic] | None:
+        """The value of a constant of a supported floating-point type, in that type."""
+        values = self.array(tensor)
+        return values if values is not None and values.dtype in FLOATS.values() else None
+
     def floats(self, tensor: str) -> Array | None:
         """The value of a constant of a supported floating-point type, in float64."""
-        values = self.array(tensor)
-        if values is None or values.dtype not in FLOATS.values():
+        values = self.as_stored(tensor)
+        if values is None:
             return None
-        return values.astype(np.float64)
+        exact = values.astype(np.float64)
+        # What is read-only need not be copied by those who keep it.
+        exact.flags.writeable = False
+        return exact
 
     def integers(self, tensor: str) -> list[int] | None:
         """The entries of an integer or boolean constant."""

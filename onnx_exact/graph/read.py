@@ -174,7 +174,8 @@ def _from_file(path: Path) -> Source:
     locations = external_files(model)
     size = len(data) + sum(_external_size(path, location) for location in locations)
     try:
-        onnx.checker.check_model(str(path), full_check=True)
+        # Only what lies in other files has to be looked for from the path, which takes longer.
+        onnx.checker.check_model(str(path) if locations else data, full_check=True)
     except _CHECKER_ERRORS as error:
         raise ModelError(f"{path} fails the ONNX checker: {one_line(error)}") from error
     try:

@@ -12,7 +12,7 @@ Array = NDArray[np.float64]
 
 def frozen(values: object) -> Array:
     """A read-only float64 copy of `values`, or `values` itself where it already is one."""
-    array = np.asarray(values, dtype=np.float64)
+    array = np.asarray(values, dtype=np.float64, order="C")
     if array.flags.writeable:
         array = array.copy()
         array.flags.writeable = False

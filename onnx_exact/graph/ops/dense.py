@@ -8,12 +8,13 @@ alpha A' B' + beta C.
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 from onnx import NodeProto
 
 from onnx_exact.graph.index import Index, attributes
 from onnx_exact.graph.layout import Dim, Layout, Shape
 from onnx_exact.graph.ops.step import Dense, weights
-from onnx_exact.network.affine import Affine, Array
+from onnx_exact.network.affine import Affine
 
 GEMM_ATTRIBUTES = {"alpha", "beta", "transA", "transB"}
 
@@ -31,7 +32,8 @@ def gemm(index: Index, node: NodeProto, slot: int, layout: Layout) -> Dense | No
     # The axis of the chain's tensor that is summed over, and the other one.
     axis = (1 - slot) ^ transposed[slot]
     weight = matrix.T if slot == 0 else matrix
-    weight = alpha * (weight.T if transposed[1 - slot] else weight)
+    weight = weight.T if transposed[1 - slot] else weight
+    weight = weight if alpha == 1.0 else alpha * weight
     if not layout.along(axis) or weight.shape[1] != layout.width:
         return None
     batch, width = layout.shape[1 - axis], Dim(weight.shape[0])
@@ -72,7 +74,7 @@ def entry(index: Index, node: NodeProto) -> tuple[int, Layout] | None:
     """Where a chain can enter this Gemm or MatMul: the input's position and its layout."""
     if len(node.input) < 2:
         return None
-    constant = [index.floats(name) for name in node.input[:2]]
+    constant = [index.as_stored(name) for name in node.input[:2]]
     if (constant[0] is None) == (constant[1] is None):
         return None
     slot = 0 if constant[0] is None else 1
@@ -88,7 +90,7 @@ def entry(index: Index, node: NodeProto) -> tuple[int, Layout] | None:
 
 
 def _gemm_entry(
-    index: Index, node: NodeProto, slot: int, matrix: Array
+    index: Index, node: NodeProto, slot: int, matrix: NDArray[np.generic]
 ) -> tuple[int, Layout] | None:
     known = attributes(node)
     transposed = [bool(known[key].i) if key in known else False for key in ("transA", "transB")]
@@ -103,7 +105,7 @@ def _gemm_entry(
 
 
 def _matmul_entry(
-    index: Index, node: NodeProto, slot: int, matrix: Array
+    index: Index, node: NodeProto, slot: int, matrix: NDArray[np.generic]
 ) -> tuple[int, Layout] | None:
     shape = index.shape(node.input[slot])
     if not shape:
