@@ -34,7 +34,8 @@ def interval_bounds(affine: Affine, lower: Array, upper: Array) -> tuple[Array, 
         Lower and upper, shape (..., out), widened by the rounding error of their own evaluation.
     """
     weight = Signed.of(affine.weight)
-    low = -maximum(weight.negated(), -affine.bias, lower, upper)
+    # The least of W x + b is the negative of the greatest of W y - b over y = -x.
+    low = -maximum(weight, -affine.bias, -upper, -lower)
     return low, maximum(weight, affine.bias, lower, upper)
 
 
@@ -65,10 +66,6 @@ class Signed:
         """The parts of `weight`."""
         return Signed(np.maximum(weight, 0.0), np.minimum(weight, 0.0), smallest_nonzero(weight))
 
-    def negated(self) -> Signed:
-        """The parts of the negative of the matrix."""
-        return Signed(-self.negative, -self.positive, self.smallest)
-
 
 def maximum(weight: Signed, bias: Array, lower: Array, upper: Array) -> Array:
     """As `interval_maximum`, for a matrix whose parts are at hand."""
@@ -79,6 +76,8 @@ def maximum(weight: Signed, bias: Array, lower: Array, upper: Array) -> Array:
         value = above + below + bias
         if low.min(initial=0.0) >= 0.0:
             magnitude = above - below
+        elif high.max(initial=0.0) <= 0.0:
+            magnitude = below - above
         else:
             magnitude = times(positive, np.abs(high)) - times(negative, np.abs(low))
     smallest = weight.smallest * min(smallest_nonzero(low), smallest_nonzero(high))

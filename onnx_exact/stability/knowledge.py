@@ -5,8 +5,6 @@ The only place where a bound becomes a verdict and a point becomes a witness.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -82,9 +80,9 @@ class Knowledge:
         for start in range(0, len(points), FORWARD_BATCH):
             batch = self.box.clip(points[start : start + FORWARD_BATCH])
             with np.errstate(over="ignore", invalid="ignore"):
-                rows = self._promising(self.chain.preactivations(batch))
-            if rows:
-                found += self._confirm(batch[rows])
+                values = self.chain.preactivations(batch)
+                if self._promising(values):
+                    found += self._confirm(batch, values)
         return found
 
     def show_exactly(self, layer: int, unit: int, corner: Array, positive: bool) -> None:
@@ -94,40 +92,48 @@ class Knowledge:
             seen[layer][unit] = True
             self._witnesses.append(corner.copy())
 
-    def _promising(self, values: list[Array]) -> list[int]:
-        """Rows of which each seems to show a sign that is still open."""
-        rows: set[int] = set()
-        for layer in self.relu_layers:
-            g = values[layer]
-            for seen, signed in ((self.seen_positive, g), (self.seen_negative, -g)):
-                wanted = np.flatnonzero(~seen[layer])
-                if wanted.size:
-                    best = signed[:, wanted].argmax(axis=0)
-                    rows.update(best[signed[best, wanted] > 0.0].tolist())
-        return sorted(rows)
+    def _promising(self, values: list[Array]) -> bool:
+        """Whether a sign that no point has shown seems to show."""
+        return any(
+            bool((g[:, ~self.seen_positive[layer]] > 0.0).any())
+            or bool((g[:, ~self.seen_negative[layer]] < 0.0).any())
+            for layer, g in enumerate(values)
+            if self.chain.layers[layer].relu
+        )
 
-    def _confirm(self, points: Array) -> int:
-        """Records the signs that points of the box show beyond the rounding of a forward pass."""
-        # What overflows is nan or has an infinite error: it shows nothing.
-        with np.errstate(over="ignore", invalid="ignore"):
-            values = forward_with_error(self.chain, points, self.magnitudes)
+    def _confirm(self, points: Array, values: list[Array]) -> int:
+        """Records the signs that points of the box show beyond the rounding of a forward pass.
+
+        If inputs of at most H are off by at most e, pre-activations are off by at most
+        |W| e + gamma_n (|W| (H + e) + |b|): the running error analysis of Higham 2002, section 3.3.
+        H is taken over all points, so that one vector a layer does for all of them.
+        """
+        h, error = points, np.zeros(points.shape[1])
+        finite = np.ones(len(points), dtype=bool)
+        witnesses: set[int] = set()
         total = 0
-        for row, point in enumerate(points):
-            found = 0
-            for layer in self.relu_layers:
-                g, error = (v[row] for v in values[layer])
-                for seen, shown in (
-                    (self.seen_positive[layer], g > error),
-                    (self.seen_negative[layer], g < -error),
-                ):
-                    found += int((shown & ~seen).sum())
-                    seen |= shown
-            if found:
-                self._witnesses.append(point.copy())
-            total += found
-        for layer in self.relu_layers:
-            if self._contradicted(layer):
-                raise ContradictionError(f"layer {layer}: a witness lies outside the bounds")
+        for index, (layer, g) in enumerate(zip(self.chain.layers, values, strict=True)):
+            n, magnitude = layer.affine.n_in, self.magnitudes[index]
+            # A point that overflows shows nothing from there on, and hides nothing.
+            finite &= np.isfinite(g).all(axis=1)
+            size = np.abs(h[finite]).max(axis=0, initial=0.0)
+            terms = magnitude @ (size + error) + np.abs(layer.affine.bias)
+            error = (magnitude @ error) * (1.0 + gamma(n)) + slack(terms, n, 2 * n * SMALLEST)
+            h = np.maximum(g, 0.0) if layer.relu else g
+            if not layer.relu:
+                continue
+            for seen, shown in (
+                (self.seen_positive[index], g > error),
+                (self.seen_negative[index], g < -error),
+            ):
+                shown &= finite[:, None]
+                first = np.flatnonzero(shown.any(axis=0) & ~seen)
+                witnesses.update(shown[:, first].argmax(axis=0).tolist())
+                seen[first] = True
+                total += first.size
+            if self._contradicted(index):
+                raise ContradictionError(f"layer {index}: a witness lies outside the bounds")
+        self._witnesses += [points[row].copy() for row in sorted(witnesses)]
         return total
 
     def _reach(self, layer: int) -> Array:
@@ -221,28 +227,3 @@ class Knowledge:
             )
         outputs = self.output_bounds(len(self.chain.layers) - 1)
         return Stability(tuple(layers), self.witnesses, *outputs, trees=tuple(self.trees))
-
-
-def forward_with_error(
-    chain: Chain, points: Array, magnitudes: Sequence[Array]
-) -> list[tuple[Array, Array]]:
-    """Pre-activations of every layer and how far each may be off, shape (points, units).
-
-    If the inputs of a layer are off by at most e, its pre-activations are off by at most
-    |W| e + gamma_n (|W| |h| + |b|): the running error analysis of Higham 2002, section 3.3.
-
-    Args:
-        chain: the network.
-        points: shape (points, inputs).
-        magnitudes: |W| of each layer.
-    """
-    out = []
-    h, error = points, np.zeros_like(points)
-    for layer, magnitude in zip(chain.layers, magnitudes, strict=True):
-        n = layer.affine.n_in
-        g = layer.affine.apply(h)
-        terms = (np.abs(h) + error) @ magnitude.T + np.abs(layer.affine.bias)
-        error = (error @ magnitude.T) * (1.0 + gamma(n)) + slack(terms, n, 2 * n * SMALLEST)
-        out.append((g, error))
-        h = np.maximum(g, 0.0) if layer.relu else g
-    return out

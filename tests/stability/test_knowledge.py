@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 
 from onnx_exact.errors import ContradictionError
 from onnx_exact.network import Affine, Chain, Layer
+from onnx_exact.network.affine import Array
 from onnx_exact.stability.knowledge import FORWARD_BATCH, Knowledge
 from onnx_exact.stability.verdict import Evidence, Status
-from tests.stability.nets import DENORMAL, box_of, chain_of, cube
+from tests.stability.nets import DENORMAL, box_of, chain_of, cube, random_chain
 
 INF = np.inf
 # x - y, and its double.
 DIFFERENCE = chain_of(([[1.0, -1.0], [2.0, -2.0]], [0, 0]), ([[1.0, 1.0]], [0]))
+
+
+def exact_preactivations(chain: Chain, point: Array) -> list[list[Fraction]]:
+    h, values = [Fraction(float(x)) for x in point], []
+    for layer in chain.layers:
+        rows = zip(layer.affine.weight.tolist(), layer.affine.bias.tolist(), strict=True)
+        g = [
+            sum((Fraction(w) * x for w, x in zip(row, h, strict=True)), Fraction(b))
+            for row, b in rows
+        ]
+        values.append(g)
+        h = [max(x, Fraction(0)) for x in g] if layer.relu else g
+    return values
 
 
 def test_nothing_is_known_at_first() -> None:
@@ -91,6 +107,43 @@ def test_points_that_are_nan_or_overflow_show_nothing() -> None:
     knowledge.show(np.array([[1e100]]))
     assert knowledge.seen_positive[0].all()
     assert not knowledge.seen_positive[1].any()
+
+
+def test_a_point_that_overflows_hides_nothing_that_others_of_its_batch_show() -> None:
+    chain = chain_of(([[1e200]], [0.0]), ([[1e200]], [-1.0]), relu_at_end=True)
+    knowledge = Knowledge(chain, box_of([-1e150], [1e150]))
+    assert knowledge.show(np.array([[1e120], [1.0], [np.nan], [-1.0]])) == 2
+    assert knowledge.seen_positive[0].all()
+    assert knowledge.seen_negative[0].all()
+    assert not knowledge.seen_positive[1].any()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_many_points_show_together_is_so_in_rationals(seed: int) -> None:
+    """Points around which signs change, so that rounding matters."""
+    rng = np.random.default_rng(seed)
+    chain = random_chain(seed, 3, 6, 5, 4, shift=0.5)
+    near = rng.uniform(-1.0, 1.0, (1, 3)) + rng.choice([0.0, 1e-15, 1e-14], (40, 3))
+    knowledge = Knowledge(chain, cube(3, -2.0, 2.0))
+    knowledge.show(near)
+    values = [exact_preactivations(chain, point) for point in knowledge.witnesses]
+    assert values
+    for layer in knowledge.relu_layers:
+        for unit in range(chain.layers[layer].width):
+            shown = {np.sign(float(value[layer][unit])) for value in values} - {0.0}
+            seen = {
+                sign
+                for sign, signs in ((1.0, knowledge.seen_positive), (-1.0, knowledge.seen_negative))
+                if signs[layer][unit]
+            }
+            assert seen <= shown
+
+
+def test_few_of_many_points_become_witnesses() -> None:
+    knowledge = Knowledge(DIFFERENCE, cube(2))
+    knowledge.show(np.random.default_rng(0).random((100, 2)))
+    assert knowledge.status(0).tolist() == [Status.UNSTABLE] * 2
+    assert len(knowledge.witnesses) == 2
 
 
 def test_the_last_point_of_many_batches_counts() -> None:

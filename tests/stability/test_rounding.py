@@ -5,10 +5,12 @@ from __future__ import annotations
 from fractions import Fraction
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onnx_exact.stability.rounding import (
+    CACHED,
     SMALLEST,
     UNIT_ROUNDOFF,
     gamma,
@@ -63,3 +65,11 @@ def test_smallest_nonzero_looks_at_magnitudes_and_passes_zeros_over() -> None:
     assert smallest_nonzero(np.array([[0.0, -2.0], [5.0, -0.0]])) == 2.0
     assert smallest_nonzero(np.array([DENORMAL, 1.0])) == DENORMAL
     assert smallest_nonzero(np.zeros(3)) == np.inf
+
+
+@pytest.mark.parametrize("place", [0, CACHED - 1, CACHED, 2 * CACHED])
+def test_smallest_nonzero_looks_at_every_entry_of_a_large_array(place: int) -> None:
+    values = np.full((2, CACHED + 1), -1.0)
+    values.flat[place] = 0.5
+    assert smallest_nonzero(values) == 0.5
+    assert smallest_nonzero(np.asfortranarray(values)) == 0.5
