@@ -51,7 +51,8 @@ def our_bounds(chain: Chain, box: Box) -> Callable[[], Counts]:
     show neither would be settled in rationals, which takes longer than all bounds.
     """
     knowledge = Knowledge(chain, box)
-    knowledge.show(first_points(chain.layers[0].affine, box, seed=0))
+    for points in first_points(chain.layers[0].affine, box, seed=0):
+        knowledge.show(points)
     layers = Layers(knowledge)
 
     def run() -> Counts:

@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.domain import Box
 
-RANDOM_POINTS = 256
-RANDOM_CORNERS = 256
+# Points of each kind in the first batch, and in the last.
+FEW, MANY = 8, 128
 # Shares of the entries of a corner that are at their upper side: natural inputs are sparse.
-SPARSE_SHARES = (0.02, 0.1, 0.25, 0.75, 0.9)
+SHARES = (0.25, 0.5, 0.1, 0.02, 0.75, 0.9)
 # Over an unbounded side points are also taken this far out, so that a bias does not hide a sign.
 FAR = (1.0, 1e2, 1e4)
 
 
-def first_points(first: Affine, box: Box, seed: int) -> Array:
-    """Random points, random and sparse corners, and the extreme corners of every first-layer unit.
+def first_points(first: Affine, box: Box, seed: int) -> Iterator[Array]:
+    """Points to begin with, in batches of shape (points, inputs), the same for the same seed.
 
-    Returns:
-        Points of the box, shape (points, inputs), the same for the same seed.
+    A few random points and corners, dense and sparse ones, show most of the signs that occur at
+    all; then come the extreme corners of every first-layer unit, and then many more of the first.
     """
     rng = np.random.default_rng(seed)
-    points = [
-        box.sample(rng, RANDOM_POINTS),
-        box.corners(rng, RANDOM_CORNERS),
-        *(box.corners(rng, RANDOM_CORNERS // 4, share) for share in SPARSE_SHARES),
-        *extreme_corners(first.weight, box),
-    ]
-    return np.concatenate(points)
+    yield _mixture(box, rng, FEW)
+    yield np.concatenate(extreme_corners(first.weight, box))
+    yield _mixture(box, rng, MANY)
+
+
+def _mixture(box: Box, rng: np.random.Generator, count: int) -> Array:
+    """Corners of every share and random points, `count` of each."""
+    corners = (box.corners(rng, count, share) for share in SHARES)
+    return np.concatenate([*corners, box.sample(rng, count)])
 
 
 def extreme_corners(coefficients: Array, box: Box) -> tuple[Array, ...]:

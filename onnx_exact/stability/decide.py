@@ -9,8 +9,9 @@ that is left. `docs/deciding.md` has the measurements behind this order.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,22 +105,24 @@ def analyze_chain(
 
 
 def _decide(knowledge: Knowledge, options: Options, samples: Array | None) -> None:
-    chain, box = knowledge.chain, knowledge.box
-    if options.method != "per-unit":
-        knowledge.show(first_points(chain.layers[0].affine, box, options.seed))
+    box = knowledge.box
+    points = first_points(knowledge.chain.layers[0].affine, box, options.seed)
     if samples is not None:
         knowledge.show(samples)
     if options.method in ("isa", "per-unit") and box.finite:
-        _decide_as_published(knowledge, options)
-    else:
-        _Decider(knowledge, options).run()
+        _decide_as_published(knowledge, options, points)
+        return
+    # Bounds over a finite box lead to better points than more of these.
+    for batch in islice(points, 1 if box.finite else None):
+        knowledge.show(batch)
+    _Decider(knowledge, options).run()
 
 
-def _decide_as_published(knowledge: Knowledge, options: Options) -> None:
+def _decide_as_published(knowledge: Knowledge, options: Options, points: Iterable[Array]) -> None:
     from onnx_exact.stability.published import decide_at_once, decide_one_by_one
 
     if options.method == "isa":
-        decide_at_once(knowledge, options.deadline, options.progress)
+        decide_at_once(knowledge, options.deadline, options.progress, points)
     else:
         decide_one_by_one(knowledge, options.deadline, options.jobs, options.progress)
 

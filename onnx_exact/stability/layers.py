@@ -6,10 +6,13 @@ import numpy as np
 
 from onnx_exact.network.affine import Affine, Array
 from onnx_exact.stability import crown
-from onnx_exact.stability.attack import extreme_corners
+from onnx_exact.stability.attack import extreme_corners, greatest_corners
 from onnx_exact.stability.interval import exact_extremes, interval_bounds
 from onnx_exact.stability.knowledge import Knowledge
 from onnx_exact.stability.verdict import Evidence, Status
+
+# First-layer units whose corners are run forward at once: what they show spares later ones.
+CORNERS_BATCH = 64
 
 
 class Layers:
@@ -32,14 +35,14 @@ class Layers:
         """Interval and backward linear bounds on a layer.
 
         Returns:
-            The last functionals of the linear bounds, shape (functionals, inputs) each: where they
-            are greatest over the box is a corner worth running forward.
+            The last functionals of the linear bounds on signs that stay open, shape (functionals,
+            inputs) each: where they are greatest over the box is a corner worth running forward.
         """
         knowledge, layer = self.knowledge, self.knowledge.chain.layers[index]
         low, high = knowledge.output_bounds(index - 1)
         knowledge.tighten(index, Evidence.INTERVAL, *interval_bounds(layer.affine, low, high))
         if index == 0:
-            self._settle_ties()
+            self._settle_extremes()
         elif knowledge.box.finite:
             return self._bound_backward(index)
         return []
@@ -68,12 +71,21 @@ class Layers:
             self.relax(before)
         return functionals + self.bound(index)
 
-    def _settle_ties(self) -> None:
-        """Decides in rationals the first-layer units whose sign rounding alone leaves open."""
+    def _settle_extremes(self) -> None:
+        """Shows the open signs of the first layer at the corners where they are extreme.
+
+        What rounding leaves open even there is decided in rationals.
+        """
         knowledge, box = self.knowledge, self.knowledge.box
         first = knowledge.chain.layers[0]
         if not (box.finite and first.relu):
             return
+        for start in range(0, first.width, CORNERS_BATCH):
+            part = slice(start, start + CORNERS_BATCH)
+            positive, negative = (signs[part] for signs in knowledge.open_signs(0))
+            weight = first.affine.weight[part]
+            rows = np.concatenate([weight[positive], -weight[negative]])
+            knowledge.show(greatest_corners(rows, box))
         lower, upper = knowledge.lower[0].copy(), knowledge.upper[0].copy()
         for unit in np.flatnonzero(knowledge.status(0) == Status.UNDECIDED):
             least, most = exact_extremes(first.affine, int(unit), box.lower, box.upper)
@@ -105,5 +117,6 @@ class Layers:
             else:
                 knowledge.tighten(index, Evidence.LINEAR, lower=-full)
             if layer.relu:
-                functionals.append(coefficients)
+                open_signs = knowledge.open_signs(index)[0 if sign > 0 else 1]
+                functionals.append(coefficients[open_signs[units]])
         return functionals

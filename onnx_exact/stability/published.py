@@ -9,9 +9,10 @@ is stable if the solver proved it beyond its tolerance, never because the time w
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from onnx_exact.deadline import Deadline
+from onnx_exact.network.affine import Array
 from onnx_exact.stability.interval import interval_bounds
 from onnx_exact.stability.knowledge import Knowledge
 from onnx_exact.stability.milp.pool import settle_layer
@@ -21,10 +22,22 @@ from onnx_exact.stability.verdict import Evidence
 Progress = Callable[[str, str], None]
 
 
-def decide_at_once(knowledge: Knowledge, deadline: Deadline, progress: Progress) -> None:
-    """ISA: interval bounds, then one program for all signs that the points so far do not show."""
+def decide_at_once(
+    knowledge: Knowledge, deadline: Deadline, progress: Progress, points: Iterable[Array] = ()
+) -> None:
+    """ISA: interval bounds, points, then one program for all signs that the points do not show.
+
+    Args:
+        knowledge: what is known already.
+        deadline: for everything.
+        progress: called with a stage and a detail.
+        points: samples in batches, looked at as long as there are candidates.
+    """
     for index in range(len(knowledge.chain.layers)):
         bound_by_intervals(knowledge, index)
+    for batch in points:
+        if knowledge.open_units:
+            knowledge.show(batch)
     unclear = settle_with_one_milp(knowledge, deadline, progress)
     # What solutions claim and their own forward pass denies has to be asked for by itself.
     for index in sorted({candidate.layer for candidate in unclear}):

@@ -8,7 +8,8 @@ import pytest
 from onnx_exact.deadline import Deadline
 from onnx_exact.methods import METHODS
 from onnx_exact.network import Affine, Box, Chain, Layer
-from onnx_exact.stability import decide
+from onnx_exact.network.affine import Array
+from onnx_exact.stability import decide, layers
 from onnx_exact.stability.decide import Options, analyze_chain
 from onnx_exact.stability.verdict import Evidence, Status
 from tests.oracle.networks import random_case
@@ -100,6 +101,34 @@ def test_an_unbounded_box_is_as_right_as_ever_larger_boxes() -> None:
                 for i, (least, most) in enumerate(ranges):
                     assert verdicts.status[i] != Status.INACTIVE or most <= 0
                     assert verdicts.status[i] != Status.ACTIVE or least >= 0
+
+
+def test_extremes_of_the_first_layer_show_its_signs_without_rationals(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each unit is positive close to one corner of 2^20 only, and nearly always negative."""
+    rng = np.random.default_rng(0)
+    weight = rng.choice([-1.0, 1.0], (150, 20))
+    first = Affine(weight, 0.5 - np.maximum(weight, 0.0).sum(axis=1))
+    chain = Chain.of([first, Affine(np.ones((1, 150)), np.zeros(1))])
+    monkeypatch.setattr(layers, "exact_extremes", None)
+    stability = analyze_chain(chain, cube(20))
+    assert statuses(stability)[0] == [Status.UNSTABLE] * 150
+
+
+def test_what_few_points_and_bounds_decide_takes_few_points(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    chain, box, run = random_chain(2, 50, 200, 100), cube(50, -1.0, 1.0), []
+    original = Chain.preactivations
+
+    def counted(self: Chain, x: Array) -> list[Array]:
+        run.append(len(x))
+        return original(self, x)
+
+    monkeypatch.setattr(Chain, "preactivations", counted)
+    assert analyze_chain(chain, box).count(Status.UNDECIDED) == 0
+    assert sum(run) < 100
 
 
 def test_samples_count_once_they_are_clipped_into_the_box() -> None:

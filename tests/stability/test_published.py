@@ -88,6 +88,16 @@ def test_a_unit_is_never_stable_because_the_time_was_up(decide: object) -> None:
         assert not (layer.evidence == Evidence.SOLVER).any()
 
 
+def test_the_one_program_looks_at_samples_only_while_there_are_candidates() -> None:
+    knowledge = Knowledge(random_chain(1, 2, 4, 3), cube(2, -1.0, 1.0))
+    many, looked = np.random.default_rng(0).uniform(-1.0, 1.0, (1000, 2)), []
+    show = knowledge.show
+    knowledge.show = lambda points: looked.append(len(points)) or show(points)  # type: ignore
+    decide_at_once(knowledge, Deadline(0.0), silent, [many, many[:7], many[:5]])
+    assert knowledge.open_units == 0
+    assert looked == [1000]
+
+
 def test_samples_spare_the_one_program_and_are_not_asked_for_by_per_unit() -> None:
     chain, box = random_chain(1, 2, 4, 3), cube(2, -1.0, 1.0)
     closed = Deadline(0.0)

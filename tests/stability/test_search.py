@@ -91,7 +91,9 @@ def test_weights_beyond_float32_blind_the_search_and_nothing_else(scale: float) 
 
 
 def points(box: Box, seed: int = 0) -> Array:
-    return first_points(random_chain(2, box.lower.size, 4).layers[0].affine, box, seed)
+    return np.concatenate(
+        list(first_points(random_chain(2, box.lower.size, 4).layers[0].affine, box, seed))
+    )
 
 
 @pytest.mark.parametrize(
@@ -112,7 +114,7 @@ def test_first_points_are_finite_points_of_the_box_and_the_same_for_a_seed(box: 
 
 def test_first_points_hold_the_extremes_of_every_first_layer_unit() -> None:
     chain, box = random_chain(2, 3, 4), cube(3, -1.0, 2.0)
-    values = chain.preactivations(first_points(chain.layers[0].affine, box, 0))[0]
+    values = chain.preactivations(points(box))[0]
     weight, bias = chain.layers[0].affine.weight, chain.layers[0].affine.bias
     most = np.maximum(weight, 0.0) @ box.upper + np.minimum(weight, 0.0) @ box.lower + bias
     np.testing.assert_allclose(values.max(axis=0), most, rtol=1e-12)
@@ -127,6 +129,7 @@ def test_extreme_corners_maximise_and_minimise() -> None:
 def test_over_an_infinite_side_points_go_far_enough_to_outweigh_a_bias() -> None:
     chain = chain_of(([[1.0]], [-5e4]), ([[1.0]], [0.0]))
     knowledge = Knowledge(chain, box_of([-INF], [INF]))
-    knowledge.show(first_points(chain.layers[0].affine, knowledge.box, 0))
+    for batch in first_points(chain.layers[0].affine, knowledge.box, 0):
+        knowledge.show(batch)
     assert knowledge.seen_positive[0].all()
     assert knowledge.seen_negative[0].all()

@@ -216,9 +216,9 @@ def test_a_sign_that_does_not_occur_is_impossible() -> None:
 def test_an_answer_names_its_outcome_and_what_shows_it() -> None:
     knowledge, _ = bounded(FOLDED, cube(1, -1.0, 1.0))
     before = knowledge.open_units
-    shown = ask(knowledge, candidate(knowledge, 1, 0, True), SECONDS)
+    shown = ask(knowledge, candidate(knowledge, 1, 0, False), SECONDS)
     assert shown.outcome is Outcome.SHOWN
-    assert (FOLDED.preactivations(shown.points)[1][:, 0] > 0.0).all()
+    assert (FOLDED.preactivations(shown.points)[1][:, 0] < 0.0).all()
     assert len(shown.points) > 0
     assert knowledge.open_units == before  # asking writes nothing down
 
