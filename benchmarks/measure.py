@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy.random  # noqa: F401 (numpy imports it on first use; importing is not measured)
+
 from benchmarks.cases import Case, case_from_json
 from benchmarks.data import BenchmarkError
 from benchmarks.searches import searches_counted
