@@ -1,4 +1,4 @@
-"""Compares ways to decide on the trained networks: `python -m benchmarks.compare`.
+"""Compares ways to decide on the trained networks and others: `python -m benchmarks.compare`.
 
 Every run has a process of its own, one at a time, in a shuffled order. Results are written after
 each run into `benchmarks/results/compare.json` and shown in `compare.md` beside it, so that a run
@@ -26,6 +26,7 @@ from benchmarks.compare_tables import markdown, one_line
 from benchmarks.contestants import CONTESTANTS, OURS
 from benchmarks.data import CACHE, BenchmarkError
 from benchmarks.decide import fingerprint
+from benchmarks.others import OthersNetwork, others_networks
 from benchmarks.processes import (
     RESULTS,
     ChildError,
@@ -44,13 +45,14 @@ LIMIT, QUICK_LIMIT = 1800.0, 12.0
 REPEAT, QUICK_REPEAT = 3, 2
 
 Entry = dict[str, Any]
+Network = TrainedNetwork | OthersNetwork
 
 
 @dataclass(frozen=True)
 class Job:
     """One run: a contestant on a network, for the n-th time."""
 
-    network: TrainedNetwork
+    network: Network
     contestant: str
     repeat: int
 
@@ -61,7 +63,7 @@ class Job:
 
 
 def jobs(
-    networks: Iterable[TrainedNetwork], contestants: Sequence[str], repeat: int, seed: int
+    networks: Iterable[Network], contestants: Sequence[str], repeat: int, seed: int
 ) -> list[Job]:
     """All runs, in an order shuffled with `seed`; contestants that take long run once."""
     found = [
@@ -134,11 +136,11 @@ class Run:
         self.results |= {"machine": machine(), "seed": args.seed, "limit": args.limit}
         self.failed = False
 
-    def all(self, networks: Sequence[TrainedNetwork]) -> None:
+    def all(self, networks: Sequence[Network]) -> None:
         """Measures what there is to measure, one run after another."""
         present = [network for network in networks if network.file.exists()]
         for network in networks:
-            if network not in present:
+            if isinstance(network, TrainedNetwork) and network not in present:
                 print(f"{network.name}: skipped, absent; {network.spec.command('FILE.onnx')}")
         todo = jobs(present, self.args.contestants, self.args.repeat, self.args.seed)
         for number, job in enumerate(todo, start=1):
@@ -189,9 +191,10 @@ class Run:
         write_text(self.path.with_suffix(".md"), markdown(self.results))
 
 
-def _chosen(args: argparse.Namespace) -> list[TrainedNetwork]:
+def _chosen(args: argparse.Namespace) -> Sequence[Network]:
     """The networks that the flags ask for."""
-    networks = {network.name: network for network in trained_networks()}
+    all_of_them: list[Network] = [*trained_networks(), *others_networks()]
+    networks = {network.name: network for network in all_of_them}
     unknown = [name for name in args.only if name not in networks]
     if unknown:
         raise BenchmarkError(

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from benchmarks.compare_summary import Race, Runs, Typical, by_name, median, race, typical
+from benchmarks.compare_summary import Race, Runs, Typical, by_name, measured, median, race, typical
 from benchmarks.contestants import CONTESTANTS, OURS
 from benchmarks.decide_tables import new_table, section, where
 
@@ -45,9 +45,12 @@ def markdown(results: Entry) -> str:
 
 def conditions(results: Entry) -> str:
     """How it was measured, in words."""
+    limits = [float(entry["limit"]) for *_, entry in by_name(results["runs"], measured)]
+    least, most = min(limits, default=results["limit"]), max(limits, default=results["limit"])
+    seconds = f"{most:g}" if least == most else f"{least:g} to {most:g}"
     return (
         f"One run at a time, each in a process and on a thread of its own, in an order shuffled"
-        f" with seed {results['seed']}, at most {results['limit']:g} s each by the clock; seconds"
+        f" with seed {results['seed']}, at most {seconds} s each by the clock; seconds"
         " are the processor's, medians with the spread of repeated runs. Reading the file and"
         " sampling count; importing libraries, loading data and compiling models do not."
     )
@@ -159,14 +162,20 @@ def _verdicts(results: Entry) -> Table:
         kinds = ("inactive", "active", "unstable")
         table.add_row(
             case,
-            f"{network['l1']:g}",
-            f"{network['accuracy']:.2%}",
+            *_training_words(network),
             str(last["units"]),
             *("/".join(str(layer[kind]) for layer in last["layers"]) for kind in kinds),
             str(max(entry["open"] for entry in entries)),
             f"{max(entry['peak_mb'] for entry in entries):.0f}",
         )
     return table
+
+
+def _training_words(network: Entry) -> tuple[str, str]:
+    """Penalty and accuracy; nothing where a network's training is not on record."""
+    if "data" not in network:
+        return "", ""
+    return f"{network['l1']:g}", f"{network['accuracy']:.2%}"
 
 
 def _open_units(runs: Runs) -> str:

@@ -170,8 +170,8 @@ CONTESTANTS = {
         ),
         Contestant(
             "isa+corners",
-            "the 2021 algorithm in SCIP, with the random points and corners that auto begins with"
-            " in place of the training set (`--method isa`)",
+            "the 2021 algorithm in SCIP, with random points, corners and the extreme corners of"
+            " first-layer units in place of the training set (`--method isa`)",
             True,
             "isa",
             _prepare_tool_with_solver,

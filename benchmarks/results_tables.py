@@ -44,6 +44,7 @@ def headline(compare: Entry, rows: Rows) -> list[str]:
     for name, words in (
         ("per-unit", "this tool against one program for each unit and sign (2020)"),
         ("isa", "this tool against one program (2021), its sampling included"),
+        ("isa+corners", "this tool against one program, with points in place of the training set"),
     ):
         table.add_row(f"{words}: median ratio of times", "", _race_words(runs, name))
     table.add_row(
@@ -78,21 +79,29 @@ def headline(compare: Entry, rows: Rows) -> list[str]:
 
 def networks_words(compare: Entry) -> str:
     """How many networks there are of each kind, and on how many every unit is decided."""
-    found = {
+    measured = {
         name: ours
         for name, methods in compare["runs"].items()
         if (ours := typical(methods.get(OURS, ()))) is not None
     }
+    found = {name: ours for name, ours in measured.items() if "data" in compare["networks"][name]}
+    others = [ours for name, ours in measured.items() if name not in found]
     kinds = []
     for data in sorted({compare["networks"][name]["data"] for name in found}):
         own = [name for name in found if compare["networks"][name]["data"] == data]
         with_l1 = sum(compare["networks"][name]["l1"] > 0.0 for name in own)
         kinds.append(f"{len(own)} on {DATA.get(data, data)} ({with_l1} with l1)")
     decided = sum(not ours.open for ours in found.values())
-    return (
-        f"{len(found)} networks, trained on real data by the papers' recipe: {', '.join(kinds)}."
-        f" `{OURS}` decides every unit of {decided} of them."
-    )
+    words = []
+    if found:
+        words.append(
+            f"{len(found)} networks, trained on real data by the papers' recipe:"
+            f" {', '.join(kinds)}. `{OURS}` decides every unit of {decided} of them."
+        )
+    if others:
+        decided = sum(not ours.open for ours in others)
+        words.append(f"{len(others)} networks of others, {decided} of them wholly decided.")
+    return " ".join(words)
 
 
 def _against_per_unit(runs: Runs) -> str:

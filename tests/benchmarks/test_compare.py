@@ -10,15 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import compare, contest, contestants
+from benchmarks import compare, contest, contestants, others
+from benchmarks.cases import Case
 from benchmarks.compare import Job, enter, jobs, known, open_units
 from benchmarks.compare_summary import Median, Ratio, clashes, median, race, typical
-from benchmarks.compare_tables import cell, disagreement_words, markdown
+from benchmarks.compare_tables import cell, conditions, disagreement_words, markdown
 from benchmarks.contestants import CONTESTANTS, OURS, SkippedError
 from benchmarks.data import BenchmarkError
 from benchmarks.measure import measure
 from benchmarks.networks import NetworkSpec
 from benchmarks.processes import machine
+from benchmarks.results_tables import networks_words
 from benchmarks.trained import TrainedNetwork, trained_networks
 from benchmarks.verdicts import Verdicts
 from onnx_exact.stability.verdict import Status
@@ -33,6 +35,7 @@ def run(cpu: float, left_open: int = 0, samples: float = 0.0, program: bool = Fa
     return {
         **{"repeat": 0, "units": 10, "decided": 10 - left_open, "open": left_open},
         **{"seconds": cpu, "cpu_seconds": cpu, "read_seconds": 0.0, "peak_mb": 50.0},
+        "limit": 60.0,
         "stage_seconds": stages,
     }
 
@@ -139,6 +142,7 @@ def planted_run(
     """A command over one network that measures in this process."""
     own = network(tmp_path)
     monkeypatch.setattr(compare, "trained_networks", lambda: [own])
+    monkeypatch.setattr(compare, "others_networks", list)
 
     def in_process(module: str, arguments: list[str], seconds: float, threads: int) -> Entry:
         assert module == "benchmarks.contest"
@@ -245,6 +249,30 @@ def test_tables_hold_every_contestant_and_what_was_skipped(tmp_path: Path) -> No
     assert "> 60, 1 open" in text
     assert "| not there | 1" in " ".join(text.split())
     assert f"- {own.name}: 1/3" in text
+
+
+def test_networks_of_others_are_compared_over_their_domains_where_they_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = Case(others.COMPARED[0], tiny_case(tmp_path).file, "0:1")
+    absent = [Case(name, tmp_path / "absent.onnx") for name in others.COMPARED[1:]]
+    monkeypatch.setattr(others, "cases", lambda: [case, *absent])
+    (found,) = others.others_networks()
+    assert (found.name, found.file) == (case.name, case.file)
+    flags, path, folder = planted_run(tmp_path, monkeypatch, (OURS,))
+    monkeypatch.setattr(compare, "others_networks", others.others_networks)
+    assert compare.main([*flags, "--only", found.name], path, folder) == 0
+    results = json.loads(path.read_text())
+    assert [entry["open"] for entry in results["runs"][case.name][OURS]] == [0, 0]
+    assert results["networks"] == {case.name: {"domain": "[0,1]"}}
+    assert networks_words(results).endswith("1 networks of others, 1 of them wholly decided.")
+
+
+def test_the_least_and_the_greatest_limit_of_all_runs_are_named(tmp_path: Path) -> None:
+    results: Entry = {"seed": 0, "limit": 60.0, "runs": {"net": {OURS: [run(1.0)]}}}
+    assert "at most 60 s each" in conditions(results)
+    results["runs"]["net"]["isa"] = [run(200.0) | {"limit": 300.0}]
+    assert "at most 60 to 300 s each" in conditions(results)
 
 
 def test_contestants_that_need_what_is_missing_say_so(
