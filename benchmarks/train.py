@@ -19,8 +19,9 @@ import itertools
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -70,8 +71,6 @@ def train(spec: NetworkSpec, dataset: Dataset, *, verbose: bool = False) -> Trai
 
     start = time.perf_counter()
     torch.set_num_threads(1)
-    # The momentum of units that are dead decays into subnormal numbers, which are slow.
-    torch.set_flush_denormal(True)
     generator = torch.Generator().manual_seed(spec.seed)
     network = _initial_network(spec, dataset, generator)
     # Arrays are read-only and tensors do not know that, hence the copies.
@@ -82,7 +81,8 @@ def train(spec: NetworkSpec, dataset: Dataset, *, verbose: bool = False) -> Trai
     )
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, decay_every(spec.epochs), DECAY)
     for epoch in range(1, spec.epochs + 1):
-        loss = _epoch(network, optimizer, inputs, labels, spec.l1, generator)
+        with _subnormals_flushed():
+            loss = _epoch(network, optimizer, inputs, labels, spec.l1, generator)
         schedule.step()
         if not math.isfinite(loss):
             raise BenchmarkError(f"{spec.name} diverged in epoch {epoch}: try a smaller --l1")
@@ -99,6 +99,21 @@ def train(spec: NetworkSpec, dataset: Dataset, *, verbose: bool = False) -> Trai
         seconds=time.perf_counter() - start,
         torch_version=str(torch.__version__),
     )
+
+
+@contextmanager
+def _subnormals_flushed() -> Iterator[None]:
+    """Takes subnormal numbers for 0: the momentum of dead units decays into them, and is slow then.
+
+    The processor does so for whoever computes in the same thread, so that it has to end.
+    """
+    import torch
+
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
 
 
 def _initial_network(

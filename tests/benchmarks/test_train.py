@@ -39,6 +39,12 @@ def test_same_seed_gives_the_same_weights_and_another_seed_others() -> None:
 
 
 @needs_torch
+def test_subnormal_numbers_are_numbers_again_after_training() -> None:
+    train.train(NetworkSpec("blobs", (4,), 0.0, epochs=1), two_blobs())
+    assert (np.array([2.0**-1022]) * 0.5)[0] > 0.0
+
+
+@needs_torch
 def test_penalty_shrinks_every_weight_matrix() -> None:
     blobs = two_blobs()
     free, penalised = (
