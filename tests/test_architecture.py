@@ -38,7 +38,16 @@ MAY_IMPORT = {
 MAY_IMPORT_PIPELINE = {"__init__", "__main__", "cli", "integrations", "pipeline"}
 MAY_IMPORT_ONNX = {"graph", "pipeline", "run", "validate", "integrations", "verifier"}
 # Slow to load, or not needed by most runs: imported inside the functions that use them.
-HEAVY = {"cvxpy", "onnx_graphsurgeon", "onnxruntime", "pyscipopt", "rich", "scipy", "joblib"}
+HEAVY = {
+    "cvxpy",
+    "onnx_graphsurgeon",
+    "onnxruntime",
+    "pyscipopt",
+    "rich",
+    "scipy",
+    "joblib",
+    "numba",
+}
 # A class of SCIP's has to be named at the top; the module itself is imported only when needed.
 MAY_IMPORT_HEAVY_AT_THE_TOP = {"stability/milp/collect.py", "stability/milp/shrink.py"}
 # Top-level names of packages whose project is called otherwise.

@@ -4,6 +4,7 @@ The box is split along one side at a time; every part is bounded by `parts` on i
 at once, and an open sign is settled once its bound excludes it on every part. Parts in which no
 open sign is left are dropped; centres and corners of parts are run forward as witnesses. Depth
 first, worst bound first: parts that are bounded together are then near one another, and few wait.
+Where there are many parts to come, and numba is there, a compiled kernel takes over (`subtrees`).
 """
 
 from __future__ import annotations
@@ -23,15 +24,18 @@ from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.domain import Box
 from onnx_exact.stability.knowledge import Knowledge
 from onnx_exact.stability.parts import Bounded, Bounder, Signs
-from onnx_exact.stability.trees import LEAF, BoxTree
+from onnx_exact.stability.subtrees import Explorer, Start, Subtree
+from onnx_exact.stability.trees import LEAF, BoxTree, preorder
 from onnx_exact.stability.verdict import Evidence
 
 MOST_INPUTS = 8
 # Parts that are bounded at once, and at most before any is split: work for several processes.
 BATCH = 128
 ROUND = 1024
-# Parts of one layer in all: bounds the memory and the patience.
-MOST_PARTS = 2_000_000
+# Parts of one layer in all: bounds the memory, at some 20 bytes for each.
+MOST_PARTS = 50_000_000
+# Parts that the kernel takes at once: a second's work at most.
+KERNEL_ROUND = 32
 # Where a part is this many levels or more from done, its halves are split without being bounded.
 AGAIN = 2.0
 MOST_AGAIN = 4.0
@@ -43,6 +47,8 @@ KEPT_BYTES = 2**25 - 2**16
 # for, as `Bounder.bound` takes them.
 Batch: TypeAlias = tuple[Box, Signs, NDArray[np.bool_]]
 BoundAll: TypeAlias = Callable[[Bounder, list[Batch]], list[Bounded]]
+# Has the kernel split parts.
+ExploreAll: TypeAlias = Callable[[Explorer, list[Start]], list[Subtree]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,12 +117,68 @@ class Branching:
         if self._open.any() and self._pending:
             bounder = Bounder(self._knowledge, self._rows, self._layer)
             with _processes(jobs) as bound_all:
-                while self._open.any() and self._pending and self.parts < most_parts:
-                    if deadline.passed:
-                        break
+                while self._goes_on(deadline, most_parts):
                     self._step(bounder, bound_all)
                     self._conclude()
+        return self._settled
+
+    def run_compiled(self, deadline: Deadline, most_parts: int = MOST_PARTS, jobs: int = 1) -> bool:
+        """What `run` does, by the compiled kernel where there is one for this layer.
+
+        Args:
+            deadline, most_parts: as for `run`.
+            jobs: threads; they change nothing but the time.
+        """
+        if not self._units.size or not Explorer.suits(self._knowledge, self._rows, self._layer):
+            return self.run(deadline, most_parts, jobs)
+        self._forget()
+        if self._open.any() and self._pending:
+            bits = np.array([_bits(row) for row in np.eye(self._units.size, dtype=bool)])
+            explorer = Explorer(self._knowledge, self._rows, self._layer, bits.astype(np.uint64))
+            with _threads(jobs) as explore_all:
+                while self._goes_on(deadline, most_parts):
+                    self._grow(explorer, explore_all)
+                    self._conclude()
+        return self._settled
+
+    def _goes_on(self, deadline: Deadline, most_parts: int) -> bool:
+        """Whether there is anything to split, and time for it."""
+        left = bool(self._open.any() and self._pending)
+        return left and self.parts < most_parts and not deadline.passed
+
+    @property
+    def _settled(self) -> bool:
         return not any(signs.any() for signs in self._knowledge.open_signs(self._layer))
+
+    def _grow(self, explorer: Explorer, explore_all: ExploreAll) -> None:
+        """Has the kernel split the last parts as far as it has room to."""
+        taken, self._pending = self._pending[-KERNEL_ROUND:], self._pending[:-KERNEL_ROUND]
+        self._waiting -= np.sum([part.signs for part in taken], axis=0)
+        taken = [part for part in taken if (part.signs & self._open).any()]
+        starts = [Start(p.lower, p.upper, p.stable, p.signs & self._open) for p in taken]
+        given_up = np.zeros_like(self._open)
+        for part, subtree in zip(taken, explore_all(explorer, starts), strict=True):
+            self._graft(part.node, subtree)
+            self._knowledge.show(subtree.points)
+            given_up |= subtree.given_up
+        self._forget()
+        # What the kernel has no hope for, and no point shows, stays open for ever.
+        self._open = self._open & ~given_up
+
+    def _graft(self, node: int, subtree: Subtree) -> None:
+        """Adds the nodes below one that the kernel has split, and what it has left."""
+        first = len(self._sides)
+        children = np.where(subtree.children == LEAF, LEAF, subtree.children + first - 1)
+        self._sides[node], self._children[node] = int(subtree.sides[0]), int(children[0])
+        self._left[node] = int(subtree.left[0])
+        self._sides.frombytes(subtree.sides[1:].tobytes())
+        self._children.frombytes(children[1:].tobytes())
+        self._left += subtree.left[1:].tolist()
+        for place, start in zip(subtree.nodes.tolist(), subtree.waiting, strict=True):
+            number = first + place - 1 if place else node
+            part = _Part(number, start.lower, start.upper, start.asked, start.stable)
+            self._waiting += start.asked
+            self._pending.append(part)
 
     def _step(self, bounder: Bounder, bound_all: BoundAll) -> None:
         """Bounds the last parts and splits those in which a sign is open."""
@@ -197,21 +259,10 @@ class Branching:
         upper[units[positive]] = 0.0
         lower[units[~positive]] = 0.0
         self._knowledge.tighten(self._layer, Evidence.LINEAR, lower, upper)
-        sides = self._preorder(_bits(proved))
+        signs = _bits(proved)
+        kept = np.array([(left & signs) != 0 for left in self._left])
+        sides = preorder(np.array(self._sides), np.array(self._children), kept)
         self._knowledge.trees.append(BoxTree(self._layer, units, positive, sides))
-
-    def _preorder(self, signs: int) -> NDArray[np.int16]:
-        """The part of the tree that some signs, as bits, need."""
-        listed, waiting = array("h"), [0]
-        while waiting:
-            node = waiting.pop()
-            if self._left[node] & signs:
-                listed.append(self._sides[node])
-                first = self._children[node]
-                waiting += [first + 1, first]
-            else:
-                listed.append(LEAF)
-        return np.array(listed, dtype=np.int16)
 
 
 def _bits(signs: NDArray[np.bool_]) -> int:
@@ -230,6 +281,18 @@ def _processes(jobs: int) -> Iterator[BoundAll]:
 
     with Parallel(n_jobs=jobs, batch_size=1, pre_dispatch="all") as pool:
         yield lambda bounder, batches: pool(delayed(_bound)(bounder, batch) for batch in batches)
+
+
+@contextmanager
+def _threads(jobs: int) -> Iterator[ExploreAll]:
+    """What has the kernel split parts, in one thread or in several."""
+    if jobs == 1:
+        yield lambda explorer, starts: [explorer.explore(start) for start in starts]
+        return
+    from joblib import Parallel, delayed
+
+    with Parallel(n_jobs=jobs, batch_size=4, prefer="threads") as pool:
+        yield lambda explorer, starts: pool(delayed(explorer.explore)(start) for start in starts)
 
 
 def _bound(bounder: Bounder, batch: Batch) -> Bounded:

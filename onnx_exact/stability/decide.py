@@ -198,7 +198,7 @@ class _Decider:
         if not self._branchings[index].run(self._within(seconds), FIRST_PARTS):
             self._evolve(index)
             self._tell("branching", index)
-            self._branchings[index].run(self._within(seconds), jobs=self.options.jobs)
+            self._branchings[index].run_compiled(self._within(seconds), jobs=self.options.jobs)
 
     def _evolve(self, index: int) -> None:
         """A population search for each open sign of a layer."""

@@ -58,3 +58,31 @@ class ReluTree:
 
 
 Tree: TypeAlias = BoxTree | ReluTree
+
+
+def preorder(
+    sides: NDArray[np.int16], children: NDArray[np.int64], kept: NDArray[np.bool_]
+) -> NDArray[np.int16]:
+    """The sides of a tree's nodes in preorder, level by level rather than node by node.
+
+    Args:
+        sides: of the nodes in any order, the root first; shape (nodes,).
+        children: the first child of each, which the second follows; shape (nodes,).
+        kept: the nodes whose children belong to it; the others become leaves; shape (nodes,).
+    """
+    level, levels = np.zeros(1, dtype=np.int64), []
+    while (inner := level[kept[level]]).size:
+        levels.append(inner)
+        level = np.concatenate([children[inner], children[inner] + 1])
+    sizes = np.ones(sides.size, dtype=np.int64)
+    for inner in reversed(levels):
+        first = children[inner]
+        sizes[inner] += sizes[first] + sizes[first + 1]
+    places = np.zeros(sides.size, dtype=np.int64)
+    listed = np.full(sizes[0], LEAF, dtype=np.int16)
+    for inner in levels:
+        first = children[inner]
+        places[first] = places[inner] + 1
+        places[first + 1] = places[first] + sizes[first]
+        listed[places[inner]] = sides[inner]
+    return listed

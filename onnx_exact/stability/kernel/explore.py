@@ -1,0 +1,400 @@
+"""Bounds parts of the input box and splits them, one after another, compiled by numba.
+
+What `parts` does for many parts at once, done for one part at a time: with the units that are
+inactive on it left out, matrices are a quarter the size, and a part is ten times cheaper.
+
+Rounding is bounded beforehand: `Net.slack` and `Rows.slack` hold for every part and all slopes
+(`subtrees.allowances`), in whatever order sums are taken, with or without fused products.
+All functions are in this file: they are compiled anew when it changes, not when another does.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from onnx_exact.network.affine import Array
+from onnx_exact.stability.kernel.arrays import (
+    LANES,
+    Asked,
+    Found,
+    Layers,
+    Net,
+    Parts,
+    Rows,
+    Signs,
+    Space,
+    Tree,
+)
+from onnx_exact.stability.kernel.compiled import compiled
+from onnx_exact.stability.parts import LEAST_INFLUENCE
+
+STEPS = 10
+FIRST_STEP = 0.6
+STEP_DECAY = 0.85
+# Slopes are not tried where the bound would have to lose less than this share of what it loses.
+LEAST_REMAINDER = 0.45
+# What a unit owes to the losses of units below counts this much, next to its own variation.
+INHERITED = 0.1
+# A line above relu at both ends, whatever the rounding of its slope.
+OVER, TINY = 1.0 + 1e-14, 1e-300
+
+
+@compiled
+def _whole(count: int) -> int:
+    """A number of entries that leaves no rest to loops that take `LANES` at a time."""
+    return (count + LANES - 1) // LANES * LANES
+
+
+@compiled
+def _interval(net: Net, k: int, stable: Signs, layers: Layers, space: Space) -> int:
+    """Interval bounds on a layer; the number of units that they leave open, listed."""
+    width = net.widths[k]
+    lower, upper = space.lower, space.upper
+    for unit in range(_whole(width)):
+        lower[unit] = net.bias[k, unit] - net.slack[k, unit]
+        upper[unit] = net.bias[k, unit] + net.slack[k, unit]
+    for c in range(layers.counts[k]):
+        low, high = layers.low[k, c], layers.high[k, c]
+        positive, negative = net.positive[k, layers.live[k, c]], net.negative[k, layers.live[k, c]]
+        for unit in range(_whole(width)):
+            lower[unit] += positive[unit] * low + negative[unit] * high
+            upper[unit] += positive[unit] * high + negative[unit] * low
+    found = 0
+    for unit in range(width):
+        low = max(lower[unit], net.lower[k, unit], 0.0 if stable[k, unit] > 0 else -np.inf)
+        high = min(upper[unit], net.upper[k, unit], 0.0 if stable[k, unit] < 0 else np.inf)
+        lower[unit], upper[unit] = low, high
+        if k > 0 and low < 0.0 < high:
+            space.units[found] = unit
+            found += 1
+    return found
+
+
+@compiled
+def _step_back(layers: Layers, j: int, rows: int, front: Array, back: Array, const: Array) -> None:
+    """Functionals of what layer j passes on, (units, rows), as functionals of its inputs."""
+    count = layers.counts[j + 1]
+    for c in range(count):
+        row, bias = front[c], layers.bias[j, c]
+        above, below, offset = layers.above[j, c], layers.below[j, c], layers.offset[j, c]
+        for r in range(rows):
+            positive = max(row[r], 0.0)
+            through = positive * (above - below) + row[r] * below
+            const[r] += positive * offset + through * bias
+            row[r] = through
+    weight = layers.weight[j]
+    for i in range(layers.counts[j]):
+        out = back[i]
+        for r in range(rows):
+            out[r] = 0.0
+        c = 0
+        # Eight terms at a time: the sums are then loaded and stored eight times less often.
+        while c + 8 <= count:
+            w0, w1, w2, w3 = weight[c, i], weight[c + 1, i], weight[c + 2, i], weight[c + 3, i]
+            w4, w5, w6, w7 = weight[c + 4, i], weight[c + 5, i], weight[c + 6, i], weight[c + 7, i]
+            x = front[c : c + 8]
+            for r in range(rows):
+                first = w0 * x[0, r] + w1 * x[1, r] + w2 * x[2, r] + w3 * x[3, r]
+                out[r] += first + w4 * x[4, r] + w5 * x[5, r] + w6 * x[6, r] + w7 * x[7, r]
+            c += 8
+        while c < count:
+            w0, single = weight[c, i], front[c]
+            for r in range(rows):
+                out[r] += w0 * single[r]
+            c += 1
+
+
+@compiled
+def _tighten(net: Net, k: int, found: int, layers: Layers, space: Space) -> None:
+    """Backward linear bounds on the listed units of a layer, both sides at once."""
+    front, back, const = space.front, space.back, space.constants
+    rows = _whole(2 * found)
+    for c in range(layers.counts[k]):
+        unit = layers.live[k, c]
+        for q in range(found):
+            weight = net.weight[k, space.units[q], unit]
+            front[c, q] = weight
+            front[c, found + q] = -weight
+        front[c, 2 * found : rows] = 0.0
+    for q in range(found):
+        const[q] = net.bias[k, space.units[q]]
+        const[found + q] = -const[q]
+    const[2 * found : rows] = 0.0
+    for j in range(k - 1, -1, -1):
+        _step_back(layers, j, rows, front, back, const)
+        front, back = back, front
+    for d in range(layers.counts[0]):
+        low, high, row = layers.low[0, d], layers.high[0, d], front[d]
+        for r in range(rows):
+            const[r] += max(row[r] * low, row[r] * high)
+    for q in range(found):
+        unit = space.units[q]
+        slack = net.slack[k, unit]
+        space.upper[unit] = min(space.upper[unit], const[q] + slack)
+        space.lower[unit] = max(space.lower[unit], -const[found + q] - slack)
+
+
+@compiled
+def _relax(net: Net, k: int, stable: Signs, layers: Layers, space: Space) -> None:
+    """Relaxes a layer within its bounds, and notes the units that these leave no choice."""
+    count, before = 0, layers.counts[k]
+    for unit in range(net.widths[k]):
+        low, high = space.lower[unit], space.upper[unit]
+        if high <= 0.0:
+            stable[k, unit] = -1
+            continue
+        above, offset, below = 1.0, 0.0, 1.0
+        if low >= 0.0:
+            stable[k, unit] = 1
+        else:
+            above = high / (high - low)
+            offset = max(-above * low, (1.0 - above) * high) * OVER + TINY
+            below = 1.0 if high > -low else 0.0
+        layers.live[k + 1, count] = unit
+        layers.low[k + 1, count], layers.high[k + 1, count] = max(low, 0.0), high
+        layers.above[k, count], layers.offset[k, count] = above, offset
+        layers.below[k, count], layers.bias[k, count] = below, net.bias[k, unit]
+        for c in range(before):
+            layers.weight[k, count, c] = net.weight[k, unit, layers.live[k, c]]
+        layers.weight[k, count, before : _whole(before)] = 0.0
+        count += 1
+    layers.counts[k + 1] = count
+
+
+@compiled
+def _preactivation(k: int, q: int, layers: Layers, inputs: Array) -> float:
+    """Of a live unit, from what the layer before passes on."""
+    g = layers.bias[k, q]
+    for c in range(_whole(layers.counts[k])):
+        g += layers.weight[k, q, c] * inputs[c]
+    return float(g)
+
+
+@compiled
+def _try(rows: Rows, sign: int, last: int, layers: Layers, space: Space, found: Found) -> float:
+    """A functional at the point in the first row of `passed`, noted where it is above 0."""
+    passed = space.passed
+    for k in range(last):
+        for q in range(layers.counts[k + 1]):
+            passed[k + 1, q] = max(_preactivation(k, q, layers, passed[k]), 0.0)
+    total = rows.bias[sign]
+    for c in range(layers.counts[last]):
+        total += rows.weight[sign, layers.live[last, c]] * passed[last, c]
+    if total > rows.slack[sign] and not found.shown[sign]:
+        found.shown[sign] = True
+        found.points[sign] = passed[0, : layers.counts[0]]
+    return float(total)
+
+
+@compiled
+def _bound(rows: Rows, sign: int, last: int, layers: Layers, space: Space) -> float:
+    """An upper bound on a functional; its coefficients stay in `values` and `gradient`."""
+    total = rows.bias[sign]
+    values = space.values
+    for c in range(layers.counts[last]):
+        values[last, c] = rows.weight[sign, layers.live[last, c]]
+    for j in range(last - 1, -1, -1):
+        out = values[j] if j else space.gradient
+        entries = _whole(layers.counts[j])
+        for i in range(entries):
+            out[i] = 0.0
+        for c in range(layers.counts[j + 1]):
+            a = values[j + 1, c]
+            if a > 0.0:
+                total += a * layers.offset[j, c]
+                a *= layers.above[j, c]
+            else:
+                a *= space.slopes[j, c]
+            if a != 0.0:
+                total += a * layers.bias[j, c]
+                row = layers.weight[j, c]
+                for i in range(entries):
+                    out[i] += a * row[i]
+    for d in range(layers.counts[0]):
+        a = space.gradient[d]
+        total += max(a * layers.low[0, d], a * layers.high[0, d])
+    return float(total + rows.slack[sign])
+
+
+@compiled
+def _climb(last: int, length: float, layers: Layers, space: Space) -> None:
+    """One step of the lower slopes against the gradient of the bound that was evaluated last."""
+    passed, derivative = space.passed, space.scratch
+    for d in range(layers.counts[0]):
+        high = space.gradient[d] > 0.0
+        passed[0, d] = layers.high[0, d] if high else layers.low[0, d]
+    for k in range(last):
+        most = 0.0
+        for q in range(layers.counts[k + 1]):
+            g = _preactivation(k, q, layers, passed[k])
+            a = space.values[k + 1, q]
+            derivative[q] = 0.0
+            if a > 0.0:
+                passed[k + 1, q] = layers.above[k, q] * g + layers.offset[k, q]
+            else:
+                passed[k + 1, q] = space.slopes[k, q] * g
+                if layers.above[k, q] < 1.0:
+                    derivative[q] = a * g
+                    most = max(most, abs(derivative[q]))
+        if most > 0.0:
+            for q in range(layers.counts[k + 1]):
+                slope = space.slopes[k, q] - length * derivative[q] / most
+                space.slopes[k, q] = min(max(slope, 0.0), 1.0)
+
+
+@compiled
+def _optimize(
+    rows: Rows, sign: int, margin: float, last: int, layers: Layers, space: Space
+) -> float:
+    """The least bound of default and optimised slopes; what the first of them loses in `loss`."""
+    for k in range(last):
+        space.slopes[k, : layers.counts[k + 1]] = layers.below[k, : layers.counts[k + 1]]
+    best = _bound(rows, sign, last, layers, space)
+    for k in range(last):
+        for q in range(layers.counts[k + 1]):
+            layers.loss[k, q] += abs(space.values[k + 1, q]) * layers.offset[k, q]
+    if margin < LEAST_REMAINDER * (best + margin):
+        return best
+    length = FIRST_STEP
+    for _ in range(STEPS):
+        if not best > 0.0:
+            break
+        _climb(last, length, layers, space)
+        best = min(best, _bound(rows, sign, last, layers, space))
+        length *= STEP_DECAY
+    return best
+
+
+@compiled
+def _share(last: int, layers: Layers, space: Space, shares: Array) -> None:
+    """How much each side has to do with what the bounds lose, as in `parts`; what a unit loses is
+    shared out, so that cancellation misleads nobody, as the losses of the units below were as well.
+    """
+    n_in = layers.counts[0]
+    varied, owed = space.varied, space.owed
+    shares[:] = 0.0
+    for d in range(n_in):
+        varied[0, d, d] = layers.high[0, d] - layers.low[0, d]
+    for k in range(last):
+        for q in range(layers.counts[k + 1]):
+            row, total = layers.weight[k, q], 0.0
+            for d in range(n_in):
+                own, others = 0.0, 0.0
+                for c in range(_whole(layers.counts[k])):
+                    own += row[c] * varied[k, d, c]
+                    others += abs(row[c]) * owed[k, d, c]
+                varied[k + 1, d, q] = own * layers.above[k, q]
+                owed[k + 1, d, q] = others * layers.above[k, q]
+                space.scratch[d] = abs(own) + INHERITED * others
+                total += space.scratch[d]
+            if total > 0.0:
+                for d in range(n_in):
+                    part = space.scratch[d] / total
+                    owed[k + 1, d, q] += layers.offset[k, q] * part
+                    shares[d] += layers.loss[k, q] * part
+
+
+@compiled
+def _split_side(shares: Array, lower: Array, upper: Array) -> int:
+    """The side that counts for most; what seems to count for nothing, once it is long enough."""
+    most, longest, side = 0.0, 0.0, 0
+    for d in range(shares.size):
+        most, longest = max(most, shares[d]), max(longest, upper[d] - lower[d])
+    for d in range(shares.size):
+        least = LEAST_INFLUENCE * most if most > 0.0 else 1.0
+        shares[d] = max(shares[d], least * (upper[d] - lower[d]) / longest)
+        if shares[d] > shares[side]:
+            side = d
+    return side
+
+
+@compiled
+def _part(
+    net: Net, rows: Rows, stable: Signs, asked: Asked, layers: Layers, space: Space, found: Found
+) -> None:
+    """Bounds functionals on the part in the first rows of `low` and `high`: `asked` are left."""
+    last = net.widths.size
+    for k in range(last):
+        _tighten(net, k, _interval(net, k, stable, layers, space), layers, space)
+        _relax(net, k, stable, layers, space)
+        layers.loss[k, : layers.counts[k + 1]] = 0.0
+    for sign in range(asked.size):
+        if not asked[sign]:
+            continue
+        for d in range(layers.counts[0]):
+            space.passed[0, d] = 0.5 * layers.low[0, d] + 0.5 * layers.high[0, d]
+        margin = -_try(rows, sign, last, layers, space, found)
+        bound = _optimize(rows, sign, margin, last, layers, space)
+        asked[sign] = not (bound <= 0.0 or found.shown[sign])
+        if asked[sign]:
+            for d in range(layers.counts[0]):
+                high = space.gradient[d] > 0.0
+                space.passed[0, d] = layers.high[0, d] if high else layers.low[0, d]
+            _try(rows, sign, last, layers, space, found)
+
+
+@compiled
+def _first_half(
+    rows: Rows, side: int, asked: Asked, layers: Layers, space: Space, found: Found
+) -> int:
+    """The half, 0 for the lower, at whose centre a functional that is left is greater."""
+    sign, last, values = int(asked.argmax()), layers.bias.shape[0], (-np.inf, -np.inf)
+    for half in range(2):
+        for d in range(layers.counts[0]):
+            share = 0.25 + 0.5 * half if d == side else 0.5
+            low, high = layers.low[0, d], layers.high[0, d]
+            space.passed[0, d] = low + share * (high - low)
+        values = values[1], _try(rows, sign, last, layers, space, found)
+    return int(values[1] > values[0])
+
+
+@compiled
+def explore(
+    net: Net, rows: Rows, parts: Parts, tree: Tree, found: Found, layers: Layers, space: Space
+) -> tuple[int, int]:
+    """Bounds and splits the first of `parts`, depth first, until nothing waits or no room is left.
+
+    Args:
+        net, rows: the layers below, and the functionals.
+        parts: room for those that wait; the first is there.
+        tree: room for its nodes, all of them leaves.
+        found: receives the functionals that are above 0 somewhere, which are then no longer asked
+            for, and those that cannot be excluded where nothing is left to split.
+        layers, space: room for one part.
+
+    Returns:
+        How many parts wait, and how many nodes there are.
+    """
+    n_in = parts.lower.shape[1]
+    waiting, nodes = 1, 1
+    stable, asked = parts.stable[0].copy(), parts.asked[0].copy()
+    shares = np.zeros(n_in)
+    while waiting and nodes + 2 <= tree.sides.size and waiting < parts.node.size:
+        waiting -= 1
+        lower, upper = layers.low[0, :n_in], layers.high[0, :n_in]
+        lower[:], upper[:] = parts.lower[waiting], parts.upper[waiting]
+        stable[:], asked[:] = parts.stable[waiting], parts.asked[waiting]
+        node = parts.node[waiting]
+        asked &= ~(found.shown | found.stuck)
+        _part(net, rows, stable, asked, layers, space, found)
+        if not asked.any():
+            continue
+        _share(net.widths.size, layers, space, shares)
+        side = _split_side(shares, lower, upper)
+        first = _first_half(rows, side, asked, layers, space, found)
+        middle = 0.5 * lower[side] + 0.5 * upper[side]
+        if not lower[side] < middle < upper[side]:
+            found.stuck[asked] = True
+            continue
+        tree.sides[node], tree.children[node] = side, nodes
+        tree.left[node] = rows.bits[asked].sum()
+        for part in range(waiting, waiting + 2):
+            parts.lower[part], parts.upper[part] = lower, upper
+            parts.stable[part], parts.asked[part] = stable, asked
+        # The half that waits last is gone on with.
+        low, high = waiting + 1 - first, waiting + first
+        parts.upper[low, side] = parts.lower[high, side] = middle
+        parts.node[low], parts.node[high] = nodes, nodes + 1
+        waiting += 2
+        nodes += 2
+    return waiting, nodes
