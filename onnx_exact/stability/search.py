@@ -115,14 +115,8 @@ class _Climb:
             gradient = self._gradient(self.leaks * np.float32(1.0 - step / steps))
             scale = np.abs(gradient).max(axis=1, keepdims=True)
             gradient /= np.where(scale > 0.0, scale, 1.0)
-            first = BETAS[0] * first + (1 - BETAS[0]) * gradient
-            second = BETAS[1] * second + (1 - BETAS[1]) * gradient**2
-            direction = (first / (1 - BETAS[0] ** step)) / (
-                np.sqrt(second / (1 - BETAS[1] ** step)) + 1e-8
-            )
             length = STEP_LENGTHS[0] + (STEP_LENGTHS[1] - STEP_LENGTHS[0]) * step / steps
-            moved = self.x + length * side * direction
-            self.x = np.clip(moved, self.low, self.high).astype(np.float32)
+            self._move(gradient, first, second, step, np.float32(length) * side)
             if step % SHOW_EVERY == 0 or step == steps:
                 found += self._show()
                 still = self._still_open()
@@ -133,19 +127,45 @@ class _Climb:
                 first, second = first[still], second[still]
         return found
 
+    def _move(
+        self, gradient: Single, first: Single, second: Single, step: int, length: Single
+    ) -> None:
+        """One step of Adam into the box, in place; `gradient` is written over."""
+        first *= np.float32(BETAS[0])
+        first += np.float32(1 - BETAS[0]) * gradient
+        second *= np.float32(BETAS[1])
+        gradient *= gradient
+        gradient *= np.float32(1 - BETAS[1])
+        second += gradient
+        np.multiply(second, np.float32(1 / (1 - BETAS[1] ** step)), out=gradient)
+        np.sqrt(gradient, out=gradient)
+        gradient += np.float32(1e-8)
+        np.divide(first, gradient, out=gradient)
+        gradient *= np.float32(1 / (1 - BETAS[0] ** step)) * length
+        self.x += gradient
+        np.minimum(self.x, self.high, out=self.x)
+        np.maximum(self.x, self.low, out=self.x)
+
     def _gradient(self, leaks: Single) -> Single:
         """The gradient of each point's own signed pre-activation, with a leaky ReLU of its own."""
         h, slopes = self.x, []
         for weight, bias, relu in zip(
             self.weights[:-1], self.biases[:-1], self.relu[:-1], strict=True
         ):
-            g = h @ weight.T + bias
-            slope = np.where(g > 0.0, np.float32(1.0), leaks if relu else np.float32(1.0))
+            g = h @ weight.T
+            g += bias
+            leak = leaks if relu else np.ones_like(leaks)
+            # A product with zeros and ones: choosing would have the processor guess.
+            slope = np.greater(g, 0.0, out=np.empty_like(g))
+            slope *= np.float32(1.0) - leak
+            slope += leak
             slopes.append(slope)
-            h = g * slope
+            g *= slope
+            h = g
         back = self.weights[-1][self.units] * self.signs[:, None]
         for weight, slope in zip(reversed(self.weights[:-1]), reversed(slopes), strict=True):
-            back = (back * slope) @ weight
+            slope *= back
+            back = slope @ weight
         return np.asarray(back, dtype=np.float32)
 
     def _show(self) -> int:
