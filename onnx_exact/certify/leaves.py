@@ -15,18 +15,18 @@ from numpy.typing import NDArray
 from onnx_exact.certify.proof import SLOPE_STEPS
 from onnx_exact.certify.slopes import is_free
 from onnx_exact.deadline import Deadline
-from onnx_exact.network.affine import Affine, Array
+from onnx_exact.network.affine import Affine
 from onnx_exact.network.domain import Box
-from onnx_exact.stability.assumed import Bounded, Cases, Functional, joined
+from onnx_exact.stability.assumed import Cases, Functional, joined
 from onnx_exact.stability.crown import Relaxation
 from onnx_exact.stability.simplex import Program
-from onnx_exact.stability.splits import MOST_UNSTABLE
 from onnx_exact.stability.trees import LEAF
 
-# Nodes that are bounded at once by gradient steps, and these steps.
-BATCH = 32
-STEPS = 16
-# What a program is given for one node.
+# Nodes that are bounded at once, and the steps for each; the root gets more.
+BATCH = 64
+STEPS = 8
+ROOT_STEPS = 60
+# What a program is given for a node that has no unit to split on.
 NODE_SECONDS = 10.0
 
 
@@ -107,9 +107,6 @@ class _Tree:
         self._functional = Functional(sign.row, sign.below, sign.box)
         self._free = [is_free(layer) for layer in sign.below]
         self._second = _second_children(splits)
-        unstable = sum(int(free.sum()) for free in self._free)
-        few = unstable <= MOST_UNSTABLE
-        self._program = Program(sign.row, sign.below, sign.box) if few else None
         none = [np.zeros((1, layer.affine.n_out), dtype=np.int8) for layer in sign.below]
         root = self._functional.fresh(none)
         self.split_on: list[tuple[int, int]] = [(LEAF, LEAF)]
@@ -137,13 +134,11 @@ class _Tree:
 
     def step(self) -> None:
         """Bounds the next nodes and splits those that do not exclude the sign."""
-        size = BATCH if self._program is None else 1
-        batch, self.open = self.open[-size:], self.open[:-size]
-        known = self._known_split(batch[0])
-        if self._program is not None and known is not None:
-            self._split(batch[0], batch[0].cases, known)
-            return
-        answer, rounded, bounds = self._bound(batch)
+        batch, self.open = self.open[-BATCH:], self.open[:-BATCH]
+        cases = joined([node.cases for node in batch])
+        answer = self._functional.improve(cases, STEPS if batch[0].place else ROOT_STEPS)
+        rounded = self._rounded(answer.cases)
+        bounds = self._functional.bounds(rounded)
         for i, node in enumerate(batch):
             index = np.array([i])
             if bounds[i] <= self._sign.goal:
@@ -153,28 +148,22 @@ class _Tree:
             if known is None:
                 layer = int(np.argmax([losses[i].max() for losses in answer.losses]))
                 known = layer, int(answer.losses[layer][i].argmax())
-                self.stuck |= bool(answer.losses[layer][i].max() <= 0.0)
+                if answer.losses[layer][i].max() <= 0.0:
+                    self._end(node)
+                    continue
             self._split(node, answer.cases.rows(index), known)
 
-    def _bound(self, batch: list[_Node]) -> tuple[Bounded, Cases, Array]:
-        """What bounds some nodes, that rounded to what is kept, and the bounds of the latter."""
-        cases = joined([node.cases for node in batch])
-        optimum = None
-        if self._program is not None:
-            optimum = self._program.solve([s[0] for s in cases.signs], NODE_SECONDS)
+    def _end(self, node: _Node) -> None:
+        """A last attempt at a node without a unit to split on: steps may just not suffice."""
+        program = Program(self._sign.row, self._sign.below, self._sign.box)
+        optimum = program.solve([s[0] for s in node.cases.signs], NODE_SECONDS)
         if optimum is not None:
             rounded = self._rounded(optimum.cases)
             bounds = self._functional.bounds(rounded)
-            best = np.array([int(bounds.argmin())])
-            cases = optimum.cases.rows(best)
-            losses = [loss[None] for loss in optimum.losses]
-            if bounds[best[0]] <= self._sign.goal or any(loss.any() for loss in losses):
-                points = np.zeros((1, self._sign.box.lower.size))
-                answer = Bounded(bounds[best], cases, losses, points)
-                return answer, rounded.rows(best), bounds[best]
-        answer = self._functional.improve(cases, STEPS)
-        rounded = self._rounded(answer.cases)
-        return answer, rounded, self._functional.bounds(rounded)
+            if (bounds <= self._sign.goal).any():
+                self._done[node.place] = rounded.rows(np.array([int(bounds.argmin())]))
+                return
+        self.stuck = True
 
     def _rounded(self, cases: Cases) -> Cases:
         """The cases with slopes and multipliers as they are kept."""

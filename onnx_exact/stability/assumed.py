@@ -5,8 +5,8 @@ multiplier beta (beta-CROWN, Wang et al. 2021):
 
     max A h + c  s.t. s_i g_i >= 0   <=   max A h + c + sum_i beta_i s_i g_i,      beta >= 0.
 
-Lower slopes alpha and multipliers beta are improved by subgradient steps, for many sets of
-assumptions at once, on values that are not rounded with care; the bounds that come out are those of
+Lower slopes alpha and multipliers beta are improved for many sets of assumptions at once, on values
+that are not rounded with care (`ascent`); the bounds that come out are those of
 `crown.upper_bounds` with the best slopes and multipliers.
 """
 
@@ -14,19 +14,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.domain import Box
+from onnx_exact.stability.ascent import Ascent
 from onnx_exact.stability.crown import Relaxation, upper_bounds
 
 Signs = NDArray[np.int8]
-
-SLOPE_STEP = 0.3
-MULTIPLIER_STEP = 1.0
-STEP_DECAY = 0.85
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,8 +75,9 @@ class Bounded:
     Attributes:
         bounds: sound upper bounds under the assumptions, shape (cases,).
         cases: with the slopes and multipliers that attain them.
-        losses: how much the relaxation of each unit costs, one array a layer, (cases, units).
-        points: the maximiser of each linear bound over the box, shape (cases, inputs).
+        losses: how much the relaxation of each unit seems to cost, one array a layer, (cases,
+            units).
+        points: worth running forward, shape (cases, inputs).
     """
 
     bounds: Array
@@ -104,6 +103,7 @@ class Functional:
     def __init__(self, row: Affine, below: Sequence[Relaxation], box: Box) -> None:
         self._row, self._below, self._box = row, below, box
         self._relu = [(r.upper_slope > 0.0) & (r.upper_slope < 1.0) for r in below]
+        self._ascent = Ascent(row, below, box)
 
     def fresh(self, signs: Sequence[Signs]) -> Cases:
         """Cases with the slopes of the relaxations and without multipliers."""
@@ -116,34 +116,22 @@ class Functional:
 
     def improve(self, cases: Cases, steps: int) -> Bounded:
         """The best bounds within some steps, starting with what the cases bring along."""
-        layers = self.relaxations(cases.signs)
-        slopes = [_fixed(a, s) for a, s in zip(cases.slopes, cases.signs, strict=True)]
-        betas = list(cases.multipliers)
-        cases = Cases(cases.signs, tuple(slopes), tuple(betas))
-        best, kept = np.full(len(cases), np.inf), cases
-        decay = 1.0
-        for step in range(steps + 1):
-            now = Cases(cases.signs, tuple(slopes), tuple(betas))
-            value, coefficients, through, point = self._backward(layers, now)
-            better = value < best
-            best = np.where(better, value, best)
-            kept = _choose(better, now, kept)
-            if step == steps or (best <= 0.0).all():
-                break
-            forward = self._forward(layers, slopes, coefficients, point)
-            for k, g in enumerate(forward):
-                sign = cases.signs[k]
-                free = self._relu[k] & (sign == 0)
-                gradient = np.where(free, np.minimum(coefficients[k + 1], 0.0) * g, 0.0)
-                slopes[k] = np.clip(slopes[k] - decay * SLOPE_STEP * _scaled(gradient), 0.0, 1.0)
-                # A step for beta is a share of the coefficient that it has to make up for.
-                size = np.abs(through[k]).max(axis=-1, keepdims=True)
-                descent = _scaled(np.where(sign != 0, sign * g, 0.0))
-                betas[k] = np.maximum(betas[k] - decay * MULTIPLIER_STEP * size * descent, 0.0)
-            decay *= STEP_DECAY
-        _, coefficients, _, point = self._backward(layers, kept)
-        losses = self._losses(layers, cases.signs, coefficients)
-        return Bounded(self.bounds(kept, layers), kept, losses, point)
+        live = [r.live for r in self._below]
+        signs = [v[:, units] for v, units in zip(cases.signs, live, strict=True)]
+        slopes, multipliers = (
+            [v[:, units] for v, units in zip(values, live, strict=True)]
+            for values in (cases.slopes, cases.multipliers)
+        )
+        found = self._ascent.run(signs, slopes, multipliers, steps)
+        wide = [_widened(a, r) for a, r in zip(found.slopes, self._below, strict=True)]
+        better = Cases(
+            cases.signs,
+            tuple(_fixed(a, s) for a, s in zip(wide, cases.signs, strict=True)),
+            tuple(_widened(b, r) for b, r in zip(found.multipliers, self._below, strict=True)),
+        )
+        losses = [_widened(loss, r) for loss, r in zip(found.losses, self._below, strict=True)]
+        points = self._box.clip(found.points.astype(np.float64))
+        return Bounded(self.bounds(better), better, losses, points)
 
     def bounds(self, cases: Cases, layers: list[Relaxation] | None = None) -> Array:
         """Sound upper bounds with the slopes and multipliers at hand, shape (cases,)."""
@@ -165,52 +153,6 @@ class Functional:
         """The relaxations of the layers under each set of assumptions, shape (cases, units)."""
         return [_under(base, sign) for base, sign in zip(self._below, signs, strict=True)]
 
-    def _backward(
-        self, layers: list[Relaxation], cases: Cases
-    ) -> tuple[Array, list[Array], list[Array], Array]:
-        """Values, coefficients on x, h^1, ... and on g^1, ..., and the maximisers over the box."""
-        coefficients = [np.broadcast_to(self._row.weight, (len(cases), self._row.n_in))]
-        constant = np.full(len(cases), self._row.bias[0])
-        throughs = []
-        for layer, slope, extra in zip(
-            reversed(layers), reversed(cases.slopes), reversed(cases.signed), strict=True
-        ):
-            positive, negative = np.maximum(coefficients[-1], 0), np.minimum(coefficients[-1], 0)
-            through = positive * layer.upper_slope + negative * slope + extra
-            throughs.append(through)
-            constant = constant + (positive * layer.upper_offset).sum(axis=-1)
-            constant = constant + through @ layer.affine.bias
-            coefficients.append(layer.pull_back(through))
-        point = np.where(coefficients[-1] > 0.0, self._box.upper, self._box.lower)
-        value = constant + (coefficients[-1] * point).sum(axis=-1)
-        return value, coefficients[::-1], throughs[::-1], point
-
-    @staticmethod
-    def _forward(
-        layers: list[Relaxation], slopes: list[Array], coefficients: list[Array], point: Array
-    ) -> list[Array]:
-        """Pre-activations of the relaxed network at the maximisers, shape (cases, units)."""
-        values = []
-        for k, layer in enumerate(layers):
-            value = layer.apply(point)
-            values.append(value)
-            above = layer.upper_slope * value + layer.upper_offset
-            point = np.where(coefficients[k + 1] > 0.0, above, slopes[k] * value)
-        return values
-
-    def _losses(
-        self, layers: list[Relaxation], signs: Sequence[Signs], coefficients: list[Array]
-    ) -> list[Array]:
-        """How much the relaxation of each unit without assumption loses; above 0 for each."""
-        return [
-            np.where(
-                self._relu[k] & (signs[k] == 0),
-                np.abs(coefficients[k + 1]) * layer.upper_offset + np.finfo(float).tiny,
-                0.0,
-            )
-            for k, layer in enumerate(layers)
-        ]
-
 
 def _under(base: Relaxation, signs: Signs) -> Relaxation:
     """A relaxation of one box where signs are assumed, shape (cases, units)."""
@@ -231,17 +173,8 @@ def _fixed(slopes: Array, signs: Signs) -> Array:
     return np.where(signs == 1, 1.0, np.where(signs == -1, 0.0, slopes))
 
 
-def _choose(first: NDArray[np.bool_], one: Cases, other: Cases) -> Cases:
-    """The cases of `one` where `first`, of `other` elsewhere."""
-    at = first[:, None]
-    return Cases(
-        one.signs,
-        tuple(np.where(at, a, b) for a, b in zip(one.slopes, other.slopes, strict=True)),
-        tuple(np.where(at, a, b) for a, b in zip(one.multipliers, other.multipliers, strict=True)),
-    )
-
-
-def _scaled(gradient: Array) -> Array:
-    """The gradient with its largest entry of each case scaled to 1."""
-    scale = np.abs(gradient).max(axis=-1, keepdims=True)
-    return np.asarray(gradient / np.where(scale > 0.0, scale, 1.0))
+def _widened(values: NDArray[Any], layer: Relaxation) -> Array:
+    """Values of live units in the places that they have among all units, 0 elsewhere."""
+    full = np.zeros((len(values), layer.affine.n_out))
+    full[:, layer.live] = values
+    return full

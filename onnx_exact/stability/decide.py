@@ -2,9 +2,10 @@
 
 First pass, layer by layer: bounds, a short search for witnesses, optimised slopes. Then rounds
 over the layers that still have open signs, each with more time for a single sign than the last:
-bounds again (what was decided below tightens them), a longer search, the linear relaxation where
-many signs share it, branching where there are few inputs, and a mixed-integer program for each sign
-that is left. `docs/deciding.md` has the measurements behind this order.
+bounds again (what was decided below tightens them), branching on the box where there are few inputs
+and on ReLUs, a longer search, the linear relaxation where many signs share a large one, and, in
+later rounds, a mixed-integer program for each sign that is left. `docs/deciding.md` has the
+measurements behind this order.
 """
 
 from __future__ import annotations
@@ -29,12 +30,14 @@ from onnx_exact.stability.knowledge import Knowledge
 from onnx_exact.stability.layers import Layers
 from onnx_exact.stability.search import Effort, search_layer
 from onnx_exact.stability.slopes import optimized_upper_bounds
-from onnx_exact.stability.splits import bounded_by_programs, split_sign
+from onnx_exact.stability.splits import split_sign
 from onnx_exact.stability.verdict import Evidence, Stability
 
 Index = NDArray[np.intp]
 
-# Seconds for a single mixed-integer program, from the second round on; then all the time there is.
+# The first round with mixed-integer programs: before, searches show more signs in less time.
+MILP_FROM_ROUND = 2
+# Seconds for a single mixed-integer program, round by round; then all the time there is.
 MILP_SECONDS = (10.0, 60.0)
 # Seconds for branching on one layer, round by round, and parts before a population is sent out.
 BRANCH_SECONDS = (60.0, 120.0, 240.0)
@@ -46,6 +49,8 @@ MOST_FAILURES = 12
 LP_SECONDS = 5.0
 # From this many open signs of a layer on, compiling its relaxation pays.
 LP_FROM_SIGNS = 8
+# Below so many unstable units splitting comes near its optimum in less time.
+LP_FROM_UNSTABLE = 400
 FIRST_EFFORT = Effort(points=12, steps=40)
 # Seconds for the search in one layer, round by round.
 SEARCH_SECONDS = (10.0, 20.0, 60.0, 240.0)
@@ -145,7 +150,7 @@ class _Decider:
             before = self.knowledge.open_units
             self._round(rounds)
             rounds += 1
-            if rounds > len(MILP_SECONDS) + 1 and self.knowledge.open_units == before:
+            if rounds > MILP_FROM_ROUND + len(MILP_SECONDS) and self.knowledge.open_units == before:
                 break
 
     def _first_pass(self) -> None:
@@ -169,13 +174,13 @@ class _Decider:
             self._run_corners(self.layers.refresh(index))
             if few_inputs and self._open(index):
                 self._branch(index, BRANCH_SECONDS[min(number, len(BRANCH_SECONDS) - 1)])
+            self._split(index, SPLIT_SECONDS[min(number, len(SPLIT_SECONDS) - 1)])
             self._search(index, effort, SEARCH_SECONDS[min(number, len(SEARCH_SECONDS) - 1)])
             self._optimize_slopes(index)
-            self._split(index, SPLIT_SECONDS[min(number, len(SPLIT_SECONDS) - 1)])
             if number == 0 and self._needs_relaxation(index):
                 self._solve_relaxation(index)
-            if number and self._open(index):
-                self._solve_programs(index, number - 1)
+            if number >= MILP_FROM_ROUND and self._open(index):
+                self._solve_programs(index, number - MILP_FROM_ROUND)
 
     def _run_corners(self, functionals: list[Array]) -> None:
         """Runs the corners forward at which linear bounds are attained."""
@@ -198,7 +203,7 @@ class _Decider:
         if not self._branchings[index].run(self._within(seconds), FIRST_PARTS):
             self._evolve(index)
             self._tell("branching", index)
-            self._branchings[index].run_compiled(self._within(seconds), jobs=self.options.jobs)
+            self._branchings[index].run(self._within(seconds), jobs=self.options.jobs)
 
     def _evolve(self, index: int) -> None:
         """A population search for each open sign of a layer."""
@@ -247,10 +252,12 @@ class _Decider:
         return [(unit, positive) for _, unit, positive in sorted(signs)]
 
     def _needs_relaxation(self, index: int) -> bool:
-        """Whether many signs share a relaxation that no splitting has solved before."""
-        few_inputs = self.knowledge.chain.n_in <= MOST_INPUTS
-        solved = bounded_by_programs(self.layers.below(index))
-        return not few_inputs and not solved and self._open(index) >= LP_FROM_SIGNS
+        """Whether many signs share a relaxation that splitting hardly came near to solving."""
+        if self.knowledge.chain.n_in <= MOST_INPUTS or self._open(index) < LP_FROM_SIGNS:
+            return False
+        below = self.layers.below(index)
+        unstable = sum(int(((r.upper_slope > 0) & (r.upper_slope < 1)).sum()) for r in below)
+        return unstable >= LP_FROM_UNSTABLE
 
     def _solve_relaxation(self, index: int) -> None:
         """The linear relaxation of the open signs of a layer, one after another."""
@@ -269,10 +276,12 @@ class _Decider:
                 continue
             units = np.array([unit])
             answer = program.upper_bound(self._rows(index, units, positive), seconds)
-            if answer is not None:
-                bound, point = answer
-                self._conclude(index, units, np.array([bound]), positive, Evidence.LINEAR)
-                self.knowledge.show(point[None, :])
+            if answer is None:
+                # Nor will it end in time for another sign.
+                return
+            bound, point = answer
+            self._conclude(index, units, np.array([bound]), positive, Evidence.LINEAR)
+            self.knowledge.show(point[None, :])
             failed = failed + 1 if unit in self._open_units(index, positive) else 0
 
     def _solve_programs(self, index: int, number: int) -> None:

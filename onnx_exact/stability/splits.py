@@ -1,9 +1,9 @@
 """Branching on ReLUs: the sign of one functional, settled by fixing the signs of unstable units.
 
-Each node fixes some units to g >= 0 or g <= 0, where the ReLU is linear. Where there are not too
-many unstable units it is bounded by the simplex method, one node after another, else by gradient
-steps, many nodes at once. Nodes whose bound excludes the sign are done; the others are split on the
-unit that promises most: its relaxation loses much there, and splitting on it has paid so far.
+Each node fixes some units to g >= 0 or g <= 0, where the ReLU is linear. Many nodes are bounded at
+once, each from the slopes and multipliers of its parent. Nodes whose bound excludes the sign are
+done; the others are split on the unit that promises most: its relaxation loses much there, and
+splitting on it has paid so far.
 
 Depth first, the share of the domain's halves, quarters, ... that are done grows evenly, and tells
 soon how long it will take: what will not end in time is given up at once.
@@ -28,16 +28,16 @@ from onnx_exact.stability.simplex import Program
 from onnx_exact.stability.trees import LEAF, ReluTree
 from onnx_exact.stability.verdict import Evidence
 
-# Nodes that are bounded at once by gradient steps, and these steps.
-BATCH = 32
-STEPS = 12
-# From here on a program of so many unstable units is slower than gradient steps.
-MOST_UNSTABLE = 400
-# What a program is given for one node, in seconds.
+# Nodes that are bounded at once, and the steps for each; the root, which starts from nothing, gets
+# more.
+BATCH = 64
+STEPS = 8
+ROOT_STEPS = 60
+# What a program is given for a node without a unit to split on, in seconds.
 NODE_SECONDS = 10.0
 # Before so many seconds nothing is given up; nor where it may yet end within so many times the
 # time that is left.
-PATIENCE = 0.5
+PATIENCE = 0.2
 LENIENCE = 3.0
 # How many splits elsewhere count as much as one on the unit itself.
 PRIOR = 2.0
@@ -86,12 +86,6 @@ def split_sign(
     return True
 
 
-def bounded_by_programs(below: Sequence[Relaxation]) -> bool:
-    """Whether the nodes over these layers are bounded by the simplex method."""
-    unstable = sum(int(((r.upper_slope > 0) & (r.upper_slope < 1)).sum()) for r in below)
-    return unstable <= MOST_UNSTABLE
-
-
 def _hopeless(done: float, used: float, deadline: Deadline) -> bool:
     """Whether the rest will take far longer than there is time."""
     return used * (1.0 - done) > LENIENCE * deadline.remaining * done
@@ -133,8 +127,6 @@ class _Tree:
         self._row, self._below, self._box = row, below, box
         self._functional = Functional(row, below, box)
         self._widths = [r.affine.n_out for r in below]
-        unstable = sum(int(((r.upper_slope > 0) & (r.upper_slope < 1)).sum()) for r in below)
-        self._program = Program(row, below, box) if unstable <= MOST_UNSTABLE else None
         # Of every node ever made: the layer and unit it is split on, and the first child, which the
         # second follows.
         self._splits: list[tuple[int, int]] = [(LEAF, LEAF)]
@@ -155,9 +147,10 @@ class _Tree:
             Points to run forward, shape (points, inputs), maybe none: of the root, and those that
             seem to be witnesses.
         """
-        size = BATCH if self._program is None else 1
-        batch, self.open = self.open[-size:], self.open[:-size]
-        answer = self._bound(batch)
+        batch, self.open = self.open[-BATCH:], self.open[:-BATCH]
+        at_root = batch[0].place == 0
+        cases = joined([node.cases for node in batch])
+        answer = self._functional.improve(cases, ROOT_STEPS if at_root else STEPS)
         for i, node in enumerate(batch):
             bound = float(answer.bounds[i])
             self._learn(node, bound)
@@ -165,27 +158,7 @@ class _Tree:
                 self.done += 0.5**node.depth
             else:
                 self._split(node, answer.rows(np.array([i])))
-        at_root = batch[0].place == 0
         return answer.points[at_root | (self._functional.values(answer.points) > 0.0)]
-
-    def _bound(self, batch: list[_Node]) -> Bounded:
-        """The bounds of nodes by the means that suits their number of unstable units."""
-        if self._program is not None:
-            optimum = self._solve(self._program, batch[0].cases)
-            if optimum is not None:
-                return optimum
-        return self._functional.improve(joined([node.cases for node in batch]), STEPS)
-
-    def _solve(self, program: Program, cases: Cases) -> Bounded | None:
-        """The bound of one node by a program, None where the solver fails."""
-        optimum = program.solve([s[0] for s in cases.signs], NODE_SECONDS)
-        if optimum is None:
-            return None
-        bounds = self._functional.bounds(optimum.cases)
-        best = np.array([int(bounds.argmin())])
-        points = np.zeros((0, self._box.lower.size)) if optimum.point is None else optimum.point
-        losses = [loss[None] for loss in optimum.losses]
-        return Bounded(bounds[best], optimum.cases.rows(best), losses, np.atleast_2d(points))
 
     def _learn(self, node: _Node, bound: float) -> None:
         """Keeps what the split that made a node has gained, relative to its unit's loss."""
@@ -226,9 +199,9 @@ class _Tree:
 
     def _end(self, node: _Node) -> None:
         """A last attempt at a node without a unit to split on: steps may just not suffice."""
-        program = Program(self._row, self._below, self._box) if self._program is None else None
-        optimum = None if program is None else self._solve(program, node.cases)
-        if optimum is not None and optimum.bounds[0] <= 0.0:
+        program = Program(self._row, self._below, self._box)
+        optimum = program.solve([s[0] for s in node.cases.signs], NODE_SECONDS)
+        if optimum is not None and (self._functional.bounds(optimum.cases) <= 0.0).any():
             self.done += 0.5**node.depth
         else:
             self.stuck = True
