@@ -53,7 +53,7 @@ LP_FROM_SIGNS = 8
 LP_FROM_UNSTABLE = 400
 FIRST_EFFORT = Effort(points=12, steps=40)
 # Seconds for the search in one layer, round by round.
-SEARCH_SECONDS = (10.0, 20.0, 60.0, 240.0)
+SEARCH_SECONDS = (5.0, 10.0, 20.0, 60.0)
 LATER_EFFORTS = (Effort(48, 150), Effort(96, 300), Effort(384, 300), Effort(1536, 300))
 
 
@@ -228,9 +228,9 @@ class _Decider:
                 self.knowledge.show(corners)
 
     def _split(self, index: int, seconds: float) -> None:
-        """Branching on ReLUs for each open sign of a layer, the nearest bound first.
+        """Branching on ReLUs for each open sign of a layer, those that bounds nearly exclude first.
 
-        Where that fails again and again the rest, whose bounds are farther, would fail as well.
+        Where that fails again and again the rest, which is farther from it, would fail as well.
         """
         below, failed = self.layers.below(index), 0
         for unit, positive in self._by_bound(index) if below else []:
@@ -243,12 +243,12 @@ class _Decider:
                 failed = 0 if settled else failed + 1
 
     def _by_bound(self, index: int) -> list[tuple[int, bool]]:
-        """The open signs of a layer, those whose bound is nearest to 0 first."""
+        """The open signs of a layer, first those with the least share of the unit's range."""
         lower, upper = self.knowledge.lower[index], self.knowledge.upper[index]
-        signs = [(float(upper[u]), int(u), True) for u in self._open_units(index, True)]
-        signs += [
-            (-float(lower[unit]), int(unit), False) for unit in self._open_units(index, False)
-        ]
+        with np.errstate(over="ignore", invalid="ignore"):
+            share = np.nan_to_num(upper / (upper - lower), nan=0.5)
+        signs = [(share[unit], int(unit), True) for unit in self._open_units(index, True)]
+        signs += [(1 - share[unit], int(unit), False) for unit in self._open_units(index, False)]
         return [(unit, positive) for _, unit, positive in sorted(signs)]
 
     def _needs_relaxation(self, index: int) -> bool:
