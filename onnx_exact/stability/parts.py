@@ -29,6 +29,8 @@ STEP_DECAY = 0.85
 LEAST_REMAINDER = 0.55
 # What a split leaves of the error of a bound, as experience has it.
 SHRINKING = 0.75
+# What a unit owes to the losses of units below counts this much, next to its own variation.
+INHERITED = 0.1
 # What every side counts for at least, as a share of the one that counts for most.
 LEAST_INFLUENCE = 0.02
 
@@ -132,8 +134,10 @@ class Bounder:
 
         A bound is too large by what the relaxations of unstable units lose. The loss of a unit is
         shared out among the sides as the variation of its pre-activation along them, in the
-        network whose ReLUs have the slopes of their upper lines. Where nothing is lost, the
-        variation of the functionals themselves counts.
+        network whose ReLUs have the slopes of their upper lines, and a little as the losses of the
+        units below were: where variations cancel, splitting would otherwise go on for ever along
+        sides that make them cancel better. Where nothing is lost, the variation of the functionals
+        themselves counts.
         """
         with np.errstate(over="ignore", invalid="ignore"):
             lengths = box.upper - box.lower
@@ -141,13 +145,16 @@ class Bounder:
             shares = np.zeros_like(influence)
             through = self._lost(layers, left)
             variation = np.eye(lengths.shape[1]) * lengths[:, None]
+            owed = np.zeros_like(variation)
             for layer, lost in zip(layers, through, strict=True):
                 variation = variation @ layer.affine.weight.T
-                size = np.abs(variation)
-                total = size.sum(axis=1)
-                each = lost / np.where(total > 0.0, total, 1.0)
-                shares += (size @ each[..., None])[..., 0]
+                owed = owed @ np.abs(layer.affine.weight.T)
+                size = np.abs(variation) + INHERITED * owed
+                total = size.sum(axis=1, keepdims=True)
+                size /= np.where(total > 0.0, total, 1.0)
+                shares += (size @ lost[..., None])[..., 0]
                 variation = variation * layer.upper_slope[:, None]
+                owed = owed * layer.upper_slope[:, None] + size * layer.upper_offset[:, None]
             shares = np.where(shares.max(axis=1, keepdims=True) > 0.0, shares, influence)
             # A side that seems to count for nothing is split once it is long enough.
             most = shares.max(axis=1, keepdims=True)

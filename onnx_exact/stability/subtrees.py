@@ -113,7 +113,8 @@ class Explorer:
         parts.lower[0], parts.upper[0], parts.asked[0] = start.lower, start.upper, start.asked
         parts.stable[0][self._places] = start.stable
         parts.node[0] = 0
-        waiting, nodes = explore(self._net, self._rows, parts, tree, found, layers, space)
+        waiting = explore(self._net, self._rows, parts, tree, found, layers, space)
+        nodes = int(tree.nodes[0])
         left = [
             Start(
                 parts.lower[i].copy(),
@@ -142,7 +143,7 @@ class Explorer:
             self._room.kept = parts, tree, found, *part_room(self._net, n_in)
         kept: tuple[Parts, Tree, Found, Layers, Space] = self._room.kept
         _, tree, found, *_ = kept
-        tree.sides[:], tree.children[:], tree.left[:] = LEAF, LEAF, 0
+        tree.sides[:], tree.children[:], tree.left[:], tree.nodes[:] = LEAF, LEAF, 0, 1
         found.shown[:], found.stuck[:] = False, False
         return kept
 

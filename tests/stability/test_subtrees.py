@@ -102,7 +102,7 @@ def test_recorded_trees_prove_their_signs_from_nothing_but_their_splits() -> Non
 def test_a_search_goes_on_where_it_was_broken_off_and_in_several_threads(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(subtrees, "MOST_NODES", 4)
+    monkeypatch.setattr(subtrees, "MOST_NODES", 20)
     monkeypatch.setattr(branch, "KERNEL_ROUND", 2)
     chain, box = random_chain(8, 3, 6, 6, 6, shift=1.0), cube(3, -1.0, 1.0)
     whole, together, bits = settled(chain, box), settled(chain, box, jobs=2), Knowledge(chain, box)

@@ -70,11 +70,15 @@ class Parts(NamedTuple):
 
 
 class Tree(NamedTuple):
-    """Nodes as they are made: the side each is split along, its first child, what is left of it."""
+    """Nodes as they are made: the side each is split along, its first child, what is left of it.
+
+    `nodes` holds their number.
+    """
 
     sides: NDArray[np.int16]
     children: Ints
     left: NDArray[np.uint64]
+    nodes: Ints
 
 
 class Found(NamedTuple):
@@ -185,6 +189,7 @@ def tree_room(most: int) -> Tree:
         sides=np.zeros(most, dtype=np.int16),
         children=np.zeros(most, dtype=np.int64),
         left=np.zeros(most, dtype=np.uint64),
+        nodes=np.ones(1, dtype=np.int64),
     )
 
 

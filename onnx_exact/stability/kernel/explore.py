@@ -26,15 +26,17 @@ from onnx_exact.stability.kernel.arrays import (
     Tree,
 )
 from onnx_exact.stability.kernel.compiled import compiled
-from onnx_exact.stability.parts import LEAST_INFLUENCE
+from onnx_exact.stability.parts import INHERITED, LEAST_INFLUENCE, SHRINKING
 
 STEPS = 10
 FIRST_STEP = 0.6
 STEP_DECAY = 0.85
 # Slopes are not tried where the bound would have to lose less than this share of what it loses.
 LEAST_REMAINDER = 0.45
-# What a unit owes to the losses of units below counts this much, next to its own variation.
-INHERITED = 0.1
+# Where a part is this many levels or more from done, its halves are split without being bounded.
+AGAIN, MOST_AGAIN = 2.0, 4.0
+# Into how many pieces that splits a part at most.
+MOST_PIECES = 8
 # A line above relu at both ends, whatever the rounding of its slope.
 OVER, TINY = 1.0 + 1e-14, 1e-300
 
@@ -311,13 +313,16 @@ def _split_side(shares: Array, lower: Array, upper: Array) -> int:
 @compiled
 def _part(
     net: Net, rows: Rows, stable: Signs, asked: Asked, layers: Layers, space: Space, found: Found
-) -> None:
-    """Bounds functionals on the part in the first rows of `low` and `high`: `asked` are left."""
+) -> float:
+    """Bounds functionals on the part in the first rows of `low` and `high`; `asked` are then those
+    that are left. Returns how many levels the part is from done, as far as can be told.
+    """
     last = net.widths.size
     for k in range(last):
         _tighten(net, k, _interval(net, k, stable, layers, space), layers, space)
         _relax(net, k, stable, layers, space)
         layers.loss[k, : layers.counts[k + 1]] = 0.0
+    levels = 0.0
     for sign in range(asked.size):
         if not asked[sign]:
             continue
@@ -331,28 +336,32 @@ def _part(
                 high = space.gradient[d] > 0.0
                 space.passed[0, d] = layers.high[0, d] if high else layers.low[0, d]
             _try(rows, sign, last, layers, space, found)
+            if margin > 0.0:
+                levels = max(levels, np.log((bound + margin) / margin) / -np.log(SHRINKING))
+    return levels
 
 
 @compiled
-def _first_half(
-    rows: Rows, side: int, asked: Asked, layers: Layers, space: Space, found: Found
-) -> int:
-    """The half, 0 for the lower, at whose centre a functional that is left is greater."""
-    sign, last, values = int(asked.argmax()), layers.bias.shape[0], (-np.inf, -np.inf)
-    for half in range(2):
-        for d in range(layers.counts[0]):
-            share = 0.25 + 0.5 * half if d == side else 0.5
-            low, high = layers.low[0, d], layers.high[0, d]
-            space.passed[0, d] = low + share * (high - low)
-        values = values[1], _try(rows, sign, last, layers, space, found)
-    return int(values[1] > values[0])
+def _split(parts: Parts, part: int, other: int, side: int, upper: bool, tree: Tree) -> bool:
+    """Splits a part at the middle of a side; `other` becomes its upper half, or its lower."""
+    low, high = parts.lower[part, side], parts.upper[part, side]
+    middle, node, first = 0.5 * low + 0.5 * high, parts.node[part], tree.nodes[0]
+    parts.lower[other], parts.upper[other] = parts.lower[part], parts.upper[part]
+    parts.stable[other], parts.asked[other] = parts.stable[part], parts.asked[part]
+    below, above = (part, other) if upper else (other, part)
+    parts.upper[below, side] = parts.lower[above, side] = middle
+    parts.node[below], parts.node[above] = first, first + 1
+    tree.sides[node], tree.children[node] = side, first
+    tree.nodes[0] += 2
+    return bool(low < middle < high)
 
 
 @compiled
 def explore(
     net: Net, rows: Rows, parts: Parts, tree: Tree, found: Found, layers: Layers, space: Space
-) -> tuple[int, int]:
-    """Bounds and splits the first of `parts`, depth first, until nothing waits or no room is left.
+) -> int:
+    """Bounds and splits the first of `parts`, depth first, until nothing waits or no room is left;
+    returns how many parts wait.
 
     Args:
         net, rows: the layers below, and the functionals.
@@ -361,40 +370,32 @@ def explore(
         found: receives the functionals that are above 0 somewhere, which are then no longer asked
             for, and those that cannot be excluded where nothing is left to split.
         layers, space: room for one part.
-
-    Returns:
-        How many parts wait, and how many nodes there are.
     """
-    n_in = parts.lower.shape[1]
-    waiting, nodes = 1, 1
+    n_in, waiting = parts.lower.shape[1], 1
     stable, asked = parts.stable[0].copy(), parts.asked[0].copy()
-    shares = np.zeros(n_in)
-    while waiting and nodes + 2 <= tree.sides.size and waiting < parts.node.size:
+    lower, upper, shares = layers.low[0, :n_in], layers.high[0, :n_in], np.zeros(n_in)
+    most_nodes, most_parts = tree.sides.size - 2 * MOST_PIECES, parts.node.size - MOST_PIECES
+    while waiting and tree.nodes[0] <= most_nodes and waiting <= most_parts:
         waiting -= 1
-        lower, upper = layers.low[0, :n_in], layers.high[0, :n_in]
         lower[:], upper[:] = parts.lower[waiting], parts.upper[waiting]
         stable[:], asked[:] = parts.stable[waiting], parts.asked[waiting]
-        node = parts.node[waiting]
         asked &= ~(found.shown | found.stuck)
-        _part(net, rows, stable, asked, layers, space, found)
+        levels = _part(net, rows, stable, asked, layers, space, found)
         if not asked.any():
             continue
         _share(net.widths.size, layers, space, shares)
-        side = _split_side(shares, lower, upper)
-        first = _first_half(rows, side, asked, layers, space, found)
-        middle = 0.5 * lower[side] + 0.5 * upper[side]
-        if not lower[side] < middle < upper[side]:
-            found.stuck[asked] = True
-            continue
-        tree.sides[node], tree.children[node] = side, nodes
-        tree.left[node] = rows.bits[asked].sum()
-        for part in range(waiting, waiting + 2):
-            parts.lower[part], parts.upper[part] = lower, upper
-            parts.stable[part], parts.asked[part] = stable, asked
-        # The half that waits last is gone on with.
-        low, high = waiting + 1 - first, waiting + first
-        parts.upper[low, side] = parts.lower[high, side] = middle
-        parts.node[low], parts.node[high] = nodes, nodes + 1
-        waiting += 2
-        nodes += 2
-    return waiting, nodes
+        parts.stable[waiting], parts.asked[waiting] = stable, asked
+        end, bits = waiting + 1, rows.bits[asked].sum()
+        # A part that is far from done is split again before any of it is bounded.
+        for _ in range(1 + int(min(levels, MOST_AGAIN) / AGAIN)):
+            side = _split_side(shares, lower, upper)
+            shares[side] *= 0.5
+            for part in range(waiting, end):
+                tree.left[parts.node[part]] = bits
+                # What waits last, where the bound is greater, is gone on with.
+                upper_last = space.gradient[side] > 0.0
+                if not _split(parts, part, part + end - waiting, side, upper_last, tree):
+                    found.stuck[asked] = True
+            end += end - waiting
+        waiting = end
+    return waiting
