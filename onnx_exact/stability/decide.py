@@ -40,7 +40,7 @@ MILP_FROM_ROUND = 2
 # Seconds for a single mixed-integer program, round by round; then all the time there is.
 MILP_SECONDS = (10.0, 60.0)
 # Seconds for branching on one layer, round by round, and parts before a population is sent out.
-BRANCH_SECONDS = (60.0, 120.0, 240.0)
+BRANCH_SECONDS = (120.0, 240.0, 480.0)
 FIRST_PARTS = 15_000
 # Seconds for branching on ReLUs for a single sign, round by round.
 SPLIT_SECONDS = (2.0, 10.0, 40.0)
@@ -203,7 +203,7 @@ class _Decider:
         if not self._branchings[index].run(self._within(seconds), FIRST_PARTS):
             self._evolve(index)
             self._tell("branching", index)
-            self._branchings[index].run(self._within(seconds), jobs=self.options.jobs)
+            self._branchings[index].run_compiled(self._within(seconds), jobs=self.options.jobs)
 
     def _evolve(self, index: int) -> None:
         """A population search for each open sign of a layer."""
