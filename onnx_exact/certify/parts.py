@@ -57,6 +57,8 @@ def split_until_excluded(
     Returns:
         Shape (nodes,); None where nodes or time ran out.
     """
+    if sides.size > most_nodes:
+        return None
     second = _second_children(sides)
     split_on, first = [LEAF], [LEAF]
     waiting = [(0, 0 if sides.size else LEAF, signs.box.lower, signs.box.upper)]
