@@ -365,8 +365,7 @@ def explore(
 
     Args:
         net, rows: the layers below, and the functionals.
-        parts: room for those that wait; the first is there.
-        tree: room for its nodes, all of them leaves.
+        parts, tree: room for those that wait, the first of which is there, and for the nodes.
         found: receives the functionals that are above 0 somewhere, which are then no longer asked
             for, and those that cannot be excluded where nothing is left to split.
         layers, space: room for one part.
