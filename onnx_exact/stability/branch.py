@@ -35,7 +35,7 @@ ROUND = 1024
 # Parts of one layer in all: bounds the memory, at some 20 bytes for each.
 MOST_PARTS = 50_000_000
 # Parts that the kernel takes at once: a second's work at most.
-KERNEL_ROUND = 32
+KERNEL_ROUND = 64
 # Where a part is this many levels or more from done, its halves are split without being bounded.
 AGAIN = 2.0
 MOST_AGAIN = 4.0
@@ -291,7 +291,7 @@ def _threads(jobs: int) -> Iterator[ExploreAll]:
         return
     from joblib import Parallel, delayed
 
-    with Parallel(n_jobs=jobs, batch_size=4, prefer="threads") as pool:
+    with Parallel(n_jobs=jobs, batch_size=1, prefer="threads") as pool:
         yield lambda explorer, starts: pool(delayed(explorer.explore)(start) for start in starts)
 
 

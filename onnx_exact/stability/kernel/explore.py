@@ -28,11 +28,11 @@ from onnx_exact.stability.kernel.arrays import (
 from onnx_exact.stability.kernel.compiled import compiled
 from onnx_exact.stability.parts import INHERITED, LEAST_INFLUENCE, SHRINKING
 
-STEPS = 10
 FIRST_STEP = 0.6
 STEP_DECAY = 0.85
-# Slopes are not tried where the bound would have to lose less than this share of what it loses.
-LEAST_REMAINDER = 0.45
+# After so many steps the bound is hardly ever to lose less than this share of what it then loses:
+# where it would have to, slopes are given up.
+LEAST_REMAINDERS = (0.45, 0.6, 0.75, 0.8, 0.85, 0.9, 0.93, 0.95, 0.95, 0.95)
 # Where a part is this many levels or more from done, its halves are split without being bounded.
 AGAIN, MOST_AGAIN = 2.0, 4.0
 # Into how many pieces that splits a part at most.
@@ -255,11 +255,9 @@ def _optimize(
     for k in range(last):
         for q in range(layers.counts[k + 1]):
             layers.loss[k, q] += abs(space.values[k + 1, q]) * layers.offset[k, q]
-    if margin < LEAST_REMAINDER * (best + margin):
-        return best
     length = FIRST_STEP
-    for _ in range(STEPS):
-        if not best > 0.0:
+    for remainder in LEAST_REMAINDERS:
+        if not best > 0.0 or margin < remainder * (best + margin):
             break
         _climb(last, length, layers, space)
         best = min(best, _bound(rows, sign, last, layers, space))
