@@ -245,7 +245,7 @@ class _Decider:
     def _by_bound(self, index: int) -> list[tuple[int, bool]]:
         """The open signs of a layer, first those with the least share of the unit's range."""
         lower, upper = self.knowledge.lower[index], self.knowledge.upper[index]
-        with np.errstate(over="ignore", invalid="ignore"):
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             share = np.nan_to_num(upper / (upper - lower), nan=0.5)
         signs = [(share[unit], int(unit), True) for unit in self._open_units(index, True)]
         signs += [(1 - share[unit], int(unit), False) for unit in self._open_units(index, False)]
