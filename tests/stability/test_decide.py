@@ -11,6 +11,7 @@ from onnx_exact.network import Affine, Box, Chain, Layer
 from onnx_exact.network.affine import Array
 from onnx_exact.stability import decide, layers
 from onnx_exact.stability.decide import Options, analyze_chain
+from onnx_exact.stability.knowledge import Knowledge
 from onnx_exact.stability.verdict import Evidence, Status
 from tests.oracle.networks import random_case
 from tests.oracle.regions import enumerate_regions
@@ -202,3 +203,20 @@ def test_a_box_that_is_a_point_decides_by_the_signs_there() -> None:
     for verdicts, g in zip(stability.layers, chain.preactivations(point[None]), strict=True):
         expected = np.where(g[0] > 0, Status.ACTIVE, Status.INACTIVE)
         np.testing.assert_array_equal(verdicts.status, expected)
+
+
+def test_signs_are_split_first_where_the_least_share_of_the_range_is_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Not where the bound itself is least; a unit whose bounds coincide is no trouble."""
+    chain = chain_of(([[1.0], [-1.0]], [0.0, 0.0]), (np.ones((3, 2)).tolist(), [0.0] * 3))
+    knowledge = Knowledge(chain, cube(1, -1.0, 1.0))
+    decider = decide._Decider(knowledge, Options())
+    decider.layers.refresh(1)
+    knowledge.lower[1], knowledge.upper[1] = np.array([-9.0, -0.5, 1.0]), np.array([1.0, 0.5, 1.0])
+    asked: list[tuple[int, bool]] = []
+    monkeypatch.setattr(decide, "split_sign", lambda *call: asked.append(call[2:4]))
+    decider._split(1, seconds=1.0)
+    assert asked[0] == (0, True)
+    assert asked[-1] == (0, False)
+    assert {(1, True), (1, False)} <= set(asked[1:-1])
