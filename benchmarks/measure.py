@@ -33,6 +33,8 @@ from onnx_exact.stability.verdict import Evidence, Stability, Status
 
 # ru_maxrss counts kibibytes on Linux and bytes on macOS.
 RSS_UNIT = 1 if sys.platform == "darwin" else 1024
+# Processes and threads at most: the times that are asked for are those of two cores.
+JOBS = 2
 # Before the first stage that is told: the points that every run starts with.
 FIRST_STAGE = "samples"
 
@@ -109,7 +111,12 @@ def load(case: Case) -> tuple[Chain, Box]:
 
 
 def measure(
-    case: Case, method: str, limit: float, seed: int, decide: Decide = analyze_chain
+    case: Case,
+    method: str,
+    limit: float,
+    seed: int,
+    decide: Decide = analyze_chain,
+    jobs: int = 1,
 ) -> tuple[Measured, Stability]:
     """Reads and decides one case in this process.
 
@@ -119,13 +126,14 @@ def measure(
         limit: seconds for deciding.
         seed: of every random choice.
         decide: what decides, where it is not the tool itself.
+        jobs: processes and threads at most; the time of processes is not in `cpu_seconds`.
     """
     cpu = time.process_time()
     begin = time.perf_counter()
     chain, box = load(case)
     read = time.perf_counter() - begin
     clock = StageClock()
-    options = Options(method=method, deadline=Deadline(limit), seed=seed, progress=clock)
+    options = Options(method, Deadline(limit), seed, jobs, progress=clock)
     stability = decide(chain, box, options)
     clock.stop()
     total = time.perf_counter() - begin
@@ -191,7 +199,7 @@ def main(argv: Sequence[str]) -> None:
     case, method, limit, seed, verdicts = argv
     with searches_counted() as searches:
         measured, stability = measure(
-            case_from_json(json.loads(case)), method, float(limit), int(seed)
+            case_from_json(json.loads(case)), method, float(limit), int(seed), jobs=JOBS
         )
     Verdicts.of(stability, searches.steps).save(Path(verdicts))
     print(json.dumps(asdict(measured)))
