@@ -23,7 +23,7 @@ class Proof(IntEnum):
     BOUNDS = 1  # interval bounds, or linear bounds with the slopes everybody starts from
     SLOPES = 2  # a linear bound with slopes that are given
     TREE = 3  # a splitting that is given
-    SOLVER = 4  # a solver's word: not proved
+    SOLVER = 4  # taken for granted: a solver's word, or a splitting that is too large to give
     WITNESS = 5  # points that are given
     UNSHOWN = 6  # unstable, by points that are not given
 

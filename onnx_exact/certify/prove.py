@@ -2,7 +2,8 @@
 
 Layer by layer, each with what was proved of those before: interval bounds, linear bounds with
 default slopes, and for stable units that these do not show, slopes or splittings of their own. What
-cannot be proved stays in the certificate as a solver's word, and later proofs do not rest on it.
+cannot be proved, or only by more parts of the box than are worth giving, stays in the certificate
+like a solver's word, and later proofs do not rest on it.
 """
 
 from __future__ import annotations
