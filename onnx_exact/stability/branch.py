@@ -291,7 +291,7 @@ def _threads(jobs: int) -> Iterator[ExploreAll]:
         return
     from joblib import Parallel, delayed
 
-    with Parallel(n_jobs=jobs, batch_size=1, prefer="threads") as pool:
+    with Parallel(n_jobs=jobs, batch_size=1, require="sharedmem") as pool:
         yield lambda explorer, starts: pool(delayed(explorer.explore)(start) for start in starts)
 
 
