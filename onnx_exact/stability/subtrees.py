@@ -170,14 +170,11 @@ def _prepare(
             slacks[k],
         )
         lower[k, :n], upper[k, :n] = knowledge.lower[k], knowledge.upper[k]
-    # Of the units of each layer, what its inputs count for.
-    across = weight.transpose(0, 2, 1)
     net = Net(
         widths=np.array([affine.n_out for affine in below], dtype=np.int64),
         weight=weight,
         bias=bias,
-        positive=np.ascontiguousarray(np.maximum(across, 0.0)),
-        negative=np.ascontiguousarray(np.minimum(across, 0.0)),
+        across=np.ascontiguousarray(weight.transpose(0, 2, 1)),
         lower=lower,
         upper=upper,
         slack=slack,

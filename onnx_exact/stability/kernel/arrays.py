@@ -23,7 +23,7 @@ class Net(NamedTuple):
     Attributes:
         widths: units of each layer, all followed by ReLUs.
         weight, bias: of the layers, weight[k, unit, input].
-        positive, negative: its positive and negative parts, transposed: [k, input, unit].
+        across: the weights once more, across[k, input, unit].
         lower, upper: sound bounds on the pre-activations over the whole box.
         slack: what rounding may add to a bound on a pre-activation.
     """
@@ -31,8 +31,7 @@ class Net(NamedTuple):
     widths: Ints
     weight: Array
     bias: Array
-    positive: Array
-    negative: Array
+    across: Array
     lower: Array
     upper: Array
     slack: Array

@@ -57,10 +57,10 @@ def _interval(net: Net, k: int, stable: Signs, layers: Layers, space: Space) -> 
         upper[unit] = net.bias[k, unit] + net.slack[k, unit]
     for c in range(layers.counts[k]):
         low, high = layers.low[k, c], layers.high[k, c]
-        positive, negative = net.positive[k, layers.live[k, c]], net.negative[k, layers.live[k, c]]
+        row = net.across[k, layers.live[k, c]]
         for unit in range(_whole(width)):
-            lower[unit] += positive[unit] * low + negative[unit] * high
-            upper[unit] += positive[unit] * high + negative[unit] * low
+            lower[unit] += min(row[unit] * low, row[unit] * high)
+            upper[unit] += max(row[unit] * low, row[unit] * high)
     found = 0
     for unit in range(width):
         low = max(lower[unit], net.lower[k, unit], 0.0 if stable[k, unit] > 0 else -np.inf)
@@ -112,9 +112,9 @@ def _tighten(net: Net, k: int, found: int, layers: Layers, space: Space) -> None
     front, back, const = space.front, space.back, space.constants
     rows = _whole(2 * found)
     for c in range(layers.counts[k]):
-        unit = layers.live[k, c]
+        row = net.across[k, layers.live[k, c]]
         for q in range(found):
-            weight = net.weight[k, space.units[q], unit]
+            weight = row[space.units[q]]
             front[c, q] = weight
             front[c, found + q] = -weight
         front[c, 2 * found : rows] = 0.0
