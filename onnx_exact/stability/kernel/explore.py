@@ -87,23 +87,16 @@ def _step_back(layers: Layers, j: int, rows: int, front: Array, back: Array, con
     weight = layers.weight[j]
     for i in range(layers.counts[j]):
         out = back[i]
-        for r in range(rows):
-            out[r] = 0.0
-        c = 0
-        # Eight terms at a time: the sums are then loaded and stored eight times less often.
-        while c + 8 <= count:
+        # Eight terms at a time: the sums are then loaded and stored eight times less often. Rows of
+        # `front` beyond the last unit count for nothing: their weights are 0.
+        for c in range(0, max(count, 1), 8):
             w0, w1, w2, w3 = weight[c, i], weight[c + 1, i], weight[c + 2, i], weight[c + 3, i]
             w4, w5, w6, w7 = weight[c + 4, i], weight[c + 5, i], weight[c + 6, i], weight[c + 7, i]
             x = front[c : c + 8]
             for r in range(rows):
                 first = w0 * x[0, r] + w1 * x[1, r] + w2 * x[2, r] + w3 * x[3, r]
-                out[r] += first + w4 * x[4, r] + w5 * x[5, r] + w6 * x[6, r] + w7 * x[7, r]
-            c += 8
-        while c < count:
-            w0, single = weight[c, i], front[c]
-            for r in range(rows):
-                out[r] += w0 * single[r]
-            c += 1
+                rest = w4 * x[4, r] + w5 * x[5, r] + w6 * x[6, r] + w7 * x[7, r]
+                out[r] = first + rest if c == 0 else out[r] + first + rest
 
 
 @compiled
@@ -161,6 +154,7 @@ def _relax(net: Net, k: int, stable: Signs, layers: Layers, space: Space) -> Non
         layers.weight[k, count, before : _whole(before)] = 0.0
         count += 1
     layers.counts[k + 1] = count
+    layers.weight[k, count : max(_whole(count), LANES)] = 0.0
 
 
 @compiled
