@@ -10,9 +10,10 @@ Where there are many parts to come, and numba is there, a compiled kernel takes 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TypeAlias
 
 import numpy as np
@@ -34,8 +35,9 @@ BATCH = 128
 ROUND = 1024
 # Parts of one layer in all: bounds the memory, at some 20 bytes for each.
 MOST_PARTS = 50_000_000
-# Parts that the kernel takes at once: a second's work at most.
-KERNEL_ROUND = 64
+# Parts that the kernel takes at once, and into how many tasks they are divided for each thread.
+KERNEL_ROUND = 256
+KERNEL_TASKS = 8
 # Where a part is this many levels or more from done, its halves are split without being bounded.
 AGAIN = 2.0
 MOST_AGAIN = 4.0
@@ -48,7 +50,7 @@ KEPT_BYTES = 2**25 - 2**16
 Batch: TypeAlias = tuple[Box, Signs, NDArray[np.bool_]]
 BoundAll: TypeAlias = Callable[[Bounder, list[Batch]], list[Bounded]]
 # Has the kernel split parts.
-ExploreAll: TypeAlias = Callable[[Explorer, list[Start]], list[Subtree]]
+ExploreAll: TypeAlias = Callable[[Explorer, list[Start]], Iterable[Subtree]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +137,7 @@ class Branching:
         if self._open.any() and self._pending:
             bits = np.array([_bits(row) for row in np.eye(self._units.size, dtype=bool)])
             explorer = Explorer(self._knowledge, self._rows, self._layer, bits.astype(np.uint64))
-            with _threads(jobs) as explore_all:
+            with _threads(jobs, deadline) as explore_all:
                 while self._goes_on(deadline, most_parts):
                     self._grow(explorer, explore_all)
                     self._conclude()
@@ -284,15 +286,29 @@ def _processes(jobs: int) -> Iterator[BoundAll]:
 
 
 @contextmanager
-def _threads(jobs: int) -> Iterator[ExploreAll]:
-    """What has the kernel split parts, in one thread or in several."""
+def _threads(jobs: int, deadline: Deadline) -> Iterator[ExploreAll]:
+    """What has the kernel split parts until a deadline passes, in one thread or in several."""
     if jobs == 1:
-        yield lambda explorer, starts: [explorer.explore(start) for start in starts]
+        yield lambda explorer, starts: _explore(explorer, starts, deadline)
         return
     from joblib import Parallel, delayed
 
     with Parallel(n_jobs=jobs, batch_size=1, require="sharedmem") as pool:
-        yield lambda explorer, starts: pool(delayed(explorer.explore)(start) for start in starts)
+
+        def explore_all(explorer: Explorer, starts: list[Start]) -> Iterable[Subtree]:
+            size = -(-len(starts) // (KERNEL_TASKS * jobs)) or 1
+            chunks = [starts[first : first + size] for first in range(0, len(starts), size)]
+            return chain(*pool(delayed(_explore)(explorer, chunk, deadline) for chunk in chunks))
+
+        yield explore_all
+
+
+def _explore(explorer: Explorer, starts: list[Start], deadline: Deadline) -> list[Subtree]:
+    """Splits one part after another; what is left when the deadline passes stays as it is."""
+    return [
+        explorer.untouched(start) if deadline.passed else explorer.explore(start)
+        for start in starts
+    ]
 
 
 def _bound(bounder: Bounder, batch: Batch) -> Bounded:

@@ -134,6 +134,19 @@ class Explorer:
             found.shown | found.stuck,
         )
 
+    def untouched(self, start: Start) -> Subtree:
+        """What `explore` would say of a part if there were no room at all."""
+        signs = start.asked.size
+        return Subtree(
+            np.full(1, LEAF, dtype=np.int16),
+            np.full(1, LEAF, dtype=np.int64),
+            np.zeros(1, dtype=np.uint64),
+            [start],
+            np.zeros(1, dtype=np.int64),
+            np.zeros((0, self._inputs)),
+            np.zeros(signs, dtype=np.bool_),
+        )
+
     def _emptied(self) -> tuple[Parts, Tree, Found, Layers, Space]:
         """Room for one tree, the same one for all trees of a thread."""
         if not hasattr(self._room, "kept"):

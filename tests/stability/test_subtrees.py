@@ -110,7 +110,7 @@ def test_a_search_goes_on_where_it_was_broken_off_and_in_several_threads(
     for index in bits.relu_layers:
         layers.refresh(index)
         search = Branching(bits, index)
-        while not search.run_compiled(Steps(1)):
+        while not search.run_compiled(Steps(3)):
             steps += 1
             assert steps < 10_000
     assert steps > 3
