@@ -25,7 +25,7 @@ from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.domain import Box
 from onnx_exact.stability.knowledge import Knowledge
 from onnx_exact.stability.parts import Bounded, Bounder, Signs
-from onnx_exact.stability.subtrees import Explorer, Start, Subtree
+from onnx_exact.stability.subtrees import MOST_SIGNS, Explorer, Start, Subtree
 from onnx_exact.stability.trees import LEAF, BoxTree, preorder
 from onnx_exact.stability.verdict import Evidence
 
@@ -261,10 +261,15 @@ class Branching:
         upper[units[positive]] = 0.0
         lower[units[~positive]] = 0.0
         self._knowledge.tighten(self._layer, Evidence.LINEAR, lower, upper)
-        signs = _bits(proved)
-        kept = np.array([(left & signs) != 0 for left in self._left])
-        sides = preorder(np.array(self._sides), np.array(self._children), kept)
+        sides = preorder(np.array(self._sides), np.array(self._children), self._kept(proved))
         self._knowledge.trees.append(BoxTree(self._layer, units, positive, sides))
+
+    def _kept(self, signs: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """The nodes that are split because of some signs."""
+        if signs.size > MOST_SIGNS:
+            return np.array([(left & _bits(signs)) != 0 for left in self._left])
+        left = np.array(self._left, dtype=np.uint64)
+        return np.asarray(left & np.uint64(_bits(signs)), dtype=np.bool_)
 
 
 def _bits(signs: NDArray[np.bool_]) -> int:
