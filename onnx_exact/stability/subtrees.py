@@ -214,17 +214,20 @@ def allowances(knowledge: Knowledge, weight: Array, bias: Array, layer: int) -> 
         Infinite where a functional may be too large.
     """
     layers, box = knowledge.chain.layers[:layer], knowledge.box
-    reaches, passed, most = [], np.maximum(np.abs(box.lower), np.abs(box.upper)), weight.shape[1]
-    inputs = passed
-    for k, below in enumerate(layers):
-        upper = np.maximum(knowledge.upper[k], 0.0)
-        reaches.append(np.abs(below.affine.weight) @ passed + np.abs(below.affine.bias) + upper)
-        passed, most = upper, max(most, below.affine.n_in)
-    coefficients, total = np.abs(weight), np.abs(bias)
-    for below, reach in zip(reversed(layers), reversed(reaches), strict=True):
-        total = total + coefficients @ reach
-        coefficients = coefficients @ np.abs(below.affine.weight)
-    total = total + coefficients @ inputs
-    # Eight for the rounding of slopes, middles and of this very sum; a step for every layer.
-    allowance = 8.0 * (layer + 2) * gamma(2 * most + 32) * total + UNDERFLOW
+    inputs, most = np.maximum(np.abs(box.lower), np.abs(box.upper)), weight.shape[1]
+    # What overflows is infinite or nan, and neither is less than `MOST_TERMS`.
+    with np.errstate(over="ignore", invalid="ignore"):
+        reaches, passed = [], inputs
+        for k, below in enumerate(layers):
+            upper = np.maximum(knowledge.upper[k], 0.0)
+            reach = np.abs(below.affine.weight) @ passed + np.abs(below.affine.bias)
+            reaches.append(reach + upper)
+            passed, most = upper, max(most, below.affine.n_in)
+        coefficients, total = np.abs(weight), np.abs(bias)
+        for below, reach in zip(reversed(layers), reversed(reaches), strict=True):
+            total = total + coefficients @ reach
+            coefficients = coefficients @ np.abs(below.affine.weight)
+        total = total + coefficients @ inputs
+        # Eight for the rounding of slopes, middles and of this very sum; a step for every layer.
+        allowance = 8.0 * (layer + 2) * gamma(2 * most + 32) * total + UNDERFLOW
     return np.asarray(np.where(total < MOST_TERMS, allowance, np.inf))
