@@ -22,7 +22,8 @@ class LayerReport:
         units: width of the layer.
         stably_inactive, stably_active, unstable, undecided: units by verdict; they sum to `units`
             where `relu`, and are 0 for a layer without ReLU, which has no verdicts.
-        by_solver: stable units whose verdict rests on the tolerance of a solver.
+        by_solver: stable units whose verdict rests on the tolerance of a solver, or on more parts
+            of the domain than are gone through once more.
         proved: all other decided units: their verdicts hold in real arithmetic.
         removed, merged, folded: units taken away, by how; those that linear units took the place
             of count as merged, as far as there are fewer.
