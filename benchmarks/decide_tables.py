@@ -18,8 +18,8 @@ COMMAND_SECONDS, COMMAND_MB = 2.0, 300.0
 MOST_MB = 4000.0
 
 _LEGEND = (
-    "Seconds are those of reading the file and deciding, with `--jobs 2`; *cpu* is the processor's"
-    " time of the process and its threads, and *load*"
+    "Seconds are those of reading the file and deciding, in two processes or threads at most;"
+    " *cpu* is the processor's time of the process and its threads, and *load*"
     " how many processes wanted a core when the run began: on a busy machine the seconds hold the"
     " others' share of the time."
 )

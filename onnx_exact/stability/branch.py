@@ -24,7 +24,7 @@ from onnx_exact.deadline import Deadline
 from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.domain import Box
 from onnx_exact.stability.knowledge import Knowledge
-from onnx_exact.stability.parts import Bounded, Bounder, Signs
+from onnx_exact.stability.parts import AGAIN, MOST_AGAIN, Bounded, Bounder, Signs
 from onnx_exact.stability.subtrees import MOST_SIGNS, Explorer, Start, Subtree
 from onnx_exact.stability.trees import LEAF, BoxTree, preorder
 from onnx_exact.stability.verdict import Evidence
@@ -38,9 +38,6 @@ MOST_PARTS = 50_000_000
 # Parts that the kernel takes at once, and into how many tasks they are divided for each thread.
 KERNEL_ROUND = 256
 KERNEL_TASKS = 8
-# Where a part is this many levels or more from done, its halves are split without being bounded.
-AGAIN = 2.0
-MOST_AGAIN = 4.0
 # The largest array whose release makes glibc keep the memory of arrays up to its size.
 KEPT_BYTES = 2**25 - 2**16
 

@@ -29,6 +29,8 @@ STEP_DECAY = 0.85
 LEAST_REMAINDER = 0.55
 # What a split leaves of the error of a bound, as experience has it.
 SHRINKING = 0.75
+# Where a part is this many levels or more from done, its halves are split without being bounded.
+AGAIN, MOST_AGAIN = 2.0, 4.0
 # What a unit owes to the losses of units below counts this much, next to its own variation.
 INHERITED = 0.1
 # What every side counts for at least, as a share of the one that counts for most.

@@ -42,7 +42,7 @@ class Rows(NamedTuple):
 
     Attributes:
         weight, bias, slack: as in `Net`.
-        bits: by which each is named in `Parts.left`.
+        bits: by which each is named in `Tree.left`.
     """
 
     weight: Array

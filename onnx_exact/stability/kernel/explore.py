@@ -26,16 +26,20 @@ from onnx_exact.stability.kernel.arrays import (
     Tree,
 )
 from onnx_exact.stability.kernel.compiled import compiled
-from onnx_exact.stability.parts import INHERITED, LEAST_INFLUENCE, SHRINKING
+from onnx_exact.stability.parts import (
+    AGAIN,
+    INHERITED,
+    LEAST_INFLUENCE,
+    MOST_AGAIN,
+    SHRINKING,
+)
 
 FIRST_STEP = 0.6
 STEP_DECAY = 0.85
 # After so many steps the bound is hardly ever to lose less than this share of what it then loses:
 # where it would have to, slopes are given up.
 LEAST_REMAINDERS = (0.45, 0.6, 0.75, 0.8, 0.85, 0.9, 0.93, 0.95, 0.95, 0.95)
-# Where a part is this many levels or more from done, its halves are split without being bounded.
-AGAIN, MOST_AGAIN = 2.0, 4.0
-# Into how many pieces that splits a part at most.
+# Into how many pieces a part that is far from done is split at most before they are bounded.
 MOST_PIECES = 8
 # A line above relu at both ends, whatever the rounding of its slope.
 OVER, TINY = 1.0 + 1e-14, 1e-300
