@@ -41,7 +41,7 @@ MILP_FROM_ROUND = 2
 MILP_SECONDS = (10.0, 60.0)
 # Seconds for branching on one layer, round by round, and parts before a population is sent out.
 BRANCH_SECONDS = (120.0, 240.0, 480.0)
-FIRST_PARTS = 15_000
+FIRST_PARTS = 6_000
 # Seconds for branching on ReLUs for a single sign, round by round.
 SPLIT_SECONDS = (2.0, 10.0, 40.0)
 # Signs of a layer that splitting or the relaxation may fail on one after another, in a round.

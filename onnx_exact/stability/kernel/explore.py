@@ -88,19 +88,25 @@ def _step_back(layers: Layers, j: int, rows: int, front: Array, back: Array, con
             through = positive * (above - below) + row[r] * below
             const[r] += positive * offset + through * bias
             row[r] = through
-    weight = layers.weight[j]
-    for i in range(layers.counts[j]):
-        out = back[i]
-        # Eight terms at a time: the sums are then loaded and stored eight times less often. Rows of
-        # `front` beyond the last unit count for nothing: their weights are 0.
-        for c in range(0, max(count, 1), 8):
-            w0, w1, w2, w3 = weight[c, i], weight[c + 1, i], weight[c + 2, i], weight[c + 3, i]
-            w4, w5, w6, w7 = weight[c + 4, i], weight[c + 5, i], weight[c + 6, i], weight[c + 7, i]
-            x = front[c : c + 8]
+    # Four sums of four terms at a time: everything is then loaded and stored four times less often.
+    # Rows of `front` beyond the last unit count for nothing: their weights are 0.
+    w = layers.weight[j]
+    for i in range(0, layers.counts[j], 4):
+        out = back[i : i + 4]
+        for c in range(0, max(count, 1), 4):
+            a0, a1, a2, a3 = w[c, i], w[c + 1, i], w[c + 2, i], w[c + 3, i]
+            b0, b1, b2, b3 = w[c, i + 1], w[c + 1, i + 1], w[c + 2, i + 1], w[c + 3, i + 1]
+            c0, c1, c2, c3 = w[c, i + 2], w[c + 1, i + 2], w[c + 2, i + 2], w[c + 3, i + 2]
+            d0, d1, d2, d3 = w[c, i + 3], w[c + 1, i + 3], w[c + 2, i + 3], w[c + 3, i + 3]
+            x = front[c : c + 4]
             for r in range(rows):
-                first = w0 * x[0, r] + w1 * x[1, r] + w2 * x[2, r] + w3 * x[3, r]
-                rest = w4 * x[4, r] + w5 * x[5, r] + w6 * x[6, r] + w7 * x[7, r]
-                out[r] = first + rest if c == 0 else out[r] + first + rest
+                x0, x1, x2, x3 = x[0, r], x[1, r], x[2, r], x[3, r]
+                a, b = a0 * x0 + a1 * x1 + a2 * x2 + a3 * x3, b0 * x0 + b1 * x1 + b2 * x2 + b3 * x3
+                e, d = c0 * x0 + c1 * x1 + c2 * x2 + c3 * x3, d0 * x0 + d1 * x1 + d2 * x2 + d3 * x3
+                out[0, r] = a if c == 0 else out[0, r] + a
+                out[1, r] = b if c == 0 else out[1, r] + b
+                out[2, r] = e if c == 0 else out[2, r] + e
+                out[3, r] = d if c == 0 else out[3, r] + d
 
 
 @compiled
@@ -195,21 +201,18 @@ def _bound(rows: Rows, sign: int, last: int, layers: Layers, space: Space) -> fl
         values[last, c] = rows.weight[sign, layers.live[last, c]]
     for j in range(last - 1, -1, -1):
         out = values[j] if j else space.gradient
-        entries = _whole(layers.counts[j])
-        for i in range(entries):
-            out[i] = 0.0
-        for c in range(layers.counts[j + 1]):
-            a = values[j + 1, c]
-            if a > 0.0:
-                total += a * layers.offset[j, c]
-                a *= layers.above[j, c]
-            else:
-                a *= space.slopes[j, c]
-            if a != 0.0:
-                total += a * layers.bias[j, c]
-                row = layers.weight[j, c]
-                for i in range(entries):
-                    out[i] += a * row[i]
+        count, front, through = layers.counts[j + 1], values[j + 1], space.scratch
+        for c in range(count):
+            a = front[c]
+            total += max(a, 0.0) * layers.offset[j, c]
+            through[c] = a * (layers.above[j, c] if a > 0.0 else space.slopes[j, c])
+            total += through[c] * layers.bias[j, c]
+        w = layers.weight[j]
+        for c in range(0, max(count, 1), 4):
+            a0, a1, a2, a3 = through[c], through[c + 1], through[c + 2], through[c + 3]
+            for i in range(_whole(layers.counts[j])):
+                a = a0 * w[c, i] + a1 * w[c + 1, i] + a2 * w[c + 2, i] + a3 * w[c + 3, i]
+                out[i] = a if c == 0 else out[i] + a
     for d in range(layers.counts[0]):
         a = space.gradient[d]
         total += max(a * layers.low[0, d], a * layers.high[0, d])
