@@ -30,7 +30,7 @@ from onnx_exact.stability.knowledge import Knowledge
 from onnx_exact.stability.layers import Layers
 from onnx_exact.stability.search import Effort, search_layer
 from onnx_exact.stability.slopes import optimized_upper_bounds
-from onnx_exact.stability.splits import split_sign
+from onnx_exact.stability.split_layer import MOST_FAILURES, Splitter
 from onnx_exact.stability.verdict import Evidence, Stability
 
 Index = NDArray[np.intp]
@@ -44,8 +44,6 @@ BRANCH_SECONDS = (120.0, 240.0, 480.0)
 FIRST_PARTS = 6_000
 # Seconds for branching on ReLUs for a single sign, round by round.
 SPLIT_SECONDS = (2.0, 10.0, 40.0)
-# Signs of a layer that splitting or the relaxation may fail on one after another, in a round.
-MOST_FAILURES = 12
 LP_SECONDS = 5.0
 # From this many open signs of a layer on, compiling its relaxation pays.
 LP_FROM_SIGNS = 8
@@ -69,7 +67,7 @@ class Options:
         method: of `onnx_exact.methods.METHODS`.
         deadline: what is open when it passes is UNDECIDED.
         seed: of every random choice.
-        jobs: processes for mixed-integer programs, and for branching on the box.
+        jobs: processes for mixed-integer programs and for branching, on the box and on ReLUs.
         lp_solver: the solver of the linear relaxation, by its name in cvxpy.
         progress: called with a stage and a detail.
     """
@@ -140,6 +138,9 @@ class _Decider:
         self.layers = Layers(knowledge)
         self.rng = np.random.default_rng(options.seed)
         self._branchings: dict[int, Branching] = {}
+        self._splitter = Splitter(
+            knowledge, options.deadline, options.jobs, lambda index: self._tell("splitting", index)
+        )
 
     def run(self) -> None:
         """Decides what can be decided in time."""
@@ -228,19 +229,10 @@ class _Decider:
                 self.knowledge.show(corners)
 
     def _split(self, index: int, seconds: float) -> None:
-        """Branching on ReLUs for each open sign of a layer, those that bounds nearly exclude first.
-
-        Where that fails again and again the rest, which is farther from it, would fail as well.
-        """
-        below, failed = self.layers.below(index), 0
-        for unit, positive in self._by_bound(index) if below else []:
-            if failed == MOST_FAILURES or self.options.deadline.passed:
-                break
-            if self.knowledge.splittable_signs(index)[0 if positive else 1][unit]:
-                self._tell("splitting", index)
-                limit = self._within(seconds)
-                settled = split_sign(self.knowledge, index, unit, positive, below, limit)
-                failed = 0 if settled else failed + 1
+        """Branching on ReLUs for the open signs of a layer, the most nearly excluded ones first."""
+        below = self.layers.below(index)
+        if below:
+            self._splitter.settle(index, self._by_bound(index), below, seconds)
 
     def _by_bound(self, index: int) -> list[tuple[int, bool]]:
         """The open signs of a layer, first those with the least share of the unit's range."""

@@ -76,14 +76,19 @@ def split_sign(
             return True
     if tree.stuck:
         return False
-    full = np.full(affine.n_out, np.inf)
-    full[unit] = 0.0
-    if positive:
-        knowledge.tighten(layer, Evidence.LINEAR, upper=full)
-    else:
-        knowledge.tighten(layer, Evidence.LINEAR, lower=-full)
-    knowledge.trees.append(ReluTree(layer, unit, positive, tree.preorder()))
+    exclude_sign(knowledge, ReluTree(layer, unit, positive, tree.preorder()))
     return True
+
+
+def exclude_sign(knowledge: Knowledge, tree: ReluTree) -> None:
+    """Writes down that a tree excludes a sign."""
+    full = np.full(knowledge.chain.layers[tree.layer].width, np.inf)
+    full[tree.unit] = 0.0
+    if tree.positive:
+        knowledge.tighten(tree.layer, Evidence.LINEAR, upper=full)
+    else:
+        knowledge.tighten(tree.layer, Evidence.LINEAR, lower=-full)
+    knowledge.trees.append(tree)
 
 
 def _hopeless(done: float, used: float, deadline: Deadline) -> bool:

@@ -9,7 +9,7 @@ from onnx_exact.deadline import Deadline
 from onnx_exact.methods import METHODS
 from onnx_exact.network import Affine, Box, Chain, Layer
 from onnx_exact.network.affine import Array
-from onnx_exact.stability import decide, layers
+from onnx_exact.stability import decide, layers, split_layer
 from onnx_exact.stability.decide import Options, analyze_chain
 from onnx_exact.stability.knowledge import Knowledge
 from onnx_exact.stability.verdict import Evidence, Status
@@ -215,7 +215,7 @@ def test_signs_are_split_first_where_the_least_share_of_the_range_is_left(
     decider.layers.refresh(1)
     knowledge.lower[1], knowledge.upper[1] = np.array([-9.0, -0.5, 1.0]), np.array([1.0, 0.5, 1.0])
     asked: list[tuple[int, bool]] = []
-    monkeypatch.setattr(decide, "split_sign", lambda *call: asked.append(call[2:4]))
+    monkeypatch.setattr(split_layer, "split_sign", lambda *call: asked.append(call[2:4]))
     decider._split(1, seconds=1.0)
     assert asked[0] == (0, True)
     assert asked[-1] == (0, False)
