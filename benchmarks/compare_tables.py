@@ -52,7 +52,8 @@ def conditions(results: Entry) -> str:
         f"One run at a time, each in a process and on a thread of its own, in an order shuffled"
         f" with seed {results['seed']}, at most {seconds} s each by the clock; seconds"
         " are the processor's, medians with the spread of repeated runs. Reading the file and"
-        " sampling count; importing libraries, loading data and compiling models do not."
+        " sampling count; importing libraries and what they set up when first used (10 ms of onnx),"
+        " loading data and compiling models do not."
     )
 
 

@@ -46,7 +46,7 @@ class Settings:
         form: of `FORMS`.
         rtol, atol: tolerances of the validation; None for the rounding of the outputs' type.
         seed: of every random choice.
-        jobs: processes for mixed-integer programs.
+        jobs: processes for splitting and for mixed-integer programs.
         lp_solver: solver of the linear relaxations, by its name in cvxpy.
         require_proof: leaves units alone whose verdict rests on a solver's tolerance.
         certificate: where to write all that is needed to check the result; None for nowhere.

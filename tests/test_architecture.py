@@ -20,7 +20,16 @@ PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
 MOST_LINES = 400
 
 # Modules that know nothing but each other and numpy.
-GROUND = {"_version", "deadline", "elements", "errors", "methods", "numpy_files", "progress"}
+GROUND = {
+    "_version",
+    "deadline",
+    "elements",
+    "errors",
+    "methods",
+    "numpy_files",
+    "progress",
+    "threads",
+}
 # What a room may import apart from itself and the ground; a module that is not named here may
 # import what it likes, but for the pipeline.
 MAY_IMPORT = {

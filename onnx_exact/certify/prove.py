@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from onnx_exact.certify.bounds import Bounds
 from onnx_exact.certify.leaves import Sign, split_until_proved
@@ -35,6 +34,7 @@ from onnx_exact.stability.branch import MOST_INPUTS
 from onnx_exact.stability.interval import Signed, exact_extremes, interval_bounds, times
 from onnx_exact.stability.trees import BoxTree, ReluTree
 from onnx_exact.stability.verdict import LayerVerdicts, Stability, Status
+from onnx_exact.threads import one_thread
 
 # How far below 0 a bound has to be, relative to the terms of the pre-activation, so that whoever
 # checks it with another rounding finds it below 0 too.
@@ -60,8 +60,8 @@ def prove_chain(
         deadline: for looking for proofs of what is not proved yet.
         most_bytes: that splittings and witnesses may take together, before compression.
     """
-    # See `analyze_chain`; what overflows has no bound.
-    with threadpool_limits(limits=1), np.errstate(over="ignore", invalid="ignore"):
+    # What overflows has no bound.
+    with one_thread(), np.errstate(over="ignore", invalid="ignore"):
         prover = _Prover(chain, box, stability, deadline, most_bytes)
         for index in range(len(chain.layers)):
             prover.add_layer(index)

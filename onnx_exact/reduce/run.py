@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from threadpoolctl import threadpool_limits
-
 from onnx_exact.methods import DEFAULT_MAX_DEVIATION, FORMS, REDUCTIONS
 from onnx_exact.network.chain import Chain
 from onnx_exact.network.domain import Box
@@ -27,6 +25,7 @@ from onnx_exact.reduce.store import store
 from onnx_exact.reduce.units import UnitMap
 from onnx_exact.reduce.unread import unread
 from onnx_exact.stability.verdict import Stability
+from onnx_exact.threads import one_thread
 
 
 @dataclass(frozen=True)
@@ -153,7 +152,7 @@ def reduce_chain(
         The reduction; equal to the original over the reals on the box, up to the rounding of
         weights that had to be computed (see `onnx_exact.reduce.budget`).
     """
-    with threadpool_limits(limits=1):  # see `analyze_chain`
+    with one_thread():
         start = State.of(chain, stability, box, dtype)
         options = options or ReduceOptions()
         state, reduction = _reduce(

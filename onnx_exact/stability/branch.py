@@ -18,7 +18,6 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from onnx_exact.deadline import Deadline
 from onnx_exact.network.affine import Affine, Array
@@ -28,6 +27,7 @@ from onnx_exact.stability.parts import AGAIN, MOST_AGAIN, Bounded, Bounder, Sign
 from onnx_exact.stability.subtrees import MOST_SIGNS, Explorer, Start, Subtree
 from onnx_exact.stability.trees import LEAF, BoxTree, preorder
 from onnx_exact.stability.verdict import Evidence
+from onnx_exact.threads import one_thread
 
 MOST_INPUTS = 8
 # Parts that are bounded at once, and at most before any is split: work for several processes.
@@ -316,7 +316,7 @@ def _explore(explorer: Explorer, starts: list[Start], deadline: Deadline) -> lis
 def _bound(bounder: Bounder, batch: Batch) -> Bounded:
     """Bounds a batch of parts in a process of its own."""
     _keep_memory()
-    with threadpool_limits(limits=1):
+    with one_thread():
         return bounder.bound(*batch)
 
 

@@ -16,7 +16,6 @@ from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from onnx_exact.deadline import Deadline
 from onnx_exact.methods import DEFAULT_LP_SOLVER
@@ -32,6 +31,7 @@ from onnx_exact.stability.search import Effort, search_layer
 from onnx_exact.stability.slopes import optimized_upper_bounds
 from onnx_exact.stability.split_layer import MOST_FAILURES, Splitter
 from onnx_exact.stability.verdict import Evidence, Stability
+from onnx_exact.threads import one_thread
 
 Index = NDArray[np.intp]
 
@@ -98,9 +98,7 @@ def analyze_chain(
     options = options or Options()
     knowledge = Knowledge(chain, box)
     try:
-        # One thread: the matrices are small, threads of a busy machine wait for one another (60
-        # times slower was seen), and results do not depend on the number of cores.
-        with threadpool_limits(limits=1):
+        with one_thread():
             _decide(knowledge, options, samples)
     except KeyboardInterrupt:
         return replace(knowledge.freeze(), interrupted=True)
