@@ -52,6 +52,7 @@ def markdown(results: Entry) -> str:
         _failures(results["rows"]),
         *section("## Cases", _cases(results["rows"])),
         *section("## Seconds by stage", _stages(results["rows"])),
+        *section("## Splittings that verdicts rest on", _splittings(results["rows"])),
         *section("## Against the published algorithms", _comparisons(results)),
         _medians(results["comparisons"]),
         *section("## Attacks on the verdicts", _attacks(results["attacks"])),
@@ -149,6 +150,23 @@ def _stages(rows: Entry) -> Table:
             f"{entry['read_seconds']:.2f}",
             *(f"{spent[name]:.2f}" if name in spent else "" for name in names),
         )
+    return table
+
+
+def _splittings(rows: Entry) -> Table:
+    """Those of runs that were split anywhere."""
+    table = new_table(
+        ("case", "method"),
+        (
+            *("trees of the box", "parts", "of the largest"),
+            *("trees of ReLUs", "nodes", "of the largest"),
+        ),
+    )
+    for case, method, entry in _runs(rows):
+        found = [entry["splittings"][kind] for kind in ("box", "relu")]
+        if any(kind["trees"] for kind in found):
+            numbers = [kind[name] for kind in found for name in ("trees", "nodes", "largest")]
+            table.add_row(case, method, *(f"{number:,}" if number else "" for number in numbers))
     return table
 
 

@@ -30,6 +30,7 @@ from onnx_exact.graph.read import inputs_of, read_model
 from onnx_exact.network.chain import Chain
 from onnx_exact.network.domain import Box
 from onnx_exact.stability.decide import Options, analyze_chain
+from onnx_exact.stability.trees import BoxTree
 from onnx_exact.stability.verdict import Evidence, Stability, Status
 
 # ru_maxrss counts kibibytes on Linux and bytes on macOS.
@@ -51,6 +52,8 @@ class Measured:
         units, decided, open: numbers of ReLU units.
         layers: for each ReLU layer its inactive, active, unstable and open units.
         evidence: how many units each kind of evidence decided.
+        splittings: of the input box, and of ReLUs: how many trees verdicts rest on, their nodes
+            together, and those of the largest.
         read_seconds: from the file to the chain and its box.
         stage_seconds: of deciding, by stage.
         layer_seconds: the same by stage and layer.
@@ -64,6 +67,7 @@ class Measured:
     open: int
     layers: list[dict[str, int]]
     evidence: dict[str, int]
+    splittings: dict[str, dict[str, int]]
     read_seconds: float
     stage_seconds: dict[str, float]
     layer_seconds: dict[str, float]
@@ -152,6 +156,7 @@ def measure(
         open=undecided,
         layers=_layers(stability),
         evidence=_evidence(stability),
+        splittings=_splittings(stability),
         read_seconds=round(read, 4),
         stage_seconds=_rounded(clock.stages),
         layer_seconds=_rounded(clock.layers),
@@ -195,6 +200,19 @@ def _evidence(stability: Stability) -> dict[str, int]:
         kind.name.lower(): sum(int((layer.evidence == kind).sum()) for layer in layers)
         for kind in Evidence
         if kind is not Evidence.NONE
+    }
+
+
+def _splittings(stability: Stability) -> dict[str, dict[str, int]]:
+    sizes: dict[str, list[int]] = {"box": [], "relu": []}
+    for tree in stability.trees:
+        if isinstance(tree, BoxTree):
+            sizes["box"].append(len(tree.sides))
+        else:
+            sizes["relu"].append(len(tree.splits))
+    return {
+        kind: {"trees": len(nodes), "nodes": sum(nodes), "largest": max(nodes, default=0)}
+        for kind, nodes in sizes.items()
     }
 
 
