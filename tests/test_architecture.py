@@ -25,6 +25,7 @@ GROUND = {
     "deadline",
     "elements",
     "errors",
+    "memory",
     "methods",
     "numpy_files",
     "progress",

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_exact.deadline import Deadline
+from onnx_exact.memory import keep_memory
 from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.domain import Box
 from onnx_exact.stability.knowledge import Knowledge
@@ -38,8 +39,6 @@ MOST_PARTS = 50_000_000
 # Parts that the kernel takes at once, and into how many tasks they are divided for each thread.
 KERNEL_ROUND = 256
 KERNEL_TASKS = 8
-# The largest array whose release makes glibc keep the memory of arrays up to its size.
-KEPT_BYTES = 2**25 - 2**16
 
 
 # Bounds batches of parts: of each the box, what is known of the units, and which signs are asked
@@ -278,7 +277,6 @@ def _bits(signs: NDArray[np.bool_]) -> int:
 def _processes(jobs: int) -> Iterator[BoundAll]:
     """What bounds batches of parts, in one process or in several."""
     if jobs == 1:
-        _keep_memory()
         yield lambda bounder, batches: [bounder.bound(*batch) for batch in batches]
         return
     from joblib import Parallel, delayed
@@ -315,15 +313,6 @@ def _explore(explorer: Explorer, starts: list[Start], deadline: Deadline) -> lis
 
 def _bound(bounder: Bounder, batch: Batch) -> Bounded:
     """Bounds a batch of parts in a process of its own."""
-    _keep_memory()
+    keep_memory()
     with one_thread():
         return bounder.bound(*batch)
-
-
-def _keep_memory() -> None:
-    """Has the memory of arrays kept from one to the next.
-
-    Matrices of a batch come and go: if their memory went back to the system every time, half of
-    the time would be spent on getting it again. Releasing one large array prevents that.
-    """
-    np.empty(KEPT_BYTES, dtype=np.uint8)

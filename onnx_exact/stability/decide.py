@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_exact.deadline import Deadline
+from onnx_exact.memory import keep_memory
 from onnx_exact.methods import DEFAULT_LP_SOLVER
 from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.chain import Chain
@@ -96,6 +97,7 @@ def analyze_chain(
         deciding with Ctrl-C, is UNDECIDED.
     """
     options = options or Options()
+    keep_memory()
     knowledge = Knowledge(chain, box)
     try:
         with one_thread():

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from onnx_exact.deadline import Deadline
+from onnx_exact.memory import keep_memory
 from onnx_exact.network.affine import Array
 from onnx_exact.network.chain import Chain
 from onnx_exact.network.domain import Box
@@ -14,6 +15,7 @@ from onnx_exact.stability.crown import Relaxation
 from onnx_exact.stability.knowledge import Knowledge
 from onnx_exact.stability.splits import exclude_sign, split_sign
 from onnx_exact.stability.trees import ReluTree
+from onnx_exact.threads import one_thread
 
 # Signs of a layer that may be left open one after another: the rest is farther from settled.
 MOST_FAILURES = 12
@@ -112,6 +114,8 @@ def _split_apart(
     """Tries a sign in a process of its own, which knows nothing but the relaxations."""
     unit, positive = sign
     knowledge = Knowledge(chain, box)
-    split_sign(knowledge, layer, unit, positive, below, Deadline(seconds))
+    keep_memory()
+    with one_thread():
+        split_sign(knowledge, layer, unit, positive, below, Deadline(seconds))
     tree = next((tree for tree in knowledge.trees if isinstance(tree, ReluTree)), None)
     return sign, _Found(knowledge.witnesses, tree)
