@@ -369,7 +369,7 @@ def explore(
             for, and those that cannot be excluded where nothing is left to split.
         layers, space: room for one part.
     """
-    n_in, waiting = parts.lower.shape[1], 1
+    n_in, waiting, levels = parts.lower.shape[1], 1, 0.0
     stable, asked = parts.stable[0].copy(), parts.asked[0].copy()
     lower, upper, shares = layers.low[0, :n_in], layers.high[0, :n_in], np.zeros(n_in)
     most_nodes, most_parts = tree.sides.size - 2 * MOST_PIECES, parts.node.size - MOST_PIECES
@@ -378,7 +378,8 @@ def explore(
         lower[:], upper[:] = parts.lower[waiting], parts.upper[waiting]
         stable[:], asked[:] = parts.stable[waiting], parts.asked[waiting]
         asked &= ~(found.shown | found.stuck)
-        levels = _part(net, rows, stable, asked, layers, space, found)
+        if asked.any():
+            levels = _part(net, rows, stable, asked, layers, space, found)
         if not asked.any():
             continue
         _share(net.widths.size, layers, space, shares)
