@@ -16,3 +16,6 @@ class Input:
     @property
     def is_float(self) -> bool:
         return self.elem_type in (FLOAT32, FLOAT16, FLOAT64)
+
+
+TWO = (Input("x", (1, 2)),)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,12 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from onnx_exact.graph import LocatedChain, inputs_of, locate_chains, splice
 from onnx_exact.graph.layout import Layout
-from onnx_exact.network import Affine, Chain, Layer
+from onnx_exact.network import Affine, Box, Chain, Layer
 
 # Largest deviation between a float64 view and onnxruntime, relative to the largest value seen.
 TOLERANCE = {np.dtype(np.float16): 1e-2, np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-12}
+# onnxruntime computes in float32, intervals speak about real numbers.
+SLACK = 1e-4
 BATCH = 3
 
 
@@ -98,6 +100,9 @@ class Builder:
         return model
 
 
+Op = Callable[[Builder, str], str]
+
+
 def run(
     model: ModelProto, feed: Mapping[str, Any], names: Sequence[str] | None = None
 ) -> list[Any]:
@@ -127,6 +132,14 @@ def run(
     asked = [name for name in names if name not in feed]
     found = dict(zip(asked, session.run(asked, dict(feed)), strict=True)) if asked else {}
     return [feed[name] if name in feed else found[name] for name in names]
+
+
+def box_of(shape: list[Any], seed: int = 0) -> Box:
+    """A random box for an input of this shape, of size 1 along symbolic axes."""
+    rng = np.random.default_rng(seed)
+    sizes = [d if isinstance(d, int) else 1 for d in shape]
+    low = rng.normal(size=sizes).astype(np.float32)
+    return Box(low, low + rng.random(sizes).astype(np.float32))
 
 
 def features(values: Any, layout: Layout) -> Any:

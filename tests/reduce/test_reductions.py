@@ -1,4 +1,4 @@
-"""Each published reduction on networks solved by hand, and what all of them together keep."""
+"""Removing, collapsing and folding, solved by hand, and what all reductions together keep."""
 
 from __future__ import annotations
 
@@ -10,80 +10,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onnx_exact.network import Affine, Box, Chain, Layer
+from onnx_exact.network import Affine, Chain, Layer
 from onnx_exact.network.affine import Array
-from onnx_exact.reduce import ReduceOptions, Reduction, reduce_chain
+from onnx_exact.reduce import ReduceOptions
 from onnx_exact.stability.decide import Options, analyze_chain
-from onnx_exact.stability.verdict import Evidence, LayerVerdicts, Stability, Status
+from onnx_exact.stability.verdict import LayerVerdicts, Stability, Status
 from tests.oracle.networks import Case
 from tests.oracle.regions import enumerate_regions, largest_difference
-from tests.stability.nets import box_of, chain_of, cube, random_chain
+from tests.reduce.states import (
+    ALL,
+    F16,
+    F32,
+    F64,
+    PUBLISHED,
+    difference,
+    every_kind,
+    reduced,
+    verdicts,
+)
+from tests.stability.nets import chain_of, cube, random_chain
 from tests.strategies import cases
-
-F16, F32, F64 = (np.dtype(f"float{bits}") for bits in (16, 32, 64))
-INF = np.inf
-PUBLISHED, ALL = (ReduceOptions(reductions=name) for name in ("published", "all"))
-every_kind = pytest.mark.parametrize("options", [PUBLISHED, ALL], ids=["published", "all"])
-
-
-def reduced(
-    chain: Chain,
-    box: Box,
-    dtype: np.dtype[np.floating[Any]] = F32,
-    options: ReduceOptions = PUBLISHED,
-    stability: Stability | None = None,
-) -> Reduction:
-    """The reduction by verdicts from bounds alone, or by those that are given."""
-    stability = stability or analyze_chain(chain, box, Options(method="bounds"))
-    reduction = reduce_chain(chain, stability, box, dtype, options)
-    assert_consistent(chain, reduction, dtype)
-    return reduction
-
-
-def assert_consistent(chain: Chain, reduction: Reduction, dtype: Any) -> None:
-    """What holds of every reduction."""
-    new = reduction.chain
-    assert reduction.changed is (new is not chain)
-    assert (new.n_in, new.n_out) == (chain.n_in, chain.n_out)
-    assert new.connections <= chain.connections
-    assert len(reduction.layers) == len(chain.layers)
-    for layer, tally in zip(chain.layers, reduction.layers, strict=True):
-        assert tally.units == layer.width
-        assert tally.units == tally.removed + tally.merged + tally.folded + tally.units_after
-        assert min(tally.removed, tally.merged, tally.folded, tally.units_after) >= 0
-    assert sum(t.units_after for t in reduction.layers) == sum(x.width for x in new.layers)
-    for layer in new.layers:
-        assert 0 not in layer.affine.weight.shape
-        for numbers in (layer.affine.weight, layer.affine.bias):
-            np.testing.assert_array_equal(numbers, numbers.astype(dtype).astype(np.float64))
-    if not reduction.changed:
-        assert reduction.removal_only
-        assert all(t.units == t.units_after for t in reduction.layers)
-    for refusal in reduction.refused:
-        assert refusal.reason
-        assert all(np.isfinite(number) for number in refusal.numbers.values())
-
-
-def difference(chain: Chain, new: Chain, box: Box) -> float:
-    """The largest difference of any output over the box, exactly."""
-    return float(max(largest_difference(enumerate_regions(chain, box).regions, new)))
-
-
-def verdicts(*statuses: list[Status] | None, bound: float = 10.0) -> Stability:
-    """Verdicts as said, with bounds to match."""
-    layers = []
-    for layer in statuses:
-        if layer is None:
-            layers.append(None)
-            continue
-        status = np.array(layer, dtype=np.int8)
-        low = np.where(status == Status.ACTIVE, 0.0, -bound)
-        high = np.where(status == Status.INACTIVE, 0.0, bound)
-        none = np.zeros(status.size, dtype=bool)
-        evidence = np.full(status.size, Evidence.LINEAR, dtype=np.int8)
-        layers.append(LayerVerdicts(status, evidence, low, high, none, none))
-    width = 1
-    return Stability(tuple(layers), np.zeros((0, 1)), np.full(width, -bound), np.full(width, bound))
 
 
 def weights(chain: Chain) -> list[Array]:
@@ -256,85 +202,6 @@ def test_a_layer_with_one_undecided_unit_is_not_folded() -> None:
     chain = chain_of(([[1, 0], [1, 2]], [1, 1]), ([[2, -1]], [1]))
     mixed = verdicts([Status.ACTIVE, Status.UNDECIDED], None)
     assert not reduced(chain, cube(2), stability=mixed).changed
-
-
-# Merging: the unstable first unit keeps the layers from being folded.
-
-
-def merged_layer(rows: list[list[float]], biases: list[float], out: list[float]) -> Chain:
-    n = len(rows[0])
-    return chain_of(([[1.0, -1.0, *[0] * (n - 2)], *rows], [0.0, *biases]), ([[1.0, *out]], [0.5]))
-
-
-@every_kind
-@pytest.mark.parametrize(
-    ("rows", "biases", "out"),
-    [
-        ([[1, 2], [1, 2]], [1, 3], [2, 5]),  # a duplicate with another bias
-        ([[1, 2], [0.5, 1]], [1, 3], [2, 5]),  # a multiple
-        ([[1, 2], [-2, -4]], [0, 7], [2, 5]),  # a negative multiple, active all the same
-        ([[1, 0], [0, 1], [1, 1]], [0, 0, 0.25], [1, 1, 4]),  # a sum
-    ],
-)
-def test_dependent_active_units_are_merged(
-    rows: list, biases: list, out: list, options: ReduceOptions
-) -> None:
-    chain = merged_layer(rows, biases, out)
-    reduction = reduced(chain, cube(2), F32, options)
-    assert reduction.layers[0].merged >= 1
-    assert difference(chain, reduction.chain, cube(2)) <= 1e-6 * 30
-    assert not reduction.removal_only
-
-
-def test_a_merge_by_hand() -> None:
-    """h_2 = h_1 + 2 with weight 5: the outgoing weight of h_1 becomes 2 + 5, the bias 0.5 + 10."""
-    reduction = reduced(merged_layer([[1, 2], [1, 2]], [1, 3], [2, 5]), cube(2))
-    assert reduction.layers[0].merged == 1
-    last = reduction.chain.layers[-1].affine
-    kept = reduction.chain.layers[0].affine.bias.tolist()
-    assert sorted(last.weight[0].tolist()) == [1, 7]
-    assert last.bias[0] == (10.5 if kept[1] == 1 else 0.5 - 4)
-
-
-@pytest.mark.parametrize("status", [Status.UNSTABLE, Status.UNDECIDED])
-def test_duplicates_that_are_not_active_are_not_merged_as_active(status: Status) -> None:
-    chain = merged_layer([[1, 2], [1, 2]], [1, 3], [2, 5])
-    stability = verdicts([Status.UNSTABLE, Status.ACTIVE, status], None)
-    assert not reduced(chain, cube(2), stability=stability).changed
-
-
-def test_a_merge_beyond_the_rounding_of_the_model_is_refused() -> None:
-    """The third row is the sum of the others but for 1e-6: more than float32 may add."""
-    chain = merged_layer([[1, 0.5], [0.25, 1], [1.25, 1.500001]], [0, 0, 0.25], [1, 1, 1])
-    reduction = reduced(chain, cube(2), F32)
-    assert reduction.layers[0].merged <= 2  # two inputs: the rank is 2
-    rounding = 2.0**-24 * 10
-    assert difference(chain, reduction.chain, cube(2)) <= rounding
-    near = merged_layer([[1.0, 0.5], [1.0 + 1e-7, 0.5]], [0, 0], [1, 1e6])
-    kept = reduced(near, cube(2), F64)
-    assert kept.layers[0].merged == 0
-    assert any(r.what == "merge" and "rounding" in r.reason for r in kept.refused)
-    assert near is kept.chain
-
-
-def test_over_an_unbounded_box_only_exact_merges_are_made_and_refusals_have_finite_figures() -> (
-    None
-):
-    box = box_of([0.0, 0.0], [INF, INF])
-    exact = merged_layer([[1, 2], [2, 4]], [1, 3], [2, 4])
-    assert reduced(exact, box, F32).layers[0].merged == 1
-    rough = merged_layer([[0.1, 0.2], [0.3, 0.7], [0.37, 0.79]], [0, 0, 1], [0.3, 0.7, 0.11])
-    reduction = reduced(rough, box, F64)
-    assert [r.what for r in reduction.refused] == ["merge"]
-    assert all(np.isfinite(n) for r in reduction.refused for n in r.numbers.values())
-
-
-@pytest.mark.parametrize("size", [1e-200, 5e-324, 1e200])
-def test_rows_without_a_norm_are_merged_or_left_in_peace(size: float) -> None:
-    chain = merged_layer([[size, 0], [0, size], [size, size]], [1, 1, 1], [1, 2, 3])
-    reduction = reduced(chain, cube(2), F64)
-    points = np.array([[0.0, 0.0], [1.0, 0.5], [0.3, 1.0]])
-    np.testing.assert_allclose(reduction.chain.forward(points), chain.forward(points), rtol=1e-12)
 
 
 # All together
