@@ -156,13 +156,11 @@ class _Tree:
         at_root = batch[0].place == 0
         cases = joined([node.cases for node in batch])
         answer = self._functional.improve(cases, ROOT_STEPS if at_root else STEPS)
-        for i, node in enumerate(batch):
-            bound = float(answer.bounds[i])
-            self._learn(node, bound)
+        for node, bound in zip(batch, answer.bounds, strict=True):
+            self._learn(node, float(bound))
             if bound <= 0.0:
                 self.done += 0.5**node.depth
-            else:
-                self._split(node, answer.rows(np.array([i])))
+        self._split(batch, answer)
         return answer.points[at_root | (self._functional.values(answer.points) > 0.0)]
 
     def _learn(self, node: _Node, bound: float) -> None:
@@ -174,33 +172,48 @@ class _Tree:
             self._gains[node.side, node.unit] += max(gain, 0.0) / node.loss
             self._counts[node.side, node.unit] += 1.0
 
-    def _split(self, node: _Node, answer: Bounded) -> None:
-        """Adds the two children of a node."""
-        losses = np.concatenate([loss[0] for loss in answer.losses])
-        if losses.max() <= 0.0:
-            self._end(node)
-            return
-        bound = float(answer.bounds[0])
-        unit = self._choose(losses, bound)
+    def _split(self, batch: list[_Node], answer: Bounded) -> None:
+        """Adds the two children of each node that stays open."""
+        rows = np.flatnonzero(~(answer.bounds <= 0.0))
+        losses = np.concatenate(answer.losses, axis=1)[rows]
+        units = self._choose(losses, answer.bounds[rows])
+        for row, unit, loss in zip(rows, units, losses, strict=True):
+            if loss[unit] > 0.0:
+                cases = answer.cases.rows(np.array([row]))
+                self._add(
+                    batch[row], cases, float(answer.bounds[row]), int(unit), float(loss[unit])
+                )
+            else:
+                self._end(batch[row])
+
+    def _add(self, node: _Node, cases: Cases, bound: float, unit: int, loss: float) -> None:
+        """Adds the two children of a node that is split on a unit."""
         layer, index = self._place_of(unit)
         first = self._first_children[node.place] = len(self._splits)
         self._splits[node.place] = (layer, index)
         self._splits += [(LEAF, LEAF)] * 2
         self._first_children += [LEAF] * 2
         for side, sign in enumerate((1, -1)):
-            cases = _with(answer.cases, layer, index, sign)
-            loss = float(losses[unit])
-            self.open.append(_Node(first + side, node.depth + 1, cases, bound, unit, side, loss))
+            child = _with(cases, layer, index, sign)
+            self.open.append(_Node(first + side, node.depth + 1, child, bound, unit, side, loss))
 
-    def _choose(self, losses: Array, bound: float) -> int:
-        """The unit with the greatest product of what both sides of a split are expected to gain."""
-        expected = []
+    def _choose(self, losses: Array, bounds: Array) -> NDArray[np.intp]:
+        """The unit with the greatest product of what both sides of a split are expected to gain.
+
+        Args:
+            losses: of each node's units, shape (nodes, units).
+            bounds: shape (nodes,).
+
+        Returns:
+            One a node; any where nothing is lost.
+        """
+        product = np.ones(losses.shape)
         for gains, counts in zip(self._gains, self._counts, strict=True):
             average = (gains.sum() + 1.0) / (counts.sum() + 1.0)
             ratio = (gains + PRIOR * average) / (counts + PRIOR)
-            gain = np.minimum(ratio * losses, bound)
-            expected.append(np.maximum(gain, LEAST_GAIN * self._root_bound))
-        return int(np.where(losses > 0.0, expected[0] * expected[1], 0.0).argmax())
+            gain = np.minimum(ratio * losses, bounds[:, None])
+            product *= np.maximum(gain, LEAST_GAIN * self._root_bound)
+        return np.asarray(np.where(losses > 0.0, product, 0.0).argmax(axis=1))
 
     def _end(self, node: _Node) -> None:
         """A last attempt at a node without a unit to split on: steps may just not suffice."""
