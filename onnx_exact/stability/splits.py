@@ -205,7 +205,7 @@ class _Tree:
             bounds: shape (nodes,).
 
         Returns:
-            One a node; any where nothing is lost.
+            One a node, and one that loses something where there is any.
         """
         product = np.ones(losses.shape)
         for gains, counts in zip(self._gains, self._counts, strict=True):
@@ -213,7 +213,7 @@ class _Tree:
             ratio = (gains + PRIOR * average) / (counts + PRIOR)
             gain = np.minimum(ratio * losses, bounds[:, None])
             product *= np.maximum(gain, LEAST_GAIN * self._root_bound)
-        return np.asarray(np.where(losses > 0.0, product, 0.0).argmax(axis=1))
+        return np.asarray(np.where(losses > 0.0, product, -1.0).argmax(axis=1))
 
     def _end(self, node: _Node) -> None:
         """A last attempt at a node without a unit to split on: steps may just not suffice."""
