@@ -82,9 +82,9 @@ def _relabelled(
     if verdicts is None or found is None:
         return None
     unproved = found.proof == Proof.SOLVER
-    proved = (verdicts.evidence == Evidence.SOLVER) & ~unproved
-    evidence = np.where(proved, Evidence.LINEAR, verdicts.evidence).astype(np.int8)
-    evidence = np.where(unproved, Evidence.SOLVER, evidence).astype(np.int8)
+    by_solver = verdicts.evidence == Evidence.SOLVER
+    evidence = np.where(by_solver & ~unproved, Evidence.LINEAR, verdicts.evidence)
+    evidence = np.where(unproved & ~by_solver, Evidence.UNRECORDED, evidence).astype(np.int8)
     if not require_proof:
         return replace(verdicts, evidence=evidence)
     return replace(

@@ -128,9 +128,14 @@ def _lines(report: Report) -> Iterable[str]:
         yield "Interrupted: units that were undecided by then are not touched."
     if totals.by_solver:
         yield (
-            f"Of these {totals.by_solver:,} rest on the tolerance of SCIP, or on more parts of the"
-            " domain than are gone through once more; all others on points or bounds that hold in"
-            " real arithmetic. --require-proof leaves the former alone."
+            f"Of these {totals.by_solver:,} rest on the tolerance of SCIP; all others on points or"
+            " bounds that hold in real arithmetic. --require-proof leaves the former alone."
+        )
+    if totals.unrecorded:
+        yield (
+            f"Of these {totals.unrecorded:,} were proved by splittings that are too large, or took"
+            " too long, to be gone through once more: they are taken for granted from here on."
+            " --require-proof leaves them alone."
         )
     for chain in report.chains:
         if chain.unread_inputs:

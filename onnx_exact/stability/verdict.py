@@ -29,6 +29,7 @@ class Evidence(IntEnum):
     INTERVAL = 2  # interval arithmetic (exact for the first layer over a box)
     LINEAR = 3  # backward linear bounds
     SOLVER = 4  # a dual bound of SCIP, beyond its tolerance
+    UNRECORDED = 5  # linear bounds, by a splitting that was not gone through once more
 
 
 @dataclass(frozen=True, eq=False)

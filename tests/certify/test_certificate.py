@@ -285,6 +285,26 @@ def test_what_a_solver_said_is_proved_or_counted_or_left_alone(
     assert (totals.units_after == 6) == (undecided == 1)
 
 
+@pytest.mark.parametrize(("required", "unrecorded", "undecided"), [(False, 1, 0), (True, 0, 1)])
+def test_a_proof_too_large_for_the_certificate_is_nobody_s_word_but_counted(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    required: bool,
+    unrecorded: int,
+    undecided: int,
+) -> None:
+    monkeypatch.setattr(certified, "MOST_PROOF", 0.0)
+    _, report = onnx_exact.optimize(
+        cross(tmp_path / "in.onnx"),
+        domain=(-1.0, 1.0),
+        require_proof=required,
+        certificate=tmp_path / "c.npz",
+    )
+    totals = report.totals
+    assert (totals.by_solver, totals.unrecorded, totals.undecided) == (0, unrecorded, undecided)
+    assert totals.proved == 5
+
+
 def statuses(stability: Stability, layer: int) -> list[tuple[Status, Evidence]]:
     found = stability.layers[layer]
     assert found is not None

@@ -39,6 +39,7 @@ TOTALS = Totals(
     unstable=590,
     undecided=10,
     by_solver=7,
+    unrecorded=0,
     proved=983,
 )
 CHAIN = ChainReport(
@@ -248,6 +249,12 @@ def test_text_says_which_verdicts_rest_on_a_solver() -> None:
     assert "Of these 7 rest on the tolerance of SCIP" in to_text(REPORT)
     none = dataclasses.replace(TOTALS, by_solver=0)
     assert "SCIP" not in to_text(changed(totals=none))
+
+
+def test_text_says_which_proofs_were_not_gone_through_once_more() -> None:
+    some = dataclasses.replace(TOTALS, unrecorded=3)
+    assert "Of these 3 were proved by splittings" in to_text(changed(totals=some))
+    assert "taken for granted" not in to_text(REPORT)
 
 
 def test_text_says_how_many_verdicts_are_proved() -> None:
