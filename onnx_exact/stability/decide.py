@@ -40,9 +40,11 @@ Index = NDArray[np.intp]
 MILP_FROM_ROUND = 2
 # Seconds for a single mixed-integer program, round by round; then all the time there is.
 MILP_SECONDS = (10.0, 60.0)
-# Seconds for branching on one layer, round by round, and parts before a population is sent out.
+# Seconds for branching on one layer, round by round.
 BRANCH_SECONDS = (120.0, 240.0, 480.0)
+# Parts before the compiled kernel is worth loading, and before a population is sent out.
 FIRST_PARTS = 6_000
+MORE_PARTS = 15_000
 # Seconds for branching on ReLUs for a single sign, round by round.
 SPLIT_SECONDS = (2.0, 10.0, 40.0)
 LP_SECONDS = 5.0
@@ -200,11 +202,15 @@ class _Decider:
         """Branching on the box; what it does not settle at once a population may show."""
         if index not in self._branchings:
             self._branchings[index] = Branching(self.knowledge, index)
+        branching, jobs = self._branchings[index], self.options.jobs
         self._tell("branching", index)
-        if not self._branchings[index].run(self._within(seconds), FIRST_PARTS):
-            self._evolve(index)
-            self._tell("branching", index)
-            self._branchings[index].run_compiled(self._within(seconds), jobs=self.options.jobs)
+        if branching.run(self._within(seconds), FIRST_PARTS):
+            return
+        if branching.run_compiled(self._within(seconds), MORE_PARTS, jobs):
+            return
+        self._evolve(index)
+        self._tell("branching", index)
+        branching.run_compiled(self._within(seconds), jobs=jobs)
 
     def _evolve(self, index: int) -> None:
         """A population search for each open sign of a layer."""
