@@ -47,13 +47,16 @@ def conditions(results: Entry) -> str:
     """How it was measured, in words."""
     limits = [float(entry["limit"]) for *_, entry in by_name(results["runs"], measured)]
     least, most = min(limits, default=results["limit"]), max(limits, default=results["limit"])
+    # Entries without splittings are of the time when what onnx sets up still counted.
+    older = {name for _, name, e in by_name(results["runs"], measured) if "splittings" not in e}
+    set_up = f"; in some runs of {', '.join(sorted(older))} the latter does" if older else ""
     seconds = f"{most:g}" if least == most else f"{least:g} to {most:g}"
     return (
         f"One run at a time, each in a process and on a thread of its own, in an order shuffled"
         f" with seed {results['seed']}, at most {seconds} s each by the clock; seconds"
         " are the processor's, medians with the spread of repeated runs. Reading the file and"
-        " sampling count; importing libraries and what they set up when first used (10 ms of onnx),"
-        " loading data and compiling models do not."
+        " sampling count; loading data, compiling models, importing libraries and what these set up"
+        f" when first used do not{set_up}."
     )
 
 

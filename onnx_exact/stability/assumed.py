@@ -85,11 +85,6 @@ class Bounded:
     losses: list[Array]
     points: Array
 
-    def rows(self, index: NDArray[np.intp] | NDArray[np.bool_]) -> Bounded:
-        """Some of the cases."""
-        losses = [loss[index] for loss in self.losses]
-        return Bounded(self.bounds[index], self.cases.rows(index), losses, self.points[index])
-
 
 class Functional:
     """One functional of the output of the last of some layers.
