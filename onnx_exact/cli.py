@@ -65,6 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _verify(arguments: argparse.Namespace) -> None:
+    from onnx_exact.counterexample import saved_beside
     from onnx_exact.errors import NotVerifiedError
     from onnx_exact.verifier import verify
     from onnx_exact.verifier.text import to_text
@@ -73,14 +74,7 @@ def _verify(arguments: argparse.Namespace) -> None:
     try:
         found = verify(arguments.input, result, arguments.certificate, arguments.domain)
     except NotVerifiedError as error:
-        if error.counterexample is None:
-            raise
-        import numpy as np
-
-        path = result.with_name(result.name + ".counterexample.npz")
-        arrays: dict[str, Any] = dict(error.counterexample)
-        np.savez(path, **arrays)
-        raise NotVerifiedError(f"{error}; the input that shows it is in {path}") from error
+        raise saved_beside(error, result) from error
     _print_text(to_text(found), sys.stdout)
 
 

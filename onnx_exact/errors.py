@@ -31,8 +31,8 @@ class OutputError(OnnxExactError):
     """A result that cannot be written where it was asked for."""
 
 
-class NotVerifiedError(OnnxExactError):
-    """A claim about two models that is wrong, or that cannot be checked.
+class RefutedError(OnnxExactError):
+    """Something said of two models that is wrong.
 
     Attributes:
         counterexample: the inputs that show it, by name; None where no input does.
@@ -45,6 +45,14 @@ class NotVerifiedError(OnnxExactError):
     ) -> None:
         super().__init__(message)
         self.counterexample = counterexample
+
+
+class NotVerifiedError(RefutedError):
+    """A claim about two models that is wrong, or that cannot be checked."""
+
+
+class ValidationError(RefutedError):
+    """The rewritten model does not agree with the original."""
 
 
 class ContradictionError(OnnxExactError):
@@ -54,19 +62,3 @@ class ContradictionError(OnnxExactError):
 
     def __init__(self, what: str) -> None:
         super().__init__(f"{what}: a defect of onnx-exact, please report it with the model")
-
-
-class ValidationError(OnnxExactError):
-    """The rewritten model does not agree with the original.
-
-    Attributes:
-        counterexample: the inputs that show it, by name; None where no input does.
-    """
-
-    exit_code = 1
-
-    def __init__(
-        self, message: str, counterexample: Mapping[str, NDArray[Any]] | None = None
-    ) -> None:
-        super().__init__(message)
-        self.counterexample = counterexample

@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
@@ -28,6 +27,7 @@ from onnx_exact.certified import (
 from onnx_exact.certify.certificate import FileMark
 from onnx_exact.certify.proof import ChainProof
 from onnx_exact.certify.summary import Certified
+from onnx_exact.counterexample import saved_beside
 from onnx_exact.deadline import Deadline
 from onnx_exact.domains import DOMAIN_KEY, resolve_domain
 from onnx_exact.errors import ValidationError
@@ -127,7 +127,7 @@ def optimize_file(
         try:
             write_model(new, path, source=run.source, check=check)
         except ValidationError as error:
-            raise _with_counterexample(error, path) from error
+            raise saved_beside(error, path) from error
     run.seconds["write"] -= run.seconds["validate"]
     data = path.with_name(path.name + ".data")
     size = path.stat().st_size + (data.stat().st_size if run.source.external else 0)
@@ -290,16 +290,6 @@ def _validate(run: Run, before: bytes | Path, after: bytes | Path) -> Deviation:
         atol=settings.atol,
         seed=settings.seed,
     )
-
-
-def _with_counterexample(error: ValidationError, target: Path) -> ValidationError:
-    """The error, saying where the input that shows it was saved."""
-    if error.counterexample is None:
-        return error
-    path = target.with_name(target.name + ".counterexample.npz")
-    arrays: dict[str, Any] = dict(error.counterexample)
-    np.savez(path, **arrays)
-    return ValidationError(f"{error}; the input that shows it is in {path}", error.counterexample)
 
 
 def _files(model: ModelLike) -> tuple[Path, ...]:

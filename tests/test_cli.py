@@ -13,43 +13,17 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import numpy_helper
 
 import onnx_exact
 from onnx_exact import pipeline
 from onnx_exact.cli import main
 from onnx_exact.errors import ValidationError
 from onnx_exact.methods import DEFAULT_LP_SOLVER, METHODS
+from tests.small_network import network
 
 HELP_SECONDS = 0.3
 HEAVY = ("onnx", "onnxruntime", "onnx_graphsurgeon", "cvxpy", "pyscipopt", "rich", "scipy", "numpy")
-
-
-def network(path: Path) -> Path:
-    """y = W2 relu(W1 x + b1) with 8 units on 4 inputs, some of them never positive over [0, 1]."""
-    rng = np.random.default_rng(0)
-    first = rng.standard_normal((8, 4)).astype(np.float32)
-    first[:3] = -np.abs(first[:3])
-    constants = {
-        "w1": first,
-        "b1": np.full(8, -0.01, np.float32),
-        "w2": rng.standard_normal((2, 8)).astype(np.float32),
-        "b2": np.zeros(2, np.float32),
-    }
-    graph = helper.make_graph(
-        [
-            helper.make_node("Gemm", ["x", "w1", "b1"], ["g"], "fc1", transB=1),
-            helper.make_node("Relu", ["g"], ["h"], "relu"),
-            helper.make_node("Gemm", ["h", "w2", "b2"], ["y"], "fc2", transB=1),
-        ],
-        "net",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 4])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 2])],
-        [numpy_helper.from_array(value, name) for name, value in constants.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    onnx.save(model, path)
-    return path
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ import numpy as np
 import onnx
 import pytest
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
 
 import onnx_exact
 from onnx_exact import certified, pipeline
@@ -26,41 +25,12 @@ from onnx_exact.network import Box, Chain
 from onnx_exact.stability.decide import Options, analyze_chain
 from onnx_exact.stability.verdict import Evidence, Stability, Status
 from tests.certify.test_prove import CROSS, SQUARE, claimed
+from tests.small_network import network
+from tests.verifier.build import LayerSpec, gemm_model
 
 MODELS = sorted((Path(__file__).parents[2] / "models").glob("*.onnx"))
 # Of a certificate, in sizes of the original model.
 LARGEST = 4.0
-
-
-def network(path: Path, removable: bool = True) -> Path:
-    """y = W2 relu(W1 x + b1) + b2 on 4 inputs; some units are never positive if `removable`."""
-    rng = np.random.default_rng(0)
-    first = rng.standard_normal((8, 4)).astype(np.float32)
-    first[:3] = -np.abs(first[:3])
-    bias = np.full(8, -0.01, np.float32)
-    if not removable:
-        first[:, 0] = np.abs(first[:, 0]) + 1.0
-        bias[:] = -0.5
-    constants = {
-        "w1": first,
-        "b1": bias,
-        "w2": rng.standard_normal((2, 8)).astype(np.float32),
-        "b2": np.zeros(2, np.float32),
-    }
-    graph = helper.make_graph(
-        [
-            helper.make_node("Gemm", ["x", "w1", "b1"], ["g"], "fc1", transB=1),
-            helper.make_node("Relu", ["g"], ["h"], "relu"),
-            helper.make_node("Gemm", ["h", "w2", "b2"], ["y"], "fc2", transB=1),
-        ],
-        "net",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 4])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 2])],
-        [numpy_helper.from_array(value, name) for name, value in constants.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    onnx.save(model, path)
-    return path
 
 
 @pytest.fixture
@@ -232,28 +202,13 @@ def test_with_required_proof_a_claim_that_is_not_proved_is_undecided() -> None:
 def cross(path: Path) -> Path:
     """A model with `CROSS` in it: its second layer's first unit is never positive."""
     first, second = (layer.affine for layer in CROSS.layers)
-    constants = {
-        "w1": first.weight,
-        "b1": first.bias,
-        "w2": np.vstack([second.weight, [[1.0, -1.0, 0.5, -0.5]]]),
-        "b2": np.array([second.bias[0], 0.25]),
-        "w3": np.array([[1.0, 1.0]]),
-        "b3": np.zeros(1),
-    }
-    gemms = [
-        helper.make_node("Gemm", [x, f"w{i}", f"b{i}"], [y], f"fc{i}", transB=1)
-        for i, (x, y) in enumerate([("x", "g1"), ("h1", "g2"), ("h2", "y")], start=1)
+    weight = [*second.weight.tolist(), [1.0, -1.0, 0.5, -0.5]]
+    layers: list[LayerSpec] = [
+        (first.weight.tolist(), first.bias.tolist(), True),
+        (weight, [*second.bias.tolist(), 0.25], True),
+        ([[1.0, 1.0]], [0.0], False),
     ]
-    relus = [helper.make_node("Relu", [f"g{i}"], [f"h{i}"], f"relu{i}") for i in (1, 2)]
-    graph = helper.make_graph(
-        [gemms[0], relus[0], gemms[1], relus[1], gemms[2]],
-        "cross",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 2])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 1])],
-        [numpy_helper.from_array(v.astype(np.float32), name) for name, v in constants.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    onnx.save(model, path)
+    onnx.save(gemm_model(layers), path)
     return path
 
 
