@@ -62,8 +62,29 @@ def test_every_mark_is_followed_by_a_block() -> None:
         assert README.count(f"<!-- {mark} -->") == len(blocks(README, mark))
 
 
+def shown(block: str) -> str:
+    """The output that the text has after a block."""
+    found = re.search(r"```text\n(.*?)```", README[README.index(block) :], re.DOTALL)
+    assert found
+    return found[1]
+
+
+def masked(output: str) -> str:
+    """Output without what depends on the machine: seconds, and what searches and runtimes give."""
+    text = " ".join(output.split())
+    text = re.sub(r"(?<=Seconds: )\d+\.\d+( in total \([^)]*\))?", "_", text)
+    text = re.sub(r"(?<=deviation observed: )\S+", "_", text)
+    return re.sub(r"\d+(?= (points|leaves|witnesses))", "_", text)
+
+
+def test_only_what_depends_on_the_machine_is_masked() -> None:
+    assert masked("Seconds: 1.5 in total (read 0.1,\nwrite 2).\n3 units") == "Seconds: _. 3 units"
+    assert masked("Seconds: 1.5. 8 leaves, 0 undecided") == "Seconds: _. _ leaves, 0 undecided"
+    assert masked("deviation observed: 1e-05 in 'y'") == "deviation observed: _ in 'y'"
+
+
 @pytest.mark.parametrize("block", blocks(README, "run"))
-def test_command_of_the_readme_runs(block: str, tmp_path: Path) -> None:
+def test_command_of_the_readme_runs_and_prints_what_is_shown(block: str, tmp_path: Path) -> None:
     for name in ("models", "benchmarks"):
         (tmp_path / name).symlink_to(ROOT / name)
     found = commands(block)
@@ -79,3 +100,4 @@ def test_command_of_the_readme_runs(block: str, tmp_path: Path) -> None:
             timeout=300,
         )
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    assert masked(done.stdout) == masked(shown(block))
