@@ -58,6 +58,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OnnxExactError as error:
         _print_error(f"error: {error}")
         return error.exit_code
+    except ModuleNotFoundError as error:
+        name = (error.name or "").partition(".")[0]
+        if name == __package__:
+            raise
+        _print_error(
+            f"error: {name} is not installed; install onnx-exact with pip, which brings it"
+        )
+        return OnnxExactError.exit_code
     except KeyboardInterrupt:
         _print_error("interrupted")
         return INTERRUPTED
@@ -65,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _verify(arguments: argparse.Namespace) -> None:
-    from onnx_exact.counterexample import saved_beside
+    from onnx_exact.counterexample import save_beside
     from onnx_exact.errors import NotVerifiedError
     from onnx_exact.verifier import verify
     from onnx_exact.verifier.text import to_text
@@ -74,7 +82,8 @@ def _verify(arguments: argparse.Namespace) -> None:
     try:
         found = verify(arguments.input, result, arguments.certificate, arguments.domain)
     except NotVerifiedError as error:
-        raise saved_beside(error, result) from error
+        save_beside(error, result)
+        raise
     _print_text(to_text(found), sys.stdout)
 
 

@@ -27,7 +27,7 @@ from onnx_exact.certified import (
 from onnx_exact.certify.certificate import FileMark
 from onnx_exact.certify.proof import ChainProof
 from onnx_exact.certify.summary import Certified
-from onnx_exact.counterexample import saved_beside
+from onnx_exact.counterexample import save_beside
 from onnx_exact.deadline import Deadline
 from onnx_exact.domains import DOMAIN_KEY, resolve_domain
 from onnx_exact.errors import ValidationError
@@ -127,7 +127,8 @@ def optimize_file(
         try:
             write_model(new, path, source=run.source, check=check)
         except ValidationError as error:
-            raise saved_beside(error, path) from error
+            save_beside(error, path)
+            raise
     run.seconds["write"] -= run.seconds["validate"]
     data = path.with_name(path.name + ".data")
     size = path.stat().st_size + (data.stat().st_size if run.source.external else 0)

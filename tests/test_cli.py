@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -162,6 +163,22 @@ def test_failed_validation_exits_with_1_and_one_line(
     assert capfd.readouterr() == ("", "error: seen\n")
 
 
+def test_inputs_that_refute_a_result_are_saved_beside_it(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def refute(*models: object, **options: Any) -> None:
+        raise ValidationError("seen", {"x": np.arange(4.0)})
+
+    monkeypatch.setattr(pipeline, "validate", refute)
+    out = tmp_path / "out.onnx"
+    kept = tmp_path / "out.onnx.counterexample.npz"
+    assert main(["optimize", str(source), str(out), "--domain", "0:1"]) == 1
+    assert capfd.readouterr().err == f"error: seen; the input that shows it is in {kept}\n"
+    with np.load(kept) as found:
+        np.testing.assert_array_equal(found["x"], np.arange(4.0))
+    assert not out.exists()
+
+
 def test_interruption_exits_with_130_and_one_line(
     source: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -214,6 +231,25 @@ def test_unusable_flag_is_one_line_and_leaves_no_output(
 @pytest.mark.parametrize("arguments", ["", "optimize", "optimize a.onnx", "simplify a.onnx b.onnx"])
 def test_incomplete_command_is_one_line(arguments: str, capfd: pytest.CaptureFixture[str]) -> None:
     refused(capfd, *arguments.split())
+
+
+def test_without_its_dependencies_the_command_says_so_in_one_line(
+    source: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "alone").mkdir()
+    (tmp_path / "alone" / "onnx_exact").symlink_to(Path(onnx_exact.__file__).parent)
+    out = tmp_path / "out.onnx"
+    ended = subprocess.run(
+        [sys.executable, "-S", "-m", "onnx_exact", "optimize", source, out],
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "alone")},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert re.fullmatch(r"error: \w+ is not installed; .*\n", ended.stderr)
+    assert not out.exists()
 
 
 @pytest.mark.parametrize("content", [None, b"", b"garbage", b"\x08\x08"])
