@@ -13,7 +13,7 @@ from tests.verifier.build import gemm_model
 def network(path: Path, removable: bool = True) -> Path:
     """y = W2 relu(W1 x + b1), 4 inputs, 8 units, 2 outputs.
 
-    Over [0, 1] three units are never positive if `removable`, and all are unstable otherwise.
+    Over [0, 1] four units are never positive if `removable`, and all are unstable otherwise.
     """
     rng = np.random.default_rng(0)
     first = rng.standard_normal((8, 4))

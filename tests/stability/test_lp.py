@@ -28,7 +28,7 @@ def optimum(row: Affine, layers: Sequence[crown.Relaxation], box: Box) -> float:
     sizes = [box.lower.size, *(layer.affine.n_out for layer in layers)]
     starts = np.cumsum([0, *sizes])
     a, b, a_eq, b_eq = [], [], [], []
-    bounds = [(float(l), float(u)) for l, u in zip(box.lower, box.upper, strict=True)]  # noqa: E741
+    bounds = list(zip(box.lower.tolist(), box.upper.tolist(), strict=True))
     for k, layer in enumerate(layers):
         for i in range(layer.affine.n_out):
             g = np.zeros(starts[-1])

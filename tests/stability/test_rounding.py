@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from random import Random
 
 import numpy as np
 import pytest
@@ -34,9 +35,9 @@ def test_units_are_those_of_float64() -> None:
 
 @settings(max_examples=200)
 @given(st.lists(st.tuples(nasty, nasty), min_size=1, max_size=30), st.randoms())
-def test_slack_covers_a_product_summed_in_any_order(pairs: list, random: object) -> None:
+def test_slack_covers_a_product_summed_in_any_order(pairs: list, random: Random) -> None:
     exact = sum(Fraction(a) * Fraction(b) for a, b in pairs)
-    random.shuffle(pairs)  # type: ignore[attr-defined]
+    random.shuffle(pairs)
     computed = magnitude = 0.0
     for a, b in pairs:
         computed += a * b

@@ -8,6 +8,7 @@ unit.
 from __future__ import annotations
 
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -172,7 +173,7 @@ def test_wide_ranges_of_weights_never_yield_a_wrong_verdict() -> None:
                 rng.standard_normal((m, n)) * 10.0 ** rng.integers(-30, 31, (m, n)),
                 rng.standard_normal(m) * 10.0 ** rng.integers(-30, 31, m),
             )
-            for n, m in zip(widths, widths[1:], strict=False)  # noqa: RUF007
+            for n, m in pairwise(widths)
         ]
         chain, box = Chain.of(affines, relu_at_end=True), cube(2, -1.0, 1.0)
         truth = enumerate_regions(chain, box)
