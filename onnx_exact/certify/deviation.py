@@ -181,6 +181,7 @@ class _Pairing:
             _Rows(weight, layer.affine.bias[place] * factor),
             k - 1,
         )
+        e = e + self._read_off(k, link)
         reader = self._new_layers[k]
         underflow = SMALLEST * (1.0 + reader.total)
         e += np.where(factor != 1.0, slack(factor * reader.terms[place], FEW, underflow), 0.0)
@@ -192,13 +193,41 @@ class _Pairing:
             e = e + np.maximum(-self.lower[k][place], 0.0) * factor
         self.links.append(replace(link, moved=e))
 
+    def _read_off(self, k: int, link: _Link) -> Array:
+        """What the numbers of both layers are off by adds to the difference of their units.
+
+        Where the new layer is the original's own, off by the very same on both sides, only what its
+        inputs differ by counts.
+        """
+        old, new = self._old.layers[self._origins[k].source].affine, self._new.layers[k].affine
+        size = self._old_size[self._origins[k].source - 1] if self._origins[k].source else None
+        inputs = self._input if size is None else size
+        if new is old:
+            return new.off(self._inputs_moved(k, inputs), shared=True)[link.units]
+        own = new.off(self._new_size[k - 1] if k else self._input)
+        return old.off(inputs)[link.units] + own[link.place] * link.factor
+
+    def _inputs_moved(self, k: int, inputs: Array) -> Array:
+        """Bounds on what the inputs of a layer that was not changed differ by."""
+        source = self._origins[k].source
+        if k == 0 and source == 0:
+            return np.zeros_like(inputs)
+        if k > 0 and self._origins[k - 1].source == source - 1:
+            link = self.links[k - 1]
+            same = link.units.size == inputs.size and (link.factor == 1.0).all()
+            if same and np.array_equal(link.place, link.units):
+                return link.moved
+        return inputs + (self._new_size[k - 1] if k else self._input)
+
     def _opposites(self, origin: UnitMap, linear: NDArray[np.bool_]) -> Opposites:
         """Units that are gone, neither linear nor inactive, and opposite to others."""
         s = origin.source
         gone = (origin.place == GONE) & ~linear & (self._old_size[s] > 0.0)
         layer = self._old_layers[s]
         inputs = self._old_size[s - 1] if s else self._input
-        return find_opposites(layer.affine, np.flatnonzero(gone), inputs, layer.terms)
+        found = find_opposites(layer.affine, np.flatnonzero(gone), inputs, layer.terms)
+        off = found.off + layer.off[found.units] + found.factors * layer.off[found.partners]
+        return replace(found, off=off * (1.0 + gamma(FEW)))
 
     def _bound(self, k: int, link: _Link, e: Array) -> None:
         """Bounds the pre-activations of a new layer: directly, and by way of the old ones."""
@@ -216,7 +245,7 @@ class _Pairing:
         # What is not negative is linear; nothing more has to be known of new units.
         fresh = np.flatnonzero((lower < 0.0) & ~link.mapped)
         if layer.relu and fresh.size and k:
-            minus = Affine(-layer.affine.weight[fresh], -layer.affine.bias[fresh])
+            minus = layer.affine.signed(fresh, -1.0)
             below, _ = crown.upper_bounds(minus, self._relaxations(), self._box)
             lower[fresh] = np.fmax(lower[fresh], -below)
         self.lower.append(lower)
@@ -311,11 +340,13 @@ class _Layer:
 
     Attributes:
         terms: an upper bound on the sum of absolute terms of each output.
+        off: an upper bound on what each output is off by for the numbers being off.
         total: an upper bound on the sum of the magnitudes of the inputs.
     """
 
     affine: Affine
     terms: Array
+    off: Array
     total: float
 
     @staticmethod
@@ -323,7 +354,7 @@ class _Layer:
         """The map where inputs have at most the magnitudes `size`."""
         terms = (reach(affine.weight, size) + np.abs(affine.bias)) * (1.0 + gamma(affine.n_in))
         terms = np.where(affine.weight.any(axis=1), terms + 2 * affine.n_in * SMALLEST, terms)
-        return _Layer(affine, terms, float(size.sum()))
+        return _Layer(affine, terms, affine.off(size), float(size.sum()))
 
     def back(self, weight: Array, bias: Array, cost: Array) -> tuple[Array, _Rows]:
         """weight (W h + b) + bias as a functional of h, and `cost` with what that rounds off."""
@@ -339,4 +370,5 @@ class _Layer:
             underflow = 2 * n * SMALLEST * (1.0 + self.total + float(terms.sum()))
         rounded = slack(total_terms(reach(weight, terms), bias, underflow), n, underflow)
         cost = cost + np.where(weight.any(axis=1), rounded, 0.0)
+        cost = cost + reach(weight, self.off[read])
         return cost * (1.0 + gamma(n)), _Rows(weight @ part.weight, bias + weight @ part.bias)

@@ -112,9 +112,8 @@ def _relaxations(signs: Signs, box: Box) -> list[crown.Relaxation]:
         affine = layer.affine
         lower, upper = interval_bounds(affine, low, high)
         if relaxations:
-            minus = Affine(-affine.weight, -affine.bias)
             upper = np.minimum(upper, crown.upper_bounds(affine, relaxations, box)[0])
-            lower = np.maximum(lower, -crown.upper_bounds(minus, relaxations, box)[0])
+            lower = np.maximum(lower, -crown.upper_bounds(affine.negative, relaxations, box)[0])
         lower = np.maximum(lower, signs.lower[index])
         upper = np.minimum(upper, signs.upper[index])
         relaxations.append(crown.relax(affine, layer.relu, lower, upper, magnitude))

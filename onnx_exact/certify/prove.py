@@ -152,10 +152,10 @@ class _Prover:
             (Status.ACTIVE, lower < 0.0),
         ):
             for unit in np.flatnonzero((verdicts.status == status) & hidden):
-                least, most = exact_extremes(affine, int(unit), box.lower, box.upper)
-                if most <= 0:
+                least, most, off = exact_extremes(affine, int(unit), box.lower, box.upper)
+                if most <= -off:
                     upper[unit] = min(upper[unit], 0.0)
-                if least >= 0:
+                if least >= off:
                     lower[unit] = max(lower[unit], 0.0)
 
     def _clear(self, index: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
@@ -176,7 +176,8 @@ class _Prover:
         low, high = np.abs(before.low), np.abs(before.high)
         above = times(weight.positive, high) - times(weight.negative, low) + np.abs(affine.bias)
         below = times(weight.positive, low) - times(weight.negative, high) + np.abs(affine.bias)
-        return above == 0.0, below == 0.0
+        exact = affine.off(before.magnitude) == 0.0
+        return (above == 0.0) & exact, (below == 0.0) & exact
 
     def _room(self, index: int) -> Array:
         """The margin of each unit of a layer."""
@@ -185,8 +186,7 @@ class _Prover:
         return MARGIN * (times(np.abs(affine.weight), size) + np.abs(affine.bias))
 
     def _rows(self, index: int, units: NDArray[np.intp], positive: bool) -> Affine:
-        affine, sign = self._chain.layers[index].affine, 1.0 if positive else -1.0
-        return Affine(sign * affine.weight[units], sign * affine.bias[units])
+        return self._chain.layers[index].affine.signed(units, 1.0 if positive else -1.0)
 
     def _open(
         self, verdicts: LayerVerdicts, proof: NDArray[np.int8], positive: bool
@@ -264,7 +264,7 @@ class _Prover:
         signs = Signs(
             self._chain,
             index,
-            Affine(affine.weight[units] * sign[:, None], affine.bias[units] * sign),
+            affine.signed(units, sign),
             -self._room(index)[units],
             self._lower,
             self._upper,

@@ -108,7 +108,8 @@ def _forward_with_error(
         n = layer.affine.n_in
         g = layer.affine.apply(h)
         terms = (np.abs(h) + error) @ magnitude.T + np.abs(layer.affine.bias)
-        error = (error @ magnitude.T) * (1.0 + gamma(n)) + slack(terms, n, 2 * n * SMALLEST)
+        off = layer.affine.off(np.abs(h) + error) * (1.0 + gamma(n))
+        error = (error @ magnitude.T) * (1.0 + gamma(n)) + slack(terms, n, 2 * n * SMALLEST) + off
         out.append((g, error))
         h = np.maximum(g, 0.0) if layer.relu else g
     return out

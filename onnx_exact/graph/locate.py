@@ -20,7 +20,7 @@ from onnx_exact.graph.index import FLOATS, Index
 from onnx_exact.graph.layout import Layout
 from onnx_exact.graph.ops import Dense, Diagonal, Rectify, Step, entry, read_step
 from onnx_exact.network import Affine, Chain, Layer, SplitChain
-from onnx_exact.network.affine import Array
+from onnx_exact.network.approximate import Approximate, affine_of
 
 
 @dataclass(frozen=True)
@@ -162,18 +162,19 @@ class _Layers:
         self.layers: list[Layer] = []
         self.sites: list[Site] = []
         self._steps: list[_Walked] = []
-        self._affine: Affine | None = None
+        # Weight and bias of the layer that has begun.
+        self._affine: tuple[Approximate, Approximate] | None = None
         self._connections = 0
-        # What acts on the units between the last ReLU and the next dense map.
-        self._before: tuple[Array, Array] | None = None
+        # Scale and shift of the units between the last ReLU and the next dense map.
+        self._before: tuple[Approximate, Approximate] | None = None
         # Steps since the last that changed a value: they go with whichever layer comes next.
         self._idle: list[_Walked] = []
 
     def add(self, w: _Walked) -> None:
         """Takes the next step in."""
         match w.step:
-            case Dense(affine=affine):
-                self._dense(affine)
+            case Dense(weight=weight, bias=bias):
+                self._dense(weight, bias)
             case Diagonal(scale=scale, shift=shift):
                 self._diagonal(scale, shift)
             case Rectify():
@@ -189,29 +190,29 @@ class _Layers:
         self._steps += [*self._idle, w]
         self._idle = []
 
-    def _dense(self, affine: Affine) -> None:
+    def _dense(self, weight: Approximate, bias: Approximate) -> None:
         if self._before is not None:
             scale, shift = self._before
             # W (s h + t) + b, and exactly b where nothing is shifted.
-            moved = affine.weight @ shift if shift.any() else 0.0
-            affine = _affine(affine.weight * scale, affine.bias + moved)
+            bias = bias + weight @ shift if shift.value.any() or shift.error is not None else bias
+            weight = weight * scale.reshaped(1, -1)
             self._before = None
         if self._affine is not None:
-            first = self._affine
-            if affine.n_out * first.n_in > affine.weight.size + first.weight.size:
+            first, constant = self._affine
+            outputs, inputs = len(weight.value), first.value.shape[1]
+            if outputs * inputs > weight.value.size + first.value.size:
                 self.close(relu=False)
             else:
-                self._connections += affine.weight.size
-                product = affine.weight @ first.weight
-                affine = _affine(product, affine.weight @ first.bias + affine.bias)
+                self._connections += weight.value.size
+                weight, bias = weight @ first, weight @ constant + bias
         if self._affine is None:
-            self._connections = affine.weight.size
-        self._affine = affine
+            self._connections = weight.value.size
+        self._affine = weight, bias
 
-    def _diagonal(self, scale: Array, shift: Array) -> None:
+    def _diagonal(self, scale: Approximate, shift: Approximate) -> None:
         if self._affine is not None:
-            weight = self._affine.weight * scale[:, None]
-            self._affine = _affine(weight, self._affine.bias * scale + shift)
+            weight, bias = self._affine
+            self._affine = weight * scale.reshaped(-1, 1), bias * scale + shift
         elif self._before is not None:
             self._before = (self._before[0] * scale, self._before[1] * scale + shift)
         else:
@@ -221,7 +222,7 @@ class _Layers:
         """Ends the layer."""
         assert self._affine is not None
         steps = self._steps
-        self.layers.append(Layer(self._affine, relu))
+        self.layers.append(Layer(_affine(*self._affine), relu))
         self.sites.append(
             Site(
                 nodes=tuple(w.node for w in steps),
@@ -242,10 +243,13 @@ class _Layers:
         return self._affine is not None
 
 
-def _affine(weight: Array, bias: Array) -> Affine:
-    if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
-        raise ModelError("the product of successive weights overflows; repair the weights first")
-    return Affine(weight, bias)
+def _affine(weight: Approximate, bias: Approximate) -> Affine:
+    try:
+        return affine_of(weight, bias)
+    except ValueError as error:
+        raise ModelError(
+            "the product of successive weights overflows; repair the weights first"
+        ) from error
 
 
 def _located(index: Index, walked: list[_Walked]) -> LocatedChain | None:

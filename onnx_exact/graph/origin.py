@@ -99,7 +99,8 @@ def _along(
         step = read_step(index, node, tensor, layout)
         match step:
             case Diagonal():
-                scale, shift = scale * step.scale, shift * step.scale + step.shift
+                by = step.scale.value
+                scale, shift = scale * by, shift * by + step.shift.value
             case Regroup():
                 pass
             case _:

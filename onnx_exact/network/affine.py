@@ -9,6 +9,10 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
+# Covers the rounding of the sums in `Affine.off`, of up to four million terms.
+WIDE = 1.0 + 2.0**-30
+SMALLEST = 2.0**-1074
+
 
 def frozen(values: object) -> Array:
     """A read-only float64 copy of `values`, or `values` itself where it already is one."""
@@ -20,12 +24,32 @@ def frozen(values: object) -> Array:
 
 
 @dataclass(frozen=True, eq=False)
+class Error:
+    """What the numbers of an affine map are off by: bounds on |W - W*| and |b - b*|.
+
+    W* and b* are the numbers that the model's file defines, which reading it has rounded.
+
+    Attributes:
+        weight: shape (out, in), non-negative.
+        bias: shape (out,), non-negative.
+    """
+
+    weight: Array
+    bias: Array
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "weight", frozen(self.weight))
+        object.__setattr__(self, "bias", frozen(self.bias))
+
+
+@dataclass(frozen=True, eq=False)
 class Affine:
     """The map x -> weight x + bias.
 
     Attributes:
         weight: shape (out, in), finite.
         bias: shape (out,), finite.
+        error: what the entries are off by; None for numbers that are what they stand for.
 
     Raises:
         ValueError: shapes that do not fit, zero width, or an entry that is not finite.
@@ -33,6 +57,7 @@ class Affine:
 
     weight: Array
     bias: Array
+    error: Error | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "weight", frozen(self.weight))
@@ -43,6 +68,10 @@ class Affine:
             raise ValueError(f"zero width in a weight of shape {self.weight.shape}")
         if not (np.isfinite(self.weight).all() and np.isfinite(self.bias).all()):
             raise ValueError("a weight or bias is not finite")
+        if self.error is not None and (
+            self.error.weight.shape != self.weight.shape or self.error.bias.shape != self.bias.shape
+        ):
+            raise ValueError("the errors of a map have the shapes of its entries")
 
     @property
     def n_in(self) -> int:
@@ -62,10 +91,56 @@ class Affine:
         """Pulls linear functionals back, shape (functionals, out) -> (functionals, in)."""
         return y @ self.weight
 
+    def off(self, magnitude: Array, *, shared: bool = False) -> Array:
+        """A bound on |(W - W*) x + b - b*| over |x| <= magnitude.
+
+        Args:
+            magnitude: shape (..., in), may be infinite.
+            shared: bounds |(W - W*) x| alone, for the difference x of two inputs of this one map.
+
+        Returns:
+            Shape (..., out); 0 where every number that counts is exact.
+        """
+        if self.error is None:
+            return np.zeros((*magnitude.shape[:-1], self.n_out))
+        infinite = np.isinf(magnitude)
+        sizes = self.error.weight.T
+        with np.errstate(over="ignore", invalid="ignore"):
+            found = np.where(infinite, 0.0, magnitude) @ sizes
+            used = (sizes > 0.0).astype(np.float64)
+            underflow = SMALLEST * ((magnitude > 0.0).astype(np.float64) @ used)
+            found = (found if shared else found + self.error.bias) * WIDE + underflow
+        hit = infinite.astype(np.float64) @ used > 0.0
+        return np.asarray(np.where(hit | np.isnan(found), np.inf, found))
+
     def rows(self, index: NDArray[np.intp] | NDArray[np.bool_]) -> Affine:
         """The map to the outputs selected by `index` alone."""
-        return Affine(self.weight[index], self.bias[index])
+        error = self.error
+        if error is not None:
+            error = Error(error.weight[index], error.bias[index])
+        return Affine(self.weight[index], self.bias[index], error)
+
+    def signed(self, index: NDArray[np.intp] | NDArray[np.bool_], sign: Array | float) -> Affine:
+        """The map to the selected outputs, each times a sign of its own, 1 or -1, or of all."""
+        part = self.rows(index)
+        column = sign if isinstance(sign, float) else sign[:, None]
+        return Affine(column * part.weight, sign * part.bias, part.error)
+
+    @property
+    def negative(self) -> Affine:
+        """The map to the negatives of the outputs."""
+        return Affine(-self.weight, -self.bias, self.error)
 
     def equals(self, other: Affine) -> bool:
-        """Whether both maps have the same entries."""
-        return np.array_equal(self.weight, other.weight) and np.array_equal(self.bias, other.bias)
+        """Whether both maps have the same entries, and are off by the same."""
+        return (
+            np.array_equal(self.weight, other.weight)
+            and np.array_equal(self.bias, other.bias)
+            and _same_error(self.error, other.error)
+        )
+
+
+def _same_error(a: Error | None, b: Error | None) -> bool:
+    if a is None or b is None:
+        return a is b
+    return np.array_equal(a.weight, b.weight) and np.array_equal(a.bias, b.bias)

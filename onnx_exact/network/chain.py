@@ -87,8 +87,7 @@ class Chain:
 
     def up_to(self, layer: int, unit: int, positive: bool) -> Chain:
         """The chain that ends in one pre-activation, or in its negative, with no ReLU after it."""
-        affine, sign = self.layers[layer].affine, 1.0 if positive else -1.0
-        last = Affine(sign * affine.weight[[unit]], sign * affine.bias[[unit]])
+        last = self.layers[layer].affine.signed(np.array([unit]), 1.0 if positive else -1.0)
         return Chain((*self.layers[:layer], Layer(last, relu=False)))
 
     def forward(self, x: Array) -> Array:

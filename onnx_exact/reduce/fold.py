@@ -13,9 +13,11 @@ from dataclasses import replace
 import numpy as np
 
 from onnx_exact.methods import DEFAULT_MAX_DEVIATION
+from onnx_exact.network.approximate import numbers_of
 from onnx_exact.network.chain import Layer
 from onnx_exact.reduce.budget import Refusal, allowance, figures, reach
 from onnx_exact.reduce.state import Decided, State
+from onnx_exact.stability.rounding import gamma
 from onnx_exact.stability.verdict import Status
 
 
@@ -54,23 +56,31 @@ def fold(
 def product(state: State, first: int, last: int, max_deviation: float) -> Decided | Refusal:
     """Layers [first, last], all but the last of them linear, as one, or why not.
 
-    The float64 product itself is taken as exact: a float64 model rounds such sums itself.
+    What the float64 product rounds, and what its factors are off by, counts as moved.
     """
     layers = state.layers[first : last + 1]
     if len(layers) == 1:
         return layers[0]
     size = state.input_magnitude(first)
-    weight, bias = layers[0].layer.affine.weight, layers[0].layer.affine.bias
-    terms = reach(weight, size) + np.abs(bias)
+    affines = [decided.layer.affine for decided in layers]
+    weight, bias = numbers_of(affines[0])
+    terms = reach(weight.value, size) + np.abs(bias.value)
     with np.errstate(over="ignore", invalid="ignore"):
-        for affine in (decided.layer.affine for decided in layers[1:]):
+        for affine in affines[1:]:
             terms = reach(affine.weight, terms) + np.abs(affine.bias)
-            weight, bias = affine.weight @ weight, affine.weight @ bias + affine.bias
-        stored = state.stored(weight), state.stored(bias)
+            factor, shift = numbers_of(affine)
+            weight, bias = factor @ weight, factor @ bias + shift
+        stored = state.stored(weight.value), state.stored(bias.value)
         if not all(np.isfinite(values).all() for values in stored):
             return Refusal("fold", layers[0].source, f"the product does not fit {state.dtype}")
-        moved = reach(stored[0] - weight, size) + np.abs(stored[1] - bias)
-        allowed = allowance(max_deviation, state.unit_roundoff * terms)
+        moved = reach(stored[0] - weight.value, size) + np.abs(stored[1] - bias.value)
+        if weight.error is not None:
+            moved = moved + reach(weight.error, size)
+        if bias.error is not None:
+            moved = moved + bias.error
+        # What float64 itself rounds is allowed for: a model of that type rounds as much.
+        unit = state.unit_roundoff + sum(gamma(affine.n_in) for affine in affines)
+        allowed = allowance(max_deviation, unit * terms)
     if (moved <= allowed).all():
         return layers[-1].with_affine(*stored)
     reason = "rounding the product would deviate by more than is allowed"

@@ -80,9 +80,11 @@ class Need:
 
     @property
     def rounding(self) -> Array:
-        """How far M h + V_S b_S may be off for having been computed in float64, shape (rows,)."""
+        """How far M h + V_S b_S may be off for all that was computed in float64, shape (rows,)."""
         size = self.state.input_magnitude(self.index)
-        return gamma(self.active.size) * (reach(self.magnitude, size) + self.offset_magnitude)
+        first, second = (self.state.layers[i].layer.affine for i in (self.index, self.index + 1))
+        off = reach(second.weight[:, self.active], first.off(size)[self.active])
+        return off + gamma(self.active.size) * (reach(self.magnitude, size) + self.offset_magnitude)
 
 
 @dataclass(frozen=True, eq=False)

@@ -139,7 +139,7 @@ def _bypass(state: State, index: int, max_deviation: float) -> _Bypass | None:
         moved = reach(matrix - exact, size) + np.abs(new_bias - exact_bias)
         # What the float64 product may be off by counts on both sides.
         in_product = gamma(int(active.sum()))
-        moved = moved + in_product * products
+        moved = moved + in_product * products + reach(outgoing, first.off(size)[active])
         rounding = (state.unit_roundoff + in_product) * evaluation_terms(state, index)
         rest = second.weight[:, ~active]
         inner = reach(first.weight[~active], size) + np.abs(first.bias[~active])

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from onnx_exact.deadline import Deadline
 from onnx_exact.memory import keep_memory
-from onnx_exact.network.affine import Affine, Array
+from onnx_exact.network.affine import Array
 from onnx_exact.network.domain import Box
 from onnx_exact.stability.knowledge import Knowledge
 from onnx_exact.stability.parts import AGAIN, MOST_AGAIN, Bounded, Bounder, Signs
@@ -91,8 +91,7 @@ class Branching:
         if not self._units.size:
             return
         affine = knowledge.chain.layers[layer].affine
-        weight = affine.weight[self._units] * self._signs[:, None]
-        self._rows = Affine(weight, affine.bias[self._units] * self._signs)
+        self._rows = affine.signed(self._units, self._signs)
         units = sum(below.width for below in knowledge.chain.layers[:layer])
         box, nothing = knowledge.box, np.zeros(units, dtype=np.int8)
         self._pending = [_Part(0, box.lower, box.upper, self._open, nothing)]

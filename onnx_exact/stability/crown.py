@@ -14,6 +14,7 @@ Rounding. Each product A W^k is off by at most gamma_n |A| |W^k| entry by entry,
 domain the value of the functional is off by at most gamma_n |A| (|W^k| H^(k-1) + |b^k|), with H an
 upper bound on |h|: a matrix-vector product for each step bounds the whole error in real arithmetic.
 Where a product may underflow, what that adds is bounded as well; what overflows has no bound.
+Where the layer's own numbers are off, by D^k and d^k, |A| (D^k H^(k-1) + d^k) comes on top.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ class Relaxation:
         lower_slope: relu(g) >= lower_slope g.
         low, high: bounds on relu(g).
         magnitude: an upper bound on |relu(g)|.
-        reach: an upper bound on the sum of the absolute terms of g.
+        reach: an upper bound on the sum of the absolute terms of g, and on what the layer's numbers
+            are off by in units of gamma(0).
         input_total: an upper bound on the sum of the magnitudes of the layer's inputs.
         smallest: the smallest magnitude that is not 0 among what coefficients are multiplied with:
             weights, biases, reach.
@@ -115,6 +117,8 @@ def relax(
         # The line has to lie above relu at both ends whatever the rounding of its slope.
         offset = np.maximum(-slope * lower, (1.0 - slope) * upper) * (1.0 + gamma(4))
         reach = times(np.abs(affine.weight), input_magnitude) + np.abs(affine.bias)
+        # Every step charges gamma(n) >= gamma(0) times this: so what the layer is off by counts.
+        reach = reach + affine.off(input_magnitude) * (1.0 / gamma(0))
     smallest_weight = smallest_nonzero(affine.weight)
     if smallest_weight * smallest_nonzero(input_magnitude) < SMALLEST_NORMAL:
         reach = reach + 2 * affine.n_in * SMALLEST
@@ -164,7 +168,8 @@ def upper_bounds(
         shape (..., rows, inputs): its maximiser over the box is a corner worth running forward.
     """
     coefficients, constant = rows.weight, rows.bias
-    error = np.zeros(rows.n_out)
+    inputs = layers[-1].magnitude if layers else np.maximum(np.abs(box.lower), np.abs(box.upper))
+    error = rows.off(inputs)
     best = np.full(rows.n_out, np.inf)
     for k in range(len(layers) - 1, -1, -1):
         live, layer = layers[k].live, layers[k].narrowed()

@@ -302,8 +302,7 @@ class _Decider:
             self.knowledge.tighten(index, evidence, lower=-full)
 
     def _rows(self, index: int, units: Index, positive: bool) -> Affine:
-        affine, sign = self.knowledge.chain.layers[index].affine, 1.0 if positive else -1.0
-        return Affine(sign * affine.weight[units], sign * affine.bias[units])
+        return self.knowledge.chain.layers[index].affine.signed(units, 1.0 if positive else -1.0)
 
     def _open_units(self, index: int, positive: bool) -> Index:
         return np.flatnonzero(self.knowledge.open_signs(index)[0 if positive else 1])

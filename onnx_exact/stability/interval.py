@@ -25,7 +25,7 @@ from onnx_exact.stability.rounding import (
 
 
 def interval_bounds(affine: Affine, lower: Array, upper: Array) -> tuple[Array, Array]:
-    """Sound bounds on the outputs of `affine` over lower <= x <= upper.
+    """Sound bounds on the outputs of `affine`, whatever it is off by, over lower <= x <= upper.
 
     Args:
         affine: the map.
@@ -37,7 +37,17 @@ def interval_bounds(affine: Affine, lower: Array, upper: Array) -> tuple[Array, 
     weight = Signed.of(affine.weight)
     # The least of W x + b is the negative of the greatest of W y - b over y = -x.
     low = -maximum(weight, -affine.bias, -upper, -lower)
-    return low, maximum(weight, affine.bias, lower, upper)
+    high = maximum(weight, affine.bias, lower, upper)
+    if affine.error is None:
+        return low, high
+    off = affine.off(np.maximum(np.abs(lower), np.abs(upper)))
+    return above(-low, off) * -1.0, above(high, off)
+
+
+def above(bound: Array, off: Array) -> Array:
+    """An upper bound on bound + off, and `bound` itself where nothing is off."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.where(off == 0.0, bound, np.nextafter(bound + off, np.inf))
 
 
 def interval_maximum(weight: Array, bias: Array, lower: Array, upper: Array) -> Array:
@@ -113,8 +123,12 @@ def times(matrix: Array, vector: Array) -> Array:
 
 def exact_extremes(
     affine: Affine, unit: int, lower: Array, upper: Array
-) -> tuple[Fraction, Fraction]:
-    """The exact minimum and maximum of one output over a finite box, in rationals."""
+) -> tuple[Fraction, Fraction, Fraction]:
+    """The exact minimum and maximum of one output over a finite box, in rationals.
+
+    Returns:
+        Both, for the numbers as they are, and what those may be off by, anywhere in the box.
+    """
     low = high = Fraction(float(affine.bias[unit]))
     row = affine.weight[unit]
     for j in np.flatnonzero(row):
@@ -122,4 +136,8 @@ def exact_extremes(
         ends = w * Fraction(float(lower[j])), w * Fraction(float(upper[j]))
         low += min(ends)
         high += max(ends)
-    return low, high
+    off = Fraction(0)
+    if affine.error is not None:
+        size = np.maximum(np.abs(lower), np.abs(upper))
+        off = Fraction(float(affine.rows(np.array([unit])).off(size)[0]))
+    return low, high, off

@@ -106,7 +106,8 @@ class Knowledge:
 
         If inputs of at most H are off by at most e, pre-activations are off by at most
         |W| e + gamma_n (|W| (H + e) + |b|): the running error analysis of Higham 2002, section 3.3.
-        H is taken over all points, so that one vector a layer does for all of them.
+        What the layer's own numbers are off by comes on top. H is taken over all points, so that
+        one vector a layer does for all of them.
         """
         h, error = points, np.zeros(points.shape[1])
         finite = np.ones(len(points), dtype=bool)
@@ -118,7 +119,9 @@ class Knowledge:
             finite &= np.isfinite(g).all(axis=1)
             size = np.abs(h[finite]).max(axis=0, initial=0.0)
             terms = magnitude @ (size + error) + np.abs(layer.affine.bias)
+            off = layer.affine.off(size + error)
             error = (magnitude @ error) * (1.0 + gamma(n)) + slack(terms, n, 2 * n * SMALLEST)
+            error = error + off * (1.0 + gamma(n))
             h = np.maximum(g, 0.0) if layer.relu else g
             if not layer.relu:
                 continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnx_exact.network.affine import Affine, Array
+from onnx_exact.network.affine import Array
 from onnx_exact.stability import crown
 from onnx_exact.stability.attack import extreme_corners, greatest_corners
 from onnx_exact.stability.interval import exact_extremes, interval_bounds
@@ -88,14 +88,14 @@ class Layers:
             knowledge.show(greatest_corners(rows, box))
         lower, upper = knowledge.lower[0].copy(), knowledge.upper[0].copy()
         for unit in np.flatnonzero(knowledge.status(0) == Status.UNDECIDED):
-            least, most = exact_extremes(first.affine, int(unit), box.lower, box.upper)
+            least, most, off = exact_extremes(first.affine, int(unit), box.lower, box.upper)
             up, down = extreme_corners(first.affine.weight[[unit]], box)
-            if most > 0:
+            if most > off:
                 knowledge.show_exactly(0, int(unit), up[0], True)
-            if least < 0:
+            if least < -off:
                 knowledge.show_exactly(0, int(unit), down[0], False)
-            lower[unit] = max(lower[unit], 0.0) if least >= 0 else lower[unit]
-            upper[unit] = min(upper[unit], 0.0) if most <= 0 else upper[unit]
+            lower[unit] = max(lower[unit], 0.0) if least >= off else lower[unit]
+            upper[unit] = min(upper[unit], 0.0) if most <= -off else upper[unit]
         knowledge.tighten(0, Evidence.INTERVAL, lower, upper)
 
     def _bound_backward(self, index: int) -> list[Array]:
@@ -108,7 +108,7 @@ class Layers:
             units = np.flatnonzero(loose | (not layer.relu))
             if not units.size:
                 break
-            rows = Affine(sign * layer.affine.weight[units], sign * layer.affine.bias[units])
+            rows = layer.affine.signed(units, sign)
             bounds, coefficients = crown.upper_bounds(rows, self.below(index), knowledge.box)
             full = np.full(layer.width, np.inf)
             full[units] = bounds

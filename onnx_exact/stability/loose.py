@@ -72,6 +72,7 @@ def bound_loose(
     steps = _steps(layers)
     live = layers[-1].live
     rows = Affine(affine.weight[:, live], affine.bias)
+    off = affine.off(layers[-1].magnitude)
     widest = max(layer.live.size for layer in layers)
     counts = loose.sum(axis=1)
     waiting = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]
@@ -84,6 +85,7 @@ def bound_loose(
         with np.errstate(over="ignore", invalid="ignore"):
             above, below = _both_sides(rows, units, steps, boxes, box)
         place = boxes[:, None], units
+        above, below = above + off[place], below + off[place]
         # What overflowed on the way is nan: no bound.
         upper[place] = np.fmin(upper[place], above)
         lower[place] = np.fmax(lower[place], -below)

@@ -61,9 +61,7 @@ def split_sign(
         below: relaxations of the layers before `layer`, at least one.
         deadline: gives up when it passes, or when it will.
     """
-    affine = knowledge.chain.layers[layer].affine
-    sign = 1.0 if positive else -1.0
-    row = Affine(sign * affine.weight[[unit]], sign * affine.bias[[unit]])
+    row = knowledge.chain.layers[layer].affine.signed(np.array([unit]), 1.0 if positive else -1.0)
     tree = _Tree(row, below, knowledge.box)
     side = 0 if positive else 1
     begin = time.monotonic()

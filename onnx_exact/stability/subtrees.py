@@ -102,7 +102,7 @@ class Explorer:
         below = knowledge.chain.layers[:layer]
         if not below or not all(b.relu for b in below) or rows.n_out > MOST_SIGNS:
             return False
-        slack = allowances(knowledge, rows.weight, rows.bias, layer)
+        slack = allowances(knowledge, rows, layer)
         return bool(np.isfinite(slack).all()) and find_spec("numba") is not None
 
     def explore(self, start: Start) -> Subtree:
@@ -166,10 +166,7 @@ def _prepare(
 ) -> tuple[Net, Rows]:
     """The layers below, padded, and the functionals, with what rounding may add to their bounds."""
     below = [b.affine for b in knowledge.chain.layers[:layer]]
-    slacks = [
-        allowances(knowledge, affine.weight, affine.bias, k)
-        for k, affine in enumerate([*below, rows])
-    ]
+    slacks = [allowances(knowledge, affine, k) for k, affine in enumerate([*below, rows])]
     most = max(max(affine.n_in, affine.n_out) for affine in below)
     most += -most % LANES
     shape = (layer, most)
@@ -196,7 +193,7 @@ def _prepare(
     return net, Rows(*functionals, slacks[layer], bits)
 
 
-def allowances(knowledge: Knowledge, weight: Array, bias: Array, layer: int) -> Array:
+def allowances(knowledge: Knowledge, rows: Affine, layer: int) -> Array:
     """What rounding may add to an upper bound on functionals of a layer's inputs, shape (rows,).
 
     Going back, a coefficient is at most a sum of products of magnitudes of weights: slopes lie
@@ -207,23 +204,25 @@ def allowances(knowledge: Knowledge, weight: Array, bias: Array, layer: int) -> 
 
     Args:
         knowledge: of the chain.
-        weight, bias: the functionals, shape (rows, inputs) and (rows,).
+        rows: the functionals.
         layer: whose inputs they take.
 
     Returns:
         Infinite where a functional may be too large.
     """
     layers, box = knowledge.chain.layers[:layer], knowledge.box
-    inputs, most = np.maximum(np.abs(box.lower), np.abs(box.upper)), weight.shape[1]
+    inputs, most = np.maximum(np.abs(box.lower), np.abs(box.upper)), rows.n_in
     # What overflows is infinite or nan, and neither is less than `MOST_TERMS`.
     with np.errstate(over="ignore", invalid="ignore"):
         reaches, passed = [], inputs
         for k, below in enumerate(layers):
             upper = np.maximum(knowledge.upper[k], 0.0)
             reach = np.abs(below.affine.weight) @ passed + np.abs(below.affine.bias)
-            reaches.append(reach + upper)
+            # What a layer is off by is no more than gamma times this, as what rounding adds is.
+            reaches.append(reach + upper + below.affine.off(passed) / gamma(0))
             passed, most = upper, max(most, below.affine.n_in)
-        coefficients, total = np.abs(weight), np.abs(bias)
+        coefficients = np.abs(rows.weight)
+        total = np.abs(rows.bias) + rows.off(passed) / gamma(0)
         for below, reach in zip(reversed(layers), reversed(reaches), strict=True):
             total = total + coefficients @ reach
             coefficients = coefficients @ np.abs(below.affine.weight)

@@ -14,7 +14,8 @@ from onnx import NodeProto
 from onnx_exact.graph.index import Index, attributes
 from onnx_exact.graph.layout import Dim, Layout, Shape
 from onnx_exact.graph.ops.step import Dense, weights
-from onnx_exact.network.affine import Affine
+from onnx_exact.network.affine import Array
+from onnx_exact.network.approximate import Approximate
 
 GEMM_ATTRIBUTES = {"alpha", "beta", "transA", "transB"}
 
@@ -33,19 +34,18 @@ def gemm(index: Index, node: NodeProto, slot: int, layout: Layout) -> Dense | No
     axis = (1 - slot) ^ transposed[slot]
     weight = matrix.T if slot == 0 else matrix
     weight = weight.T if transposed[1 - slot] else weight
-    weight = weight if alpha == 1.0 else alpha * weight
     if not layout.along(axis) or weight.shape[1] != layout.width:
         return None
     batch, width = layout.shape[1 - axis], Dim(weight.shape[0])
     after = Layout((batch, width), 1, 2) if slot == 0 else Layout((width, batch), 0, 1)
-    bias = np.zeros(after.width)
+    bias = Approximate(np.zeros(after.width))
     if len(node.input) > 2 and node.input[2]:
         constant = weights(index, node.input[2])
         per_unit = None if constant is None else after.per_unit(constant)
         if per_unit is None:
             return None
-        bias = beta * per_unit
-    return Dense(Affine(weight, bias), after)
+        bias = _times(beta, per_unit)
+    return Dense(_times(alpha, weight), bias, after)
 
 
 def matmul(index: Index, node: NodeProto, slot: int, layout: Layout) -> Dense | None:
@@ -67,7 +67,13 @@ def matmul(index: Index, node: NodeProto, slot: int, layout: Layout) -> Dense | 
     width: Shape = () if vector else (Dim(weight.shape[0]),)
     shape = layout.shape[:axis] + width + layout.shape[axis + 1 :]
     after = Layout(shape, axis, axis + len(width))
-    return Dense(Affine(weight, np.zeros(weight.shape[0])), after)
+    return Dense(Approximate(weight), Approximate(np.zeros(weight.shape[0])), after)
+
+
+def _times(factor: float, values: Array) -> Approximate:
+    """An attribute of Gemm times a constant."""
+    exact = Approximate(values)
+    return exact if factor == 1.0 else Approximate(np.asarray(factor)) * exact
 
 
 def entry(index: Index, node: NodeProto) -> tuple[int, Layout] | None:

@@ -9,12 +9,13 @@ from onnx_exact.graph.index import Index
 from onnx_exact.graph.layout import Layout
 from onnx_exact.graph.ops.step import Diagonal, Rectify, weights
 from onnx_exact.network.affine import Array
+from onnx_exact.network.approximate import Approximate, reciprocal
 
 
 def add(index: Index, node: NodeProto, slot: int, layout: Layout) -> Diagonal | None:
     """x + c and c + x."""
     c = _shift(index, node, slot, layout)
-    return None if c is None else Diagonal(np.ones_like(c), c, layout)
+    return None if c is None else _diagonal(np.ones_like(c), c, layout)
 
 
 def sub(index: Index, node: NodeProto, slot: int, layout: Layout) -> Diagonal | None:
@@ -23,13 +24,13 @@ def sub(index: Index, node: NodeProto, slot: int, layout: Layout) -> Diagonal | 
     if c is None:
         return None
     ones = np.ones_like(c)
-    return Diagonal(ones, -c, layout) if slot == 0 else Diagonal(-ones, c, layout)
+    return _diagonal(ones, -c, layout) if slot == 0 else _diagonal(-ones, c, layout)
 
 
 def mul(index: Index, node: NodeProto, slot: int, layout: Layout) -> Diagonal | None:
     """x * c and c * x."""
     c = _constant(index, node, slot, layout)
-    return None if c is None else Diagonal(c, np.zeros_like(c), layout)
+    return None if c is None else _diagonal(c, np.zeros_like(c), layout)
 
 
 def div(index: Index, node: NodeProto, slot: int, layout: Layout) -> Diagonal | None:
@@ -37,9 +38,15 @@ def div(index: Index, node: NodeProto, slot: int, layout: Layout) -> Diagonal | 
     c = _constant(index, node, slot, layout) if slot == 0 else None
     if c is None or (c == 0.0).any():
         return None
-    with np.errstate(over="ignore"):
-        scale = 1.0 / c
-    return Diagonal(scale, np.zeros_like(c), layout) if np.isfinite(scale).all() else None
+    scale = reciprocal(c)
+    if not np.isfinite(scale.value).all():
+        return None
+    return Diagonal(scale, Approximate(np.zeros_like(c)), layout)
+
+
+def _diagonal(scale: Array, shift: Array, layout: Layout) -> Diagonal:
+    """The step with numbers as they are stored."""
+    return Diagonal(Approximate(scale), Approximate(shift), layout)
 
 
 def relu(index: Index, node: NodeProto, slot: int, layout: Layout) -> Rectify | None:

@@ -14,9 +14,12 @@ from onnx_exact.graph.index import Index, attributes
 from onnx_exact.graph.layout import Layout
 from onnx_exact.graph.ops.step import Diagonal, weights
 from onnx_exact.network.affine import Array
+from onnx_exact.network.approximate import SMALLEST, UNIT_ROUNDOFF, Approximate
 
 # Attributes are float32, their defaults too.
 EPSILON_DEFAULT = float(np.float32(1e-5))
+# s is rounded three times, the first time under a root: at most 2.5 unit roundoffs, and a bit.
+SCALE_ERROR = 4.0 * UNIT_ROUNDOFF
 # momentum only acts in training.
 ATTRIBUTES = {"epsilon", "momentum", "spatial", "training_mode"}
 
@@ -30,13 +33,19 @@ def batch_normalization(
     parameters = [weights(index, name) for name in node.input[1:5]]
     if any(p is None or p.ndim != 1 for p in parameters):
         return None
-    found = scale_and_shift(node, [p for p in parameters if p is not None])
+    found = _scale_and_shift(node, [p for p in parameters if p is not None])
     if found is None:
         return None
-    # Channels along axis 1: as many axes of size 1 behind them as the tensor has.
-    tail = (1,) * (layout.rank - 2)
-    scale, shift = (layout.per_unit(v.reshape(-1, *tail)) for v in found)
+    scale, shift = (_per_unit(layout, v) for v in found)
     return None if scale is None or shift is None else Diagonal(scale, shift, layout)
+
+
+def _per_unit(layout: Layout, channels: Approximate) -> Approximate | None:
+    """Numbers of the channels, along axis 1, for each feature."""
+    tail = (1,) * (layout.rank - 2)
+    parts = [channels.value, np.zeros(()) if channels.error is None else channels.error]
+    value, error = (layout.per_unit(v.reshape(-1, *tail)) for v in parts)
+    return None if value is None else Approximate(value, error)
 
 
 def in_inference_form(node: NodeProto) -> bool:
@@ -51,11 +60,25 @@ def in_inference_form(node: NodeProto) -> bool:
 
 def scale_and_shift(node: NodeProto, parameters: list[Array]) -> tuple[Array, Array] | None:
     """s and beta - mean s for gamma, beta, mean, var; None where they are not finite."""
+    found = _scale_and_shift(node, parameters)
+    return None if found is None else (found[0].value, found[1].value)
+
+
+def _scale_and_shift(
+    node: NodeProto, parameters: list[Array]
+) -> tuple[Approximate, Approximate] | None:
+    """The same with what they are off by."""
     gamma, beta, mean, variance = parameters
     known = attributes(node)
     radicand = variance + (known["epsilon"].f if "epsilon" in known else EPSILON_DEFAULT)
     if not (radicand > 0.0).all():
         return None
-    scale = gamma / np.sqrt(radicand)
-    shift = beta - mean * scale
-    return (scale, shift) if np.isfinite(scale).all() and np.isfinite(shift).all() else None
+    quotient = gamma / np.sqrt(radicand)
+    error = np.where(gamma == 0.0, 0.0, SCALE_ERROR * np.abs(quotient) + SMALLEST)
+    scale = Approximate(quotient, error)
+    shift = Approximate(beta) + -(Approximate(mean) * scale)
+    return (scale, shift) if _finite(scale) and _finite(shift) else None
+
+
+def _finite(numbers: Approximate) -> bool:
+    return bool(np.isfinite(numbers.value).all())

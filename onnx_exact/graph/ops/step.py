@@ -11,14 +11,16 @@ from onnx import NodeProto
 from onnx_exact.errors import ModelError
 from onnx_exact.graph.index import Index
 from onnx_exact.graph.layout import Layout
-from onnx_exact.network.affine import Affine, Array
+from onnx_exact.network.affine import Array
+from onnx_exact.network.approximate import Approximate
 
 
 @dataclass(frozen=True, eq=False)
 class Dense:
-    """h -> W h + b."""
+    """h -> W h + b, with W of shape (outputs, inputs)."""
 
-    affine: Affine
+    weight: Approximate
+    bias: Approximate
     layout: Layout
 
 
@@ -26,8 +28,8 @@ class Dense:
 class Diagonal:
     """h -> scale * h + shift, entry by entry, both of shape (width,)."""
 
-    scale: Array
-    shift: Array
+    scale: Approximate
+    shift: Approximate
     layout: Layout
 
 
