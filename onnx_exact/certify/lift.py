@@ -20,6 +20,7 @@ from onnx_exact.network.chain import Chain, Layer
 from onnx_exact.network.domain import Box
 from onnx_exact.reduce import Reduction
 from onnx_exact.reduce.budget import FloatType
+from onnx_exact.reduce.overflow import may_overflow
 from onnx_exact.reduce.units import GONE
 
 # A unit is lifted by this share more than it needs, and by no more than the largest value it has.
@@ -46,9 +47,22 @@ def lifted(bounds: Bounds, box: Box, reduction: Reduction, dtype: FloatType) -> 
         found = compare(bounds, box, reduction.chain, reduction.origins).bounds
         low, high = found.lower[k], found.upper[k]
         missing = np.where(fresh & (low < 0.0) & (-low <= high), -low, 0.0)
-        if missing.any():
-            reduction = replace(reduction, chain=_lifted(reduction.chain, k, missing, dtype))
+        if not missing.any():
+            continue
+        new = _lifted(reduction.chain, k, missing, dtype)
+        if _fits(new, found, box, k, missing, dtype):
+            reduction = replace(reduction, chain=new)
     return reduction
+
+
+def _fits(chain: Chain, bounds: Bounds, box: Box, k: int, missing: Array, dtype: FloatType) -> bool:
+    """Whether nothing overflows where units of layer `k` are larger by at most twice `missing`."""
+    inputs = bounds.outputs(k - 1) if k else (box.lower, box.upper)
+    low, high = bounds.outputs(k)
+    with np.errstate(over="ignore", invalid="ignore"):
+        outputs = low, high + 2.0 * missing
+    own, reader = chain.layers[k].affine, chain.layers[k + 1].affine
+    return not (may_overflow(own, *inputs, dtype) or may_overflow(reader, *outputs, dtype))
 
 
 def _lifted(chain: Chain, k: int, missing: Array, dtype: FloatType) -> Chain:

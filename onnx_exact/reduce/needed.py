@@ -24,6 +24,7 @@ from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.chain import Layer
 from onnx_exact.reduce.budget import Refusal, allowance, evaluation_terms, figures, reach
 from onnx_exact.reduce.need import SPANNING, Linear, Need, realisations
+from onnx_exact.reduce.overflow import overflowing
 from onnx_exact.reduce.state import Decided, State
 from onnx_exact.stability.rounding import gamma
 from onnx_exact.stability.verdict import Status
@@ -68,8 +69,12 @@ def narrow(state: State, index: int, max_deviation: float) -> tuple[State, list[
     refused: list[Refusal] = []
     for linear in realisations(need):
         new, check = _realised(need, linear, max_deviation)
-        if new is not None and check.passed:
+        overflow = None if new is None else overflowing(state, new)
+        if new is not None and check.passed and overflow is None:
             return new, refused
+        if overflow is not None:
+            refused.append(overflow)
+            continue
         what = f"{linear.units} linear for {need.active.size} stably active units ({linear.how})"
         units = {"units": float(need.active.size), "units_needed": float(linear.units)}
         numbers = figures(check.found, check.allowed, **units)

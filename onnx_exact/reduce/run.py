@@ -16,6 +16,7 @@ from onnx_exact.reduce.fold import fold
 from onnx_exact.reduce.merge import merge
 from onnx_exact.reduce.needed import needed
 from onnx_exact.reduce.opposite import opposite
+from onnx_exact.reduce.overflow import overflowing
 from onnx_exact.reduce.prune import prune
 from onnx_exact.reduce.runs import fold_runs
 from onnx_exact.reduce.scale import scale
@@ -189,6 +190,9 @@ def _reduce(
         before = state
         for step in steps:
             new, refusals = step.apply(state)
+            overflow = overflowing(state, new)
+            if overflow is not None:
+                new, refusals = state, (*refusals, overflow)
             _count(counts, step.counts_as, state, new)
             rounded |= step.rounds and _shape(new) != _shape(state)
             refused |= {(r.what, r.layer, r.reason): r for r in refusals}

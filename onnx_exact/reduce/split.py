@@ -164,6 +164,8 @@ def _bypass(state: State, index: int, max_deviation: float) -> _Bypass | None:
     read = (first.weight, first.bias, second.weight)
     admitted = all(np.array_equal(state.stored(v), v) for v in read)
     admitted &= all(np.isfinite(v).all() for v in (matrix, new_bias, moved))
+    # Nothing finite becomes infinite, in whatever order the two products are added up.
+    admitted &= bool((new_terms < float(np.finfo(state.dtype).max)).all())
     return _Bypass(
         matrix,
         new_bias,

@@ -1,0 +1,63 @@
+"""Whether evaluating a layer in the model's own type may exceed the largest number of the type.
+
+The terms of a pre-activation sum_j w_j h_j + b are added up in an order that is the runtime's own.
+Over l <= h <= u every partial sum lies between -N and P,
+
+    P = W+ max(u, 0) + W- max(-l, 0) + max(b, 0),    N = W+ max(-l, 0) + W- max(u, 0) + max(-b, 0),
+
+with W = W+ - W-, up to the rounding of the sums themselves. A rewrite by which a layer may
+overflow that could not before is refused: nothing finite becomes infinite.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from onnx_exact.network.affine import Affine, Array
+from onnx_exact.reduce.budget import FloatType, Refusal, reach
+from onnx_exact.reduce.state import State
+
+
+def may_overflow(affine: Affine, lower: Array, upper: Array, dtype: FloatType) -> bool:
+    """Whether a pre-activation or a partial sum of one may be infinite in `dtype`.
+
+    Args:
+        affine: the layer's map.
+        lower, upper: bounds on its inputs, shape (inputs,); may be infinite.
+        dtype: in which it is evaluated.
+    """
+    info = np.finfo(dtype)
+    up, down = np.maximum(upper, 0.0), np.maximum(-lower, 0.0)
+    positive, negative = np.maximum(affine.weight, 0.0), np.maximum(-affine.weight, 0.0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        above = reach(positive, up) + reach(negative, down) + np.maximum(affine.bias, 0.0)
+        below = reach(positive, down) + reach(negative, up) + np.maximum(-affine.bias, 0.0)
+        # Inputs and sums are rounded, both by no more than this.
+        rounding = 2.0 * (affine.n_in + 1) * float(info.eps)
+        largest = max(float(above.max()), float(below.max())) * (1.0 + rounding)
+    return not largest < float(info.max)
+
+
+def overflowing(before: State, after: State) -> Refusal | None:
+    """Why a rewrite is refused: a layer may overflow that could not before; None where none may.
+
+    Args:
+        before, after: the network before and after the rewrite.
+    """
+    old = {decided.source: index for index, decided in enumerate(before.layers)}
+    for index, decided in enumerate(after.layers):
+        source = old[decided.source]
+        same_inputs = index and source and after.layers[index - 1] is before.layers[source - 1]
+        if decided is before.layers[source] and (same_inputs or index == source == 0):
+            continue
+        if _may_overflow(after, index) and not _may_overflow(before, source):
+            reason = (
+                f"a sum may exceed the largest number of {after.dtype}, which none could before"
+            )
+            return Refusal("overflow", decided.source, reason)
+    return None
+
+
+def _may_overflow(state: State, index: int) -> bool:
+    affine = state.layers[index].layer.affine
+    return may_overflow(affine, *state.input_bounds(index), state.dtype)
