@@ -76,7 +76,7 @@ def _prepare_published(case: Case) -> Decide:
     samples = _training_inputs(case)
 
     def decide(chain: Chain, box: Box, options: Options) -> Stability:
-        knowledge = Knowledge(chain, box)
+        knowledge = Knowledge(chain, box, believing=True)
         with threadpool_limits(limits=1):
             knowledge.show(samples.astype(np.float64))
             decide_at_once(knowledge, options.deadline, options.progress)
@@ -92,7 +92,7 @@ def _prepare_gurobi_at_once(case: Case) -> Decide:
     samples = _training_inputs(case)
 
     def decide(chain: Chain, box: Box, options: Options) -> Stability:
-        knowledge = Knowledge(chain, box)
+        knowledge = Knowledge(chain, box, believing=True)
         knowledge.show(samples.astype(np.float64))
         gurobi.decide_at_once(knowledge, options.deadline, options.progress)
         return knowledge.freeze()
@@ -106,7 +106,7 @@ def _prepare_gurobi_one_by_one(case: Case) -> Decide:
     gurobi.make_ready(load(case)[0])
 
     def decide(chain: Chain, box: Box, options: Options) -> Stability:
-        knowledge = Knowledge(chain, box)
+        knowledge = Knowledge(chain, box, believing=True)
         gurobi.decide_one_by_one(knowledge, options.deadline, options.progress)
         return knowledge.freeze()
 

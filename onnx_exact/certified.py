@@ -18,7 +18,7 @@ from onnx_exact.certify.certificate import (
     write_certificate,
 )
 from onnx_exact.certify.lift import lifted
-from onnx_exact.certify.proof import ChainProof, Proof
+from onnx_exact.certify.proof import ChainProof
 from onnx_exact.certify.prove import prove_chain
 from onnx_exact.certify.summary import Certified, certify_chain, worst
 from onnx_exact.deadline import Deadline
@@ -27,7 +27,7 @@ from onnx_exact.graph.plain import is_plain
 from onnx_exact.network.chain import Chain
 from onnx_exact.network.domain import Box
 from onnx_exact.reduce import Reduction
-from onnx_exact.run import Run, Settings
+from onnx_exact.run import Run
 from onnx_exact.stability.verdict import Evidence, LayerVerdicts, Stability, Status
 
 # A certificate stays below four times the model: what its splittings and witnesses may take at
@@ -37,59 +37,39 @@ MOST_PROOF = 3.0
 LEAST_SECONDS = 20.0
 
 
-def needs_proof(box: Box, stability: Stability, settings: Settings) -> bool:
-    """Whether verdicts have to be proved once more: a solver's, or all for a certificate."""
-    by_solver = any(
-        (layer.evidence == Evidence.SOLVER).any() for layer in stability.layers if layer is not None
-    )
-    return box.finite and (by_solver or settings.certificate is not None)
-
-
 def prove(
-    chain: Chain, box: Box, stability: Stability, settings: Settings, nbytes: int, seconds: float
+    chain: Chain, box: Box, stability: Stability, nbytes: int, seconds: float
 ) -> tuple[Stability, ChainProof]:
-    """The verdicts on a chain, a solver's proved once more where possible, and the proofs.
+    """The verdicts on a chain that a certificate can record, and their proofs.
 
-    With `require_proof`, what rests on a solver is UNDECIDED.
+    What cannot be proved once more, or only by a proof that is too large to give, is UNDECIDED.
 
     Args:
         chain, box, stability: as decided.
-        settings: what the user asked for.
         nbytes: size of the model.
         seconds: that deciding took.
     """
     deadline = Deadline(max(seconds, LEAST_SECONDS))
     proof = prove_chain(chain, box, stability, deadline, MOST_PROOF * nbytes)
-    return relabelled(stability, proof, settings.require_proof), proof
-
-
-def relabelled(stability: Stability, proof: ChainProof, require_proof: bool) -> Stability:
-    """The verdicts with what they rest on now; bounds are the proved ones with `require_proof`."""
     layers = tuple(
-        _relabelled(index, verdicts, proof, require_proof)
-        for index, verdicts in enumerate(stability.layers)
+        _recorded(index, verdicts, proof) for index, verdicts in enumerate(stability.layers)
     )
-    if not require_proof:
-        return replace(stability, layers=layers)
     low, high = proof.bounds.outputs(len(layers) - 1)
-    return replace(stability, layers=layers, output_lower=low, output_upper=high)
+    return replace(stability, layers=layers, output_lower=low, output_upper=high), proof
 
 
-def _relabelled(
-    index: int, verdicts: LayerVerdicts | None, proof: ChainProof, require_proof: bool
+def _recorded(
+    index: int, verdicts: LayerVerdicts | None, proof: ChainProof
 ) -> LayerVerdicts | None:
+    """The verdicts of one layer as the certificate has them."""
     found = proof.layers[index]
     if verdicts is None or found is None:
         return None
-    unproved = found.proof == Proof.SOLVER
-    by_solver = verdicts.evidence == Evidence.SOLVER
-    evidence = np.where(by_solver & ~unproved, Evidence.LINEAR, verdicts.evidence)
-    evidence = np.where(unproved & ~by_solver, Evidence.UNRECORDED, evidence).astype(np.int8)
-    if not require_proof:
-        return replace(verdicts, evidence=evidence)
+    evidence = np.where(verdicts.evidence == Evidence.SOLVER, Evidence.LINEAR, verdicts.evidence)
+    unproved = found.status == Status.UNDECIDED
     return replace(
         verdicts,
-        status=np.where(unproved, Status.UNDECIDED, verdicts.status).astype(np.int8),
+        status=found.status,
         evidence=np.where(unproved, Evidence.NONE, evidence).astype(np.int8),
         lower=proof.bounds.lower[index],
         upper=proof.bounds.upper[index],
@@ -97,16 +77,8 @@ def _relabelled(
 
 
 def bounds_of(chain: Chain, box: Box, stability: Stability, proof: ChainProof | None) -> Bounds:
-    """The bounds that a reduction rests on: those that are proved, and signs a solver excludes."""
-    if proof is None:
-        return Bounds.of(chain, stability, box)
-    lower, upper = ([v.copy() for v in side] for side in (proof.bounds.lower, proof.bounds.upper))
-    for low, high, verdicts in zip(lower, upper, stability.layers, strict=True):
-        if verdicts is not None:
-            active, inactive = verdicts.where(Status.ACTIVE), verdicts.where(Status.INACTIVE)
-            low[active] = np.maximum(low[active], 0.0)
-            high[inactive] = np.minimum(high[inactive], 0.0)
-    return Bounds(chain, tuple(lower), tuple(upper))
+    """The bounds that a reduction rests on: those that are proved where there is a proof."""
+    return Bounds.of(chain, stability, box) if proof is None else proof.bounds
 
 
 def lift(run: Run, reductions: Sequence[Reduction]) -> list[Reduction]:

@@ -111,7 +111,7 @@ def _run(arguments: argparse.Namespace) -> Report:
             "seed": arguments.seed,
             "jobs": arguments.jobs,
             "lp_solver": arguments.lp_solver,
-            "require_proof": arguments.require_proof,
+            "trust_solver": arguments.trust_solver,
             "progress": progress,
         }
         from onnx_exact import pipeline
@@ -138,6 +138,14 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {' '.join(message.split())} (see {self.prog} --help)\n")
+
+
+class _Removed(argparse.Action):
+    """A flag that is gone."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        """Says what has taken its place."""
+        parser.error("--require-proof is gone: a proof is always required now; leave it out")
 
 
 def _joined(arguments: Sequence[str]) -> list[str]:
@@ -259,10 +267,12 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         "--samples", metavar="FILE", help="points of the domain to look at as well, .npy or .npz"
     )
     parser.add_argument(
-        "--require-proof",
+        "--trust-solver",
         action="store_true",
-        help="leave units undecided whose verdict rests on the tolerance of a solver",
+        help="act on what a solver says beyond its tolerance, too, and label what rests on it;"
+        " by default, what bounds do not confirm changes nothing",
     )
+    parser.add_argument("--require-proof", action=_Removed, nargs=0, help=argparse.SUPPRESS)
     parser.add_argument("--report", metavar="FILE", help="write everything found as JSON")
     for flag, kind in (("--rtol", "relative"), ("--atol", "absolute")):
         parser.add_argument(

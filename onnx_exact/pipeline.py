@@ -19,7 +19,6 @@ from onnx_exact.certified import (
     certified,
     lift,
     mark_of,
-    needs_proof,
     prove,
     refuse_infinite,
     write_record,
@@ -58,7 +57,7 @@ def optimize(model: ModelLike, **settings: Any) -> tuple[ModelProto, Report]:
         model: a file name or a model; neither is changed.
         **settings: the fields of `Settings`: `domain`, `method`, `time_limit` (seconds),
             `samples`, `reductions`, `max_deviation`, `form`, `rtol`, `atol`, `seed`,
-            `require_proof`, `certificate` (a file name), `progress`. A certificate speaks of the
+            `trust_solver`, `certificate` (a file name), `progress`. A certificate speaks of the
             bytes of `SerializeToString`.
 
     Returns:
@@ -189,16 +188,17 @@ def _decide_chain(
         seed=settings.seed,
         jobs=settings.jobs,
         lp_solver=settings.lp_solver,
+        trust_solver=settings.trust_solver,
         progress=settings.progress.stage,
     )
     points = _chain_points(where, run.samples)
     with run.stage("decide"):
         stability = analyze_chain(chain.chain, where.box, options, points)
-    if not needs_proof(where.box, stability, settings):
+    if settings.certificate is None:
         return stability, None
     with run.stage("prove"):
         spent = run.seconds["decide"]
-        return prove(chain.chain, where.box, stability, settings, run.source.nbytes, spent)
+        return prove(chain.chain, where.box, stability, run.source.nbytes, spent)
 
 
 def _certify(run: Run, reductions: list[Reduction]) -> Certified | None:

@@ -48,7 +48,7 @@ class Settings:
         seed: of every random choice.
         jobs: processes for splitting and for mixed-integer programs.
         lp_solver: solver of the linear relaxations, by its name in cvxpy.
-        require_proof: leaves units alone whose verdict rests on a solver's tolerance.
+        trust_solver: acts on what a solver says beyond its tolerance as well, and labels it.
         certificate: where to write all that is needed to check the result; None for nowhere.
         progress: told what is being done.
 
@@ -68,7 +68,7 @@ class Settings:
     seed: int = 0
     jobs: int = 1
     lp_solver: str = DEFAULT_LP_SOLVER
-    require_proof: bool = False
+    trust_solver: bool = False
     certificate: str | os.PathLike[str] | None = None
     progress: Progress = field(default_factory=Silent)
 

@@ -23,7 +23,6 @@ class Proof(IntEnum):
     BOUNDS = 1  # interval bounds, or linear bounds with the slopes everybody starts from
     SLOPES = 2  # a linear bound with slopes that are given
     TREE = 3  # a splitting that is given
-    SOLVER = 4  # taken for granted: a solver's word, or a splitting that is too large to give
     WITNESS = 5  # points that are given
     UNSHOWN = 6  # unstable, by points that are not given
 
@@ -61,7 +60,7 @@ class LayerProof:
     def loose(self) -> NDArray[np.intp]:
         """Units that have a slope in linear bounds of later layers."""
         stable = (self.status == Status.INACTIVE) | (self.status == Status.ACTIVE)
-        return np.flatnonzero(~stable | (self.proof == Proof.SOLVER))
+        return np.flatnonzero(~stable)
 
     def count(self, *kinds: Proof) -> int:
         """Number of units whose verdict rests on one of `kinds`."""

@@ -2,8 +2,8 @@
 
 Layer by layer, each with what was proved of those before: interval bounds, linear bounds with
 default slopes, and for stable units that these do not show, slopes or splittings of their own. What
-cannot be proved, or only by more parts of the box than are worth giving, stays in the certificate
-like a solver's word, and later proofs do not rest on it.
+cannot be proved, or only by more parts of the box than are worth giving, is UNDECIDED from there
+on.
 """
 
 from __future__ import annotations
@@ -135,8 +135,10 @@ class _Prover:
         # A bound that is below 0 by less than the margin is one all the same.
         open_units = (inactive | active) & (proof == Proof.NONE)
         bounded = (inactive & (self._upper[index] <= 0.0)) | (active & (self._lower[index] >= 0.0))
-        proof[open_units] = np.where(bounded, Proof.BOUNDS, Proof.SOLVER)[open_units]
-        return LayerProof(verdicts.status, proof, slopes)
+        proof[open_units & bounded] = Proof.BOUNDS
+        lacking = (inactive | active) & (proof == Proof.NONE)
+        status = np.where(lacking, Status.UNDECIDED, verdicts.status).astype(np.int8)
+        return LayerProof(status, proof, slopes)
 
     def _bounded(self, index: int) -> bool:
         """Whether all that a layer reads is bounded."""

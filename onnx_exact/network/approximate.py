@@ -39,15 +39,20 @@ class Approximate:
     value: Array
     error: Array | None = None
 
-    @staticmethod
-    def exact(value: Array) -> Approximate:
-        """Numbers as they are stored."""
-        return Approximate(value)
+    @property
+    def off(self) -> Array:
+        """The error, 0 where there is none."""
+        return np.zeros_like(self.value) if self.error is None else self.error
 
     def reshaped(self, *shape: int) -> Approximate:
         """The same entries in another shape."""
         error = None if self.error is None else self.error.reshape(shape)
         return Approximate(self.value.reshape(shape), error)
+
+    @property
+    def rectified(self) -> Approximate:
+        """max(x, 0), which makes no error larger."""
+        return Approximate(np.maximum(self.value, 0.0), self.error)
 
     def __neg__(self) -> Approximate:
         return Approximate(-self.value, self.error)
@@ -96,15 +101,16 @@ def _with_error(value: Array, error: Array) -> Approximate:
     return Approximate(value, error if error.any() else None)
 
 
-def reciprocal(values: Array) -> Approximate:
-    """1 / values, which are not 0; exact for powers of two."""
+def quotient(above: Array, below: Array) -> Approximate:
+    """above / below, with no 0 in `below`."""
     with np.errstate(over="ignore", invalid="ignore"):
-        inverse = 1.0 / values
-        rest = two_product_error(inverse, values, inverse * values)
-        # inverse - 1 / values = (inverse values - 1) / values, and inverse values is near 1.
-        off = (np.abs(inverse * values - 1.0) + rest) / np.abs(values)
+        found = np.asarray(above / below)
+        product = found * below
+        rest = two_product_error(found, below, product)
+        # found - above / below = (found below - above) / below; the subtraction is all but exact.
+        off = (np.abs(product - above) * WIDE + rest) / np.abs(below)
         off = np.where(off == 0.0, 0.0, off * WIDE + SMALLEST)
-    return _with_error(inverse, off)
+    return _with_error(found, off)
 
 
 def two_sum_error(a: Array, b: Array, total: Array) -> Array:
@@ -144,7 +150,8 @@ def _summing_error(left: Array, right: Array) -> Array:
     gamma = 2.0 * n * UNIT_ROUNDOFF / (1.0 - n * UNIT_ROUNDOFF)
     # A single product that is exact leaves nothing to round.
     count = (left != 0.0).astype(np.float64) @ (right != 0.0).astype(np.float64)
-    exact = (count <= 1.0) & (_are_short(left) and _are_short(right))
+    short = _are_short(left) and _are_short(right)
+    exact = (count <= 1.0) & (short or _are_powers(left) or _are_powers(right))
     return np.where(exact, 0.0, gamma * terms + n * SMALLEST * (count > 0.0))
 
 
@@ -157,6 +164,13 @@ def _grid(values: Array) -> float:
     whole = (mantissa * 2.0**53).astype(np.int64)
     lowest = np.log2((whole & -whole).astype(np.float64))
     return float(np.exp2((exponent - 53 + lowest).min()))
+
+
+def _are_powers(values: Array) -> bool:
+    """Whether all entries are 0 or powers of two that no product with underflows or overflows."""
+    mantissa, exponent = np.frexp(values)
+    plain = (np.abs(mantissa) == 0.5) & (np.abs(exponent) <= 2)
+    return bool((plain | (values == 0.0)).all())
 
 
 def _are_short(values: Array) -> bool:
@@ -173,10 +187,9 @@ def affine_of(weight: Approximate, bias: Approximate) -> Affine:
     """
     if weight.error is None and bias.error is None:
         return Affine(weight.value, bias.value)
-    errors = [np.zeros_like(a.value) if a.error is None else a.error for a in (weight, bias)]
-    if not all(np.isfinite(error).all() for error in errors):
+    if not (np.isfinite(weight.off).all() and np.isfinite(bias.off).all()):
         raise ValueError("a number that was computed is not known")
-    return Affine(weight.value, bias.value, Error(*errors))
+    return Affine(weight.value, bias.value, Error(weight.off, bias.off))
 
 
 def numbers_of(affine: Affine) -> tuple[Approximate, Approximate]:

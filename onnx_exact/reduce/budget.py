@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from onnx_exact.network.affine import Affine, Array
+from onnx_exact.stability.rounding import gamma
 
 if TYPE_CHECKING:
     from onnx_exact.reduce.state import State
@@ -61,9 +62,19 @@ def figures(moved: Array, allowed: Array, **more: float) -> dict[str, float]:
     return {name: value for name, value in numbers.items() if np.isfinite(value)}
 
 
-def own_rounding(affine: Affine, input_magnitude: Array, dtype: FloatType) -> Array:
-    """u (|V| H + |c|) for each pre-activation, shape (units,)."""
-    unit_roundoff = 0.5 * float(np.finfo(dtype).eps)
+def own_rounding(
+    affine: Affine, input_magnitude: Array, dtype: FloatType, computed: int = 0
+) -> Array:
+    """u (|V| H + |c|) for each pre-activation, shape (units,).
+
+    Args:
+        affine: the layer's map.
+        input_magnitude: H.
+        dtype: of which u is the unit roundoff.
+        computed: number of terms of the float64 sums that the new numbers come from; what these may
+            round is allowed for as well: in a float64 model they are as good as its own.
+    """
+    unit_roundoff = 0.5 * float(np.finfo(dtype).eps) + (gamma(computed) if computed else 0.0)
     return unit_roundoff * (reach(affine.weight, input_magnitude) + np.abs(affine.bias))
 
 

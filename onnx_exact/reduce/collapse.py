@@ -9,26 +9,30 @@ from __future__ import annotations
 import numpy as np
 
 from onnx_exact.methods import DEFAULT_MAX_DEVIATION
-from onnx_exact.network.affine import Affine, Array
-from onnx_exact.network.chain import Chain, Layer
+from onnx_exact.network.affine import Affine
+from onnx_exact.network.approximate import Approximate, numbers_of
+from onnx_exact.network.chain import Layer
 from onnx_exact.reduce.budget import Refusal, allowance, figures
 from onnx_exact.reduce.state import Decided, State
 from onnx_exact.stability.verdict import Status
 
 
-def constant_output(state: State) -> Array | None:
+def constant_output(state: State) -> Approximate | None:
     """The output of a chain known to be constant, shape (outputs,), else None."""
     for index in range(len(state.layers) - 1, -1, -1):
         decided = state.layers[index]
         if decided.layer.relu and (decided.status == Status.INACTIVE).all():
-            value = np.zeros(decided.layer.width)
+            value = Approximate(np.zeros(decided.layer.width))
         elif not decided.layer.affine.weight.any():
-            bias = decided.layer.affine.bias
-            value = np.maximum(bias, 0.0) if decided.layer.relu else bias
+            _, bias = numbers_of(decided.layer.affine)
+            value = bias.rectified if decided.layer.relu else bias
         else:
             continue
-        rest = tuple(later.layer for later in state.layers[index + 1 :])
-        return Chain(rest).forward(value)[0] if rest else value
+        for later in state.layers[index + 1 :]:
+            weight, bias = numbers_of(later.layer.affine)
+            value = weight @ value + bias
+            value = value.rectified if later.layer.relu else value
+        return value
     return None
 
 
@@ -45,15 +49,17 @@ def collapse(
         value = constant_output(state)
     if value is None or state.chain.is_constant:
         return state, ()
-    width = value.size
-    stored = state.stored(value)
+    width = value.value.size
+    stored = state.stored(value.value)
     last = state.layers[-1]
     if not np.isfinite(stored).all():
         reason = f"the constant does not fit {state.dtype}"
         return state, (Refusal("collapse", last.source, reason),)
     smallest = float(np.finfo(state.dtype).smallest_subnormal)
-    allowed = allowance(max_deviation, state.unit_roundoff * np.abs(value) + smallest)
-    moved = np.abs(stored - value)
+    # What float64 rounds is allowed for: a model of that type rounds as much.
+    rounding = state.unit_roundoff * np.abs(value.value) + smallest + value.off
+    allowed = allowance(max_deviation, rounding)
+    moved = np.abs(stored - value.value) + value.off
     if (moved > allowed).any():
         reason = "rounding the constant would deviate by more than is allowed"
         return state, (Refusal("collapse", last.source, reason, figures(moved, allowed)),)

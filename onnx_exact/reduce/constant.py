@@ -4,8 +4,7 @@ A unit that reads nothing, or only inputs of which the domain has one value x_F,
 
     h_i = max(W_iF x_F + b_i, 0) = v_i    hence    V h + c = V_K h_K + (c + V_i v_i).
 
-Only the new bias is rounded. (Its float64 sum is taken as exact: a float64 model rounds such sums
-itself.)
+Only the new bias is rounded: in float64, and to the model's own type.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_exact.network.affine import Array
+from onnx_exact.network.approximate import Approximate, numbers_of
 from onnx_exact.reduce.budget import Refusal, allowance, figures, own_rounding
 from onnx_exact.reduce.state import State
 
@@ -53,10 +52,13 @@ def _move(
     decided, after = state.layers[index], state.layers[index + 1]
     second = after.layer.affine
     with np.errstate(over="ignore", invalid="ignore"):
-        exact = second.bias + second.weight[:, units] @ _values(state, index)[units]
-        stored = state.stored(exact)
-        moved = np.abs(stored - exact)
-        allowed = allowance(max_deviation, own_rounding(second, decided.magnitude, state.dtype))
+        exact = Approximate(second.bias) + Approximate(second.weight[:, units]) @ _values(
+            state, index, units
+        )
+        stored = state.stored(exact.value)
+        moved = np.abs(stored - exact.value) + exact.off
+        allowed = own_rounding(second, decided.magnitude, state.dtype, units.size + second.n_in)
+        allowed = allowance(max_deviation, allowed)
     if not (np.isfinite(moved).all() and (moved <= allowed).all()):
         reason = f"moving {units.size} constants would deviate by more than is allowed"
         return state, [Refusal("constant", decided.source, reason, figures(moved, allowed))]
@@ -71,12 +73,12 @@ def _move(
     return state.with_layers(index, index + 2, decided.keep(kept), narrowed), []
 
 
-def _values(state: State, index: int) -> Array:
-    """The outputs of a layer where all that it reads is fixed; without meaning for other units."""
+def _values(state: State, index: int, units: NDArray[np.intp]) -> Approximate:
+    """The outputs of constant units of a layer, shape (units,)."""
     decided = state.layers[index]
-    affine = decided.layer.affine
-    fixed = np.zeros(affine.n_in)
+    weight, bias = numbers_of(decided.layer.affine.rows(units))
+    fixed = np.zeros(weight.value.shape[1])
     if index == 0:
         fixed = np.where(state.box.lower == state.box.upper, state.box.lower, 0.0)
-    value = affine.apply(fixed[None, :])[0]
-    return np.asarray(np.maximum(value, 0.0) if decided.layer.relu else value)
+    value = weight @ Approximate(fixed) + bias
+    return value.rectified if decided.layer.relu else value

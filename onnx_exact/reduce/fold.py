@@ -73,11 +73,8 @@ def product(state: State, first: int, last: int, max_deviation: float) -> Decide
         stored = state.stored(weight.value), state.stored(bias.value)
         if not all(np.isfinite(values).all() for values in stored):
             return Refusal("fold", layers[0].source, f"the product does not fit {state.dtype}")
-        moved = reach(stored[0] - weight.value, size) + np.abs(stored[1] - bias.value)
-        if weight.error is not None:
-            moved = moved + reach(weight.error, size)
-        if bias.error is not None:
-            moved = moved + bias.error
+        moved = reach(np.abs(stored[0] - weight.value) + weight.off, size)
+        moved = moved + np.abs(stored[1] - bias.value) + bias.off
         # What float64 itself rounds is allowed for: a model of that type rounds as much.
         unit = state.unit_roundoff + sum(gamma(affine.n_in) for affine in affines)
         allowed = allowance(max_deviation, unit * terms)

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from onnx_exact.methods import DEFAULT_MAX_DEVIATION
 from onnx_exact.network.affine import Affine, Array
+from onnx_exact.network.approximate import Approximate
 from onnx_exact.reduce.basis import split_rows
 from onnx_exact.reduce.budget import Refusal, allowance, figures, own_rounding, reach
 from onnx_exact.reduce.state import State
@@ -36,7 +37,7 @@ NEGLIGIBLE = 1e-9
 
 @dataclass(frozen=True, eq=False)
 class _Dependence:
-    """Units `dependent` as combinations `factor` of units `basis`, up to `residual`."""
+    """Units `dependent` as combinations `factor` of units `basis`, up to at most `residual`."""
 
     basis: NDArray[np.intp]
     dependent: NDArray[np.intp]
@@ -87,8 +88,9 @@ def _dependence(affine: Affine, active: NDArray[np.intp]) -> _Dependence:
         )
     factor = _simplest(factor, rows[basis], rows[dependent])
     with np.errstate(over="ignore", invalid="ignore"):
-        residual = rows[dependent] - factor @ rows[basis]
-    return _Dependence(active[basis], active[dependent], factor, residual)
+        residual = Approximate(rows[dependent]) + -(Approximate(factor) @ Approximate(rows[basis]))
+        left_over = np.abs(residual.value) + residual.off
+    return _Dependence(active[basis], active[dependent], factor, left_over)
 
 
 def _simplest(factor: Array, basis: Array, dependent: Array) -> Array:
@@ -110,7 +112,9 @@ def _merge_layer(
     """Merges as many of the dependent units as the budget admits."""
     decided, after = state.layers[index], state.layers[index + 1]
     affine = after.layer.affine
-    budget = allowance(max_deviation, own_rounding(affine, decided.magnitude, state.dtype))
+    computed = decided.layer.width + decided.layer.affine.n_in
+    budget = own_rounding(affine, decided.magnitude, state.dtype, computed)
+    budget = allowance(max_deviation, budget)
     dependence, refused = _truly_dependent(state, index, dependence, max_deviation)
     while dependence.dependent.size:
         weight, bias, moved = _merged(state, index, dependence)
@@ -139,7 +143,8 @@ def _truly_dependent(
     """Leaves out the units that the basis gives only nearly."""
     own = state.layers[index].layer.affine.rows(dependence.dependent)
     inputs = state.input_magnitude(index)
-    allowed = allowance(max_deviation, own_rounding(own, inputs, state.dtype))
+    computed = own.n_in + state.layers[index].layer.width
+    allowed = allowance(max_deviation, own_rounding(own, inputs, state.dtype, computed))
     with np.errstate(over="ignore", invalid="ignore"):
         left_over = reach(dependence.residual, inputs)
     nearly = np.flatnonzero(~(left_over <= allowed))
@@ -156,16 +161,22 @@ def _merged(state: State, index: int, dependence: _Dependence) -> tuple[Array, A
     """The next layer's stored weight and bias, and how far its pre-activations move at most."""
     decided = state.layers[index]
     first, second = decided.layer.affine, state.layers[index + 1].layer.affine
-    outgoing = second.weight[:, dependence.dependent]
-    exact_weight = second.weight.copy()
+    basis, dependent = dependence.basis, dependence.dependent
+    outgoing, factor = Approximate(second.weight[:, dependent]), Approximate(dependence.factor)
+    weight = second.weight.copy()
     with np.errstate(over="ignore", invalid="ignore"):
-        exact_weight[:, dependence.basis] += outgoing @ dependence.factor
-        shift = first.bias[dependence.dependent] - dependence.factor @ first.bias[dependence.basis]
-        exact_bias = second.bias + outgoing @ shift
-        weight, bias = state.stored(exact_weight), state.stored(exact_bias)
-        rounding = reach(weight - exact_weight, decided.magnitude) + np.abs(bias - exact_bias)
+        columns = Approximate(second.weight[:, basis]) + outgoing @ factor
+        shift = Approximate(first.bias[dependent]) + -(factor @ Approximate(first.bias[basis]))
+        exact_bias = Approximate(second.bias) + outgoing @ shift
+        weight[:, basis] = state.stored(columns.value)
+        bias = state.stored(exact_bias.value)
+        rounding = reach(
+            np.abs(weight[:, basis] - columns.value) + columns.off, decided.magnitude[basis]
+        )
+        rounding = rounding + np.abs(bias - exact_bias.value) + exact_bias.off
         left_over = reach(dependence.residual, state.input_magnitude(index))
-        return weight, bias, rounding + reach(outgoing, left_over)
+        left_over = left_over + first.off(state.input_magnitude(index))[dependent]
+        return weight, bias, rounding + reach(outgoing.value, left_over)
 
 
 def _cost(state: State, index: int, dependence: _Dependence) -> Array:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from onnx_exact.methods import DEFAULT_MAX_DEVIATION, FORMS, REDUCTIONS
 from onnx_exact.network.chain import Chain
 from onnx_exact.network.domain import Box
@@ -153,7 +155,8 @@ def reduce_chain(
         The reduction; equal to the original over the reals on the box, up to the rounding of
         weights that had to be computed (see `onnx_exact.reduce.budget`).
     """
-    with one_thread():
+    # What overflows is not admitted.
+    with one_thread(), np.errstate(over="ignore", invalid="ignore"):
         start = State.of(chain, stability, box, dtype)
         options = options or ReduceOptions()
         state, reduction = _reduce(

@@ -4,8 +4,7 @@
     V_i h_i + V_j h_j = (V_i + a V_j) h_i
 
 whatever the verdicts on the two. Rows are multiples of each other only where they are so exactly,
-in rational arithmetic; only V_i + a V_j is rounded. (Its float64 sum is taken as exact: a float64
-model rounds such sums itself.)
+in rational arithmetic; only a and V_i + a V_j are rounded.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_exact.network.affine import Array
+from onnx_exact.network.approximate import Approximate, quotient
 from onnx_exact.reduce.budget import Refusal, allowance, figures, own_rounding, reach
 from onnx_exact.reduce.state import State
 from onnx_exact.stability.verdict import Status
@@ -75,7 +75,9 @@ def _merge_layer(state: State, index: int, max_deviation: float) -> tuple[State,
     kept = np.ones(decided.layer.width, dtype=bool)
     origin = decided.origin
     weight = second.weight.copy()
-    allowed = allowance(max_deviation, own_rounding(second, decided.magnitude, state.dtype))
+    computed = decided.layer.width
+    allowed = own_rounding(second, decided.magnitude, state.dtype, computed)
+    allowed = allowance(max_deviation, allowed)
     total = np.zeros(second.n_out)
     refused: list[Refusal] = []
     for group in _multiples(rows):
@@ -87,7 +89,7 @@ def _merge_layer(state: State, index: int, max_deviation: float) -> tuple[State,
         if np.isfinite(found).all() and (found <= allowed).all():
             kept[units[1:]] = False
             weight[:, units[0]] = column
-            origin = origin.merge(units[1:], int(units[0]), ratios[1:])
+            origin = origin.merge(units[1:], int(units[0]), ratios.value[1:])
             total = found
             continue
         reason = f"merging {units.size} multiples would deviate by more than is allowed"
@@ -99,23 +101,23 @@ def _merge_layer(state: State, index: int, max_deviation: float) -> tuple[State,
     return state.with_layers(index, index + 2, left, merged), refused
 
 
-def _ratios(rows: Array, units: NDArray[np.intp]) -> Array:
+def _ratios(rows: Array, units: NDArray[np.intp]) -> Approximate:
     """a for each of `units`, multiples of the first of them."""
     pivot = int(np.argmax(np.abs(rows[units[0]])))
-    with np.errstate(over="ignore"):
-        return np.asarray(rows[units, pivot] / rows[units[0], pivot])
+    return quotient(rows[units, pivot], rows[units[0], pivot])
 
 
 def _merged(
-    state: State, index: int, units: NDArray[np.intp], ratios: Array
+    state: State, index: int, units: NDArray[np.intp], ratios: Approximate
 ) -> tuple[Array, Array]:
-    """The stored column V_i + a V_j for the first of `units`, and what storing it moves."""
+    """The stored column V_i + a V_j for the first of `units`, and what that moves."""
     decided, second = state.layers[index], state.layers[index + 1].layer.affine
     with np.errstate(over="ignore", invalid="ignore"):
-        exact = second.weight[:, units] @ ratios
-        stored = state.stored(exact)
-        moved = reach(np.abs(stored - exact)[:, None], decided.magnitude[units[:1]])
-    if (ratios < np.finfo(np.float64).tiny).any():
+        exact = Approximate(second.weight[:, units]) @ ratios
+        stored = state.stored(exact.value)
+        off = np.abs(stored - exact.value) + exact.off
+        moved = reach(off[:, None], decided.magnitude[units[:1]])
+    if (ratios.value < np.finfo(np.float64).tiny).any():
         # A factor that underflows says nothing of what is read.
         moved = np.full_like(moved, np.inf)
     return stored, moved

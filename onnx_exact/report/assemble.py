@@ -124,10 +124,9 @@ def _counts(layers: Sequence[LayerVerdicts]) -> dict[str, int]:
         "undecided": Status.UNDECIDED,
     }
     counts = {name: sum(v.count(status) for v in layers) for name, status in names.items()}
-    for name, kind in (("by_solver", Evidence.SOLVER), ("unrecorded", Evidence.UNRECORDED)):
-        counts[name] = sum(int((v.evidence == kind).sum()) for v in layers)
+    counts["by_solver"] = sum(int((v.evidence == Evidence.SOLVER).sum()) for v in layers)
     decided = sum(v.units for v in layers) - counts["undecided"]
-    counts["proved"] = decided - counts["by_solver"] - counts["unrecorded"]
+    counts["proved"] = decided - counts["by_solver"]
     return counts
 
 

@@ -22,9 +22,7 @@ class LayerReport:
         units: width of the layer.
         stably_inactive, stably_active, unstable, undecided: units by verdict; they sum to `units`
             where `relu`, and are 0 for a layer without ReLU, which has no verdicts.
-        by_solver: stable units whose verdict rests on the tolerance of a solver.
-        unrecorded: stable units whose verdict was proved while deciding, by a splitting that was
-            too large, or took too long, to be gone through once more.
+        by_solver: stable units whose verdict rests on a solver that the user trusts.
         proved: all other decided units: their verdicts hold in real arithmetic.
         removed, merged, folded: units taken away, by how; those that linear units took the place
             of count as merged, as far as there are fewer.
@@ -38,7 +36,6 @@ class LayerReport:
     unstable: int = 0
     undecided: int = 0
     by_solver: int = 0
-    unrecorded: int = 0
     proved: int = 0
     removed: int = 0
     merged: int = 0
@@ -134,7 +131,6 @@ class Totals:
     unstable: int
     undecided: int
     by_solver: int
-    unrecorded: int
     proved: int
 
 

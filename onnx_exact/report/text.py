@@ -128,14 +128,8 @@ def _lines(report: Report) -> Iterable[str]:
         yield "Interrupted: units that were undecided by then are not touched."
     if totals.by_solver:
         yield (
-            f"Of these {totals.by_solver:,} rest on the tolerance of SCIP; all others on points or"
-            " bounds that hold in real arithmetic. --require-proof leaves the former alone."
-        )
-    if totals.unrecorded:
-        yield (
-            f"Of these {totals.unrecorded:,} were proved by splittings that are too large, or took"
-            " too long, to be gone through once more: they are taken for granted from here on."
-            " --require-proof leaves them alone."
+            f"Of these {totals.by_solver:,} rest on what SCIP says (--trust-solver), and with them"
+            " all that is said below; the others on points or bounds that hold in real arithmetic."
         )
     for chain in report.chains:
         if chain.unread_inputs:
@@ -179,9 +173,10 @@ def proved(report: Report) -> str:
     domain = report.domain_source
     where = f"over {domain}" if not report.domain_declared else f"over the domain ({domain})"
     totals = report.totals
+    how = "True if SCIP is right" if totals.by_solver else "Proved"
     if report.command == ANALYZE:
         return (
-            f"Proved {where}: {totals.stably_inactive:,} units are never positive and"
+            f"{how} {where}: {totals.stably_inactive:,} units are never positive and"
             f" {totals.stably_active:,} more never negative; nothing was changed."
         )
     if not report.changed:
@@ -190,7 +185,7 @@ def proved(report: Report) -> str:
     same = "the new network is the same function over the reals"
     if any(chain.rounded for chain in report.chains):
         same += f" apart from rounding its merged and folded weights to {dtype}"
-    return f"Proved {where}: {same}{_certified(report.certified, dtype)}."
+    return f"{how} {where}: {same}{_certified(report.certified, dtype)}."
 
 
 def _certified(certified: Certified | None, dtype: str) -> str:

@@ -111,14 +111,15 @@ def relax(
     """
     unstable = relu & (lower < 0.0) & (upper > 0.0)
     passing = np.full(lower.shape, not relu) | ((lower >= 0.0) & (upper > 0.0))
-    span = np.where(unstable, upper - lower, 1.0)
     with np.errstate(over="ignore", invalid="ignore"):
+        span = np.where(unstable, upper - lower, 1.0)
         slope = np.where(unstable, np.clip(upper / span, 0.0, 1.0), passing.astype(np.float64))
         # The line has to lie above relu at both ends whatever the rounding of its slope.
         offset = np.maximum(-slope * lower, (1.0 - slope) * upper) * (1.0 + gamma(4))
         reach = times(np.abs(affine.weight), input_magnitude) + np.abs(affine.bias)
         # Every step charges gamma(n) >= gamma(0) times this: so what the layer is off by counts.
         reach = reach + affine.off(input_magnitude) * (1.0 / gamma(0))
+        total = float(input_magnitude.sum(axis=-1).max())
     smallest_weight = smallest_nonzero(affine.weight)
     if smallest_weight * smallest_nonzero(input_magnitude) < SMALLEST_NORMAL:
         reach = reach + 2 * affine.n_in * SMALLEST
@@ -137,7 +138,7 @@ def relax(
         high=high,
         magnitude=np.maximum(np.abs(low), np.abs(high)),
         reach=reach,
-        input_total=float(input_magnitude.sum(axis=-1).max()),
+        input_total=total,
         smallest=min(factors),
         live=live,
         live_affine=affine if live.size == affine.n_out else affine.rows(live),

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_exact.deadline import Deadline
+from onnx_exact.errors import ContradictionError
 from onnx_exact.memory import keep_memory
 from onnx_exact.methods import DEFAULT_LP_SOLVER
 from onnx_exact.network.affine import Affine, Array
@@ -25,6 +26,7 @@ from onnx_exact.network.chain import Chain
 from onnx_exact.network.domain import Box
 from onnx_exact.stability.attack import first_points, greatest_corners
 from onnx_exact.stability.branch import MOST_INPUTS, Branching
+from onnx_exact.stability.confirm import Sign, take_over, trusted
 from onnx_exact.stability.evolve import evolve_sign
 from onnx_exact.stability.knowledge import Knowledge
 from onnx_exact.stability.layers import Layers
@@ -45,6 +47,8 @@ BRANCH_SECONDS = (120.0, 240.0, 480.0)
 # Parts before the compiled kernel is worth loading, and before a population is sent out.
 FIRST_PARTS = 6_000
 MORE_PARTS = 15_000
+# What is kept of the time for confirming what a solver says: a share, and at most so many seconds.
+CONFIRMING_SHARE, CONFIRMING_SECONDS = 0.1, 30.0
 # Seconds for branching on ReLUs for a single sign, round by round.
 SPLIT_SECONDS = (2.0, 10.0, 40.0)
 LP_SECONDS = 5.0
@@ -72,6 +76,7 @@ class Options:
         seed: of every random choice.
         jobs: processes for mixed-integer programs and for branching, on the box and on ReLUs.
         lp_solver: the solver of the linear relaxation, by its name in cvxpy.
+        trust_solver: whether verdicts may rest on what a solver says, beyond its tolerance.
         progress: called with a stage and a detail.
     """
 
@@ -80,6 +85,7 @@ class Options:
     seed: int = 0
     jobs: int = 1
     lp_solver: str = DEFAULT_LP_SOLVER
+    trust_solver: bool = False
     progress: Callable[[str, str], None] = _silent
 
 
@@ -96,17 +102,22 @@ def analyze_chain(
 
     Returns:
         Verdicts and sound bounds. What could not be decided in time, or before the user ended the
-        deciding with Ctrl-C, is UNDECIDED.
+        deciding with Ctrl-C, is UNDECIDED; so is what nothing but a solver says, unless it is
+        trusted.
     """
     options = options or Options()
     keep_memory()
-    knowledge = Knowledge(chain, box)
-    try:
-        with one_thread():
+    knowledge = Knowledge(chain, box, trusting=options.trust_solver)
+    interrupted = False
+    with one_thread():
+        try:
             _decide(knowledge, options, samples)
-    except KeyboardInterrupt:
-        return replace(knowledge.freeze(), interrupted=True)
-    return knowledge.freeze()
+        except KeyboardInterrupt:
+            interrupted = True
+        found = knowledge.freeze()
+        if options.trust_solver and knowledge.claimed:
+            found = trusted(knowledge)
+    return replace(found, interrupted=interrupted)
 
 
 def _decide(knowledge: Knowledge, options: Options, samples: Array | None) -> None:
@@ -124,12 +135,29 @@ def _decide(knowledge: Knowledge, options: Options, samples: Array | None) -> No
 
 
 def _decide_as_published(knowledge: Knowledge, options: Options, points: Iterable[Array]) -> None:
-    from onnx_exact.stability.published import decide_at_once, decide_one_by_one
+    from onnx_exact.stability.published import bound_by_intervals, decide_at_once, decide_one_by_one
 
-    if options.method == "isa":
-        decide_at_once(knowledge, options.deadline, options.progress, points)
-    else:
-        decide_one_by_one(knowledge, options.deadline, options.jobs, options.progress)
+    believed = Knowledge(
+        knowledge.chain, knowledge.box, believing=True, trusting=options.trust_solver
+    )
+    believed.show(knowledge.witnesses)
+    for index in range(len(knowledge.chain.layers)):
+        bound_by_intervals(knowledge, index)
+    left = options.deadline.remaining
+    deadline = Deadline(left - min(CONFIRMING_SHARE * left, CONFIRMING_SECONDS))
+    try:
+        if options.method == "isa":
+            decide_at_once(believed, deadline, options.progress, points)
+        else:
+            decide_one_by_one(believed, deadline, options.jobs, options.progress)
+    except ContradictionError:
+        # A point denies what the solver says: then none of it counts.
+        believed.claimed.clear()
+    take_over(knowledge, believed, lambda *asked: _confirm(options, *asked))
+
+
+def _confirm(options: Options, knowledge: Knowledge, signs: set[Sign]) -> None:
+    _Decider(knowledge, options).confirm(signs)
 
 
 class _Decider:
@@ -164,6 +192,21 @@ class _Decider:
             if layer.relu and self.knowledge.box.finite:
                 self._search(index, FIRST_EFFORT, SEARCH_SECONDS[0])
                 self._optimize_slopes(index)
+            self.layers.relax(index)
+
+    def confirm(self, signs: set[Sign]) -> None:
+        """Bounds every layer, and branches for some signs alone."""
+        for index, layer in enumerate(self.knowledge.chain.layers):
+            self._run_corners(self.layers.bound(index))
+            mine = {(unit, positive) for of, unit, positive in signs if of == index}
+            if layer.relu and mine:
+                self._optimize_slopes(index)
+                if self.knowledge.chain.n_in <= MOST_INPUTS and self._open(index):
+                    self._branch(index, BRANCH_SECONDS[0])
+                wanted = [sign for sign in self._by_bound(index) if sign in mine]
+                if wanted and index:
+                    seconds = SPLIT_SECONDS[-1]
+                    self._splitter.settle(index, wanted, self.layers.below(index), seconds)
             self.layers.relax(index)
 
     def _round(self, number: int) -> None:

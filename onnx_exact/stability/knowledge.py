@@ -31,9 +31,19 @@ class Knowledge:
         seen_positive, seen_negative: per layer, units whose sign a confirmed point shows.
         magnitudes: per layer, |W|.
         trees: the splittings that bounds rest on, in the order in which they were found.
+        claimed: margins by which a solver excludes signs, by layer, unit and whether it is the
+            positive one.
+        trusting: whether a solver is asked with a margin that its tolerance cannot bridge.
+
+    Args:
+        chain, box: the network and the domain.
+        believing: whether what a solver claims becomes a bound; if not, nothing rests on it.
+        trusting: see above.
     """
 
-    def __init__(self, chain: Chain, box: Box) -> None:
+    def __init__(
+        self, chain: Chain, box: Box, *, believing: bool = False, trusting: bool = False
+    ) -> None:
         if box.lower.shape != (chain.n_in,):
             raise ValueError(f"a box of shape {box.lower.shape} for {chain.n_in} inputs")
         self.chain, self.box = chain, box
@@ -48,6 +58,23 @@ class Knowledge:
         self._evidence = [np.zeros(n, dtype=np.int8) for n in widths]
         self._witnesses: list[Array] = []
         self.trees: list[Tree] = []
+        self.claimed: dict[tuple[int, int, bool], float] = {}
+        self.trusting, self._believing = trusting, believing
+
+    def claim(self, layer: int, unit: int, positive: bool, margin: float) -> None:
+        """Notes a solver's word that g < -margin, or g > margin, everywhere."""
+        self.claimed[layer, unit, positive] = margin
+        if self._believing:
+            self.believe(layer, unit, positive)
+
+    def believe(self, layer: int, unit: int, positive: bool) -> None:
+        """Makes a bound of what a solver claims of a sign."""
+        bound = np.full(self.chain.layers[layer].width, np.inf)
+        bound[unit] = -self.claimed[layer, unit, positive]
+        if positive:
+            self.tighten(layer, Evidence.SOLVER, upper=bound)
+        else:
+            self.tighten(layer, Evidence.SOLVER, lower=-bound)
 
     def tighten(
         self,

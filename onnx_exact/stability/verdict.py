@@ -28,8 +28,7 @@ class Evidence(IntEnum):
     WITNESS = 1  # points of the domain, confirmed by a forward pass
     INTERVAL = 2  # interval arithmetic (exact for the first layer over a box)
     LINEAR = 3  # backward linear bounds
-    SOLVER = 4  # a dual bound of SCIP, beyond its tolerance
-    UNRECORDED = 5  # linear bounds, by a splitting that was not gone through once more
+    SOLVER = 4  # what SCIP says, where the user trusts it, and what follows from that alone
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,10 +16,7 @@ from numpy.typing import NDArray
 
 import onnx_exact
 from onnx_exact import certified, pipeline
-from onnx_exact.certified import relabelled
-from onnx_exact.certify.prove import prove_chain
 from onnx_exact.cli import main
-from onnx_exact.deadline import Deadline
 from onnx_exact.errors import DomainError, OutputError, UsageError, ValidationError
 from onnx_exact.network import Box, Chain
 from onnx_exact.stability.decide import Options, analyze_chain
@@ -184,17 +181,15 @@ def test_no_certificate_is_left_where_the_result_is_refused(
     assert sorted(file.name for file in source.parent.iterdir()) == ["in.onnx"]
 
 
-def test_with_required_proof_a_claim_that_is_not_proved_is_undecided() -> None:
+def test_a_claim_that_is_not_proved_is_undecided_and_nothing_rests_on_it() -> None:
     stability = analyze_chain(CROSS, SQUARE, Options(method="bounds"))
     forged = claimed(stability, 1, 0, Status.INACTIVE)
     wrong = claimed(forged, 0, 1, Status.ACTIVE)
-    proof = prove_chain(CROSS, SQUARE, wrong, Deadline(20.0))
-    kept, strict = (relabelled(wrong, proof, required) for required in (False, True))
+    recorded, _ = certified.prove(CROSS, SQUARE, wrong, 10**6, 20.0)
     # The first layer's claim is false; so what rested on it is proved without it, or not at all.
-    assert statuses(kept, 0)[1] == (Status.ACTIVE, Evidence.SOLVER)
-    assert statuses(strict, 0)[1] == (Status.UNDECIDED, Evidence.NONE)
-    assert statuses(kept, 1)[0] == statuses(strict, 1)[0] == (Status.INACTIVE, Evidence.LINEAR)
-    bounds = strict.layers[0]
+    assert statuses(recorded, 0)[1] == (Status.UNDECIDED, Evidence.NONE)
+    assert statuses(recorded, 1)[0] == (Status.INACTIVE, Evidence.LINEAR)
+    bounds = recorded.layers[0]
     assert bounds is not None
     assert bounds.lower[1] < 0.0
 
@@ -212,52 +207,42 @@ def cross(path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize(
-    ("room", "required", "by_solver", "undecided"),
-    [(3.0, False, 0, 0), (0.0, False, 1, 0), (0.0, True, 0, 1), (3.0, True, 0, 0)],
-)
-def test_what_a_solver_said_is_proved_or_counted_or_left_alone(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    room: float,
-    required: bool,
-    by_solver: int,
-    undecided: int,
+@pytest.mark.parametrize(("room", "undecided"), [(3.0, 0), (0.0, 1)])
+def test_with_a_certificate_only_what_it_records_is_acted_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: float, undecided: int
+) -> None:
+    # Without a byte for a splitting there is no proof.
+    monkeypatch.setattr(certified, "MOST_PROOF", room)
+    certificate = tmp_path / "c.npz"
+    _, report = onnx_exact.optimize(
+        cross(tmp_path / "in.onnx"), domain=(-1.0, 1.0), certificate=certificate
+    )
+    totals = report.totals
+    assert (totals.by_solver, totals.undecided) == (0, undecided)
+    assert totals.proved == 6 - undecided
+    assert (totals.units_after == 6) == (undecided == 1)
+    _, arrays = read(certificate)
+    assert arrays["c0_l1_status"][0] == (Status.UNDECIDED if undecided else Status.INACTIVE)
+
+
+def test_a_trusted_solver_s_word_is_not_in_a_certificate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def decide(chain: Chain, box: Box, options: Options, samples: Any) -> Stability:
         stability = analyze_chain(chain, box, Options(method="bounds"))
         return claimed(stability, 1, 0, Status.INACTIVE)
 
     monkeypatch.setattr(pipeline, "analyze_chain", decide)
-    # Without a byte for a splitting there is no proof.
-    monkeypatch.setattr(certified, "MOST_PROOF", room)
-    _, report = onnx_exact.optimize(
-        cross(tmp_path / "in.onnx"), domain=(-1.0, 1.0), require_proof=required
-    )
-    totals = report.totals
-    assert (totals.by_solver, totals.undecided) == (by_solver, undecided)
-    assert totals.proved == 6 - by_solver - undecided
-    assert (totals.units_after == 6) == (undecided == 1)
-
-
-@pytest.mark.parametrize(("required", "unrecorded", "undecided"), [(False, 1, 0), (True, 0, 1)])
-def test_a_proof_too_large_for_the_certificate_is_nobody_s_word_but_counted(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    required: bool,
-    unrecorded: int,
-    undecided: int,
-) -> None:
     monkeypatch.setattr(certified, "MOST_PROOF", 0.0)
-    _, report = onnx_exact.optimize(
-        cross(tmp_path / "in.onnx"),
-        domain=(-1.0, 1.0),
-        require_proof=required,
-        certificate=tmp_path / "c.npz",
-    )
-    totals = report.totals
-    assert (totals.by_solver, totals.unrecorded, totals.undecided) == (0, unrecorded, undecided)
-    assert totals.proved == 5
+    for certificate, by_solver in ((None, 1), (tmp_path / "c.npz", 0)):
+        _, report = onnx_exact.optimize(
+            cross(tmp_path / "in.onnx"),
+            domain=(-1.0, 1.0),
+            trust_solver=True,
+            certificate=certificate,
+        )
+        totals = report.totals
+        assert (totals.by_solver, totals.undecided) == (by_solver, 1 - by_solver)
 
 
 def statuses(stability: Stability, layer: int) -> list[tuple[Status, Evidence]]:

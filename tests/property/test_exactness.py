@@ -299,14 +299,11 @@ def test_the_networks_have_everything_that_is_tested() -> None:
 
 
 @pytest.mark.parametrize("method", ["isa", "per-unit"])
-def test_the_solver_has_the_last_word_on_some_units(method: str) -> None:
-    """What bounds and points settle says nothing about the solver."""
+def test_a_solver_decides_nothing_by_default(method: str) -> None:
     for family in SOURCES:
-        solved = 0
         for seed in range(NETWORKS[family]):
             layers = study(family, seed, method).stability.layers
-            solved += sum(int((v.evidence == Evidence.SOLVER).sum()) for v in layers if v)
-        assert solved >= SOME
+            assert not any((v.evidence == Evidence.SOLVER).any() for v in layers if v)
 
 
 @every_method

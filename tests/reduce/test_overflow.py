@@ -45,9 +45,14 @@ def test_no_order_of_summing_goes_beyond_what_is_bounded(
 
 
 def shifted(scale: float, rows: int) -> tuple[Chain, Box]:
-    """Units that are always on, half of them taken off again: fewer ones would have to be shifted."""
-    first = Affine(np.eye(rows) * scale, np.zeros(rows))
-    read = np.where(np.arange(rows) < rows // 2, 1.0, -1.0)[None, :]
+    """Units that are always on, half of them taken off again, beside one that changes sign.
+
+    A single linear unit would do for them, shifted so that it is always on.
+    """
+    first = Affine(
+        np.vstack([np.eye(rows) * scale, [-1.0] + [1.0] * (rows - 1)]), np.zeros(rows + 1)
+    )
+    read = np.where(np.arange(rows + 1) < rows // 2, 1.0, -1.0)[None, :]
     return Chain.of([first, Affine(read, np.zeros(1))]), Box(np.zeros(rows), np.ones(rows))
 
 

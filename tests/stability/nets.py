@@ -121,7 +121,7 @@ def relaxations_of(chain: Chain, box: Box) -> list[crown.Relaxation]:
 
 def bounded(chain: Chain, box: Box) -> tuple[Knowledge, Layers]:
     """What linear bounds know of a chain, without any search."""
-    knowledge = Knowledge(chain, box)
+    knowledge = Knowledge(chain, box, believing=True)
     layers = Layers(knowledge)
     for index in range(len(chain.layers)):
         layers.bound(index)
@@ -131,7 +131,7 @@ def bounded(chain: Chain, box: Box) -> tuple[Knowledge, Layers]:
 
 def by_intervals(chain: Chain, box: Box) -> Knowledge:
     """What intervals know of a chain: loose bounds, no witnesses."""
-    knowledge = Knowledge(chain, box)
+    knowledge = Knowledge(chain, box, believing=True)
     for index in range(len(chain.layers)):
         bound_by_intervals(knowledge, index)
     return knowledge

@@ -1,4 +1,4 @@
-"""Chains whose numbers are off: what is said of them holds of every chain that they may stand for."""
+"""Chains whose numbers are off: what is said holds of every chain that they may stand for."""
 
 from __future__ import annotations
 

@@ -60,7 +60,8 @@ def test_interval_bounds_go_from_layer_to_layer() -> None:
 def test_one_by_one_goes_layer_by_layer_with_earlier_verdicts_known(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    knowledge = Knowledge(random_chain(1, 2, 4, 4, 3, shift=0.5), cube(2, -1.0, 1.0))
+    chain = random_chain(1, 2, 4, 4, 3, shift=0.5)
+    knowledge = Knowledge(chain, cube(2, -1.0, 1.0), believing=True)
     original, asked = published.settle_layer, []
 
     def settle(knowledge: Knowledge, layer: int, *rest: object) -> None:

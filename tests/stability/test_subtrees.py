@@ -201,10 +201,10 @@ def test_allowances_cover_what_rounding_does_to_a_linear_functional(seed: int) -
     affine = Affine(rng.standard_normal((30, 40)) * 1e6, rng.standard_normal(30))
     box = cube(40, -1.0, 1.0)
     knowledge = Knowledge(chain_of((affine.weight.tolist(), affine.bias.tolist())), box)
-    slack = allowances(knowledge, affine.weight, affine.bias, 0)
+    slack = allowances(knowledge, affine, 0)
     rounded = np.abs(affine.weight).sum(axis=1) + affine.bias
     for unit in range(30):
-        _, greatest = exact_extremes(affine, unit, box.lower, box.upper)
+        _, greatest, _ = exact_extremes(affine, unit, box.lower, box.upper)
         assert abs(Fraction(float(rounded[unit])) - greatest) <= Fraction(float(slack[unit]))
 
 

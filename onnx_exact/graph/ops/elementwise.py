@@ -9,7 +9,7 @@ from onnx_exact.graph.index import Index
 from onnx_exact.graph.layout import Layout
 from onnx_exact.graph.ops.step import Diagonal, Rectify, weights
 from onnx_exact.network.affine import Array
-from onnx_exact.network.approximate import Approximate, reciprocal
+from onnx_exact.network.approximate import Approximate, quotient
 
 
 def add(index: Index, node: NodeProto, slot: int, layout: Layout) -> Diagonal | None:
@@ -38,7 +38,7 @@ def div(index: Index, node: NodeProto, slot: int, layout: Layout) -> Diagonal | 
     c = _constant(index, node, slot, layout) if slot == 0 else None
     if c is None or (c == 0.0).any():
         return None
-    scale = reciprocal(c)
+    scale = quotient(np.ones_like(c), c)
     if not np.isfinite(scale.value).all():
         return None
     return Diagonal(scale, Approximate(np.zeros_like(c)), layout)

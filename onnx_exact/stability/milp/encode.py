@@ -38,13 +38,13 @@ from numpy.typing import NDArray
 
 from onnx_exact.network.affine import Array
 from onnx_exact.stability.knowledge import Knowledge
+from onnx_exact.stability.milp.tolerance import FEASIBILITY_TOLERANCE, tolerances
 from onnx_exact.stability.verdict import Status
 
 if TYPE_CHECKING:
     from pyscipopt import Model, Variable
 
-# The solver's own tolerance on a row, and the margin of a candidate relative to its bounds.
-FEASIBILITY_TOLERANCE = 1e-7
+# The margin of a candidate relative to its bounds.
 CANDIDATE_MARGIN = 1e-6
 # What SCIP takes for 0 (numerics/epsilon), and well below what it takes for infinite.
 EPSILON = 1e-9
@@ -87,7 +87,7 @@ class Encoding:
 
 
 def candidates_of(knowledge: Knowledge, alone: bool = False) -> list[Candidate]:
-    """Every sign that is still open and that a program can exclude, first layer first.
+    """Every sign that is open, that no program has excluded yet and that one can, by layers.
 
     Args:
         knowledge: what is known.
@@ -95,6 +95,7 @@ def candidates_of(knowledge: Knowledge, alone: bool = False) -> list[Candidate]:
     """
     found = []
     largest = 0.0
+    off = tolerances(knowledge) if knowledge.trusting else None
     for layer in range(len(knowledge.chain.layers)):
         largest = max(largest, _largest_number(knowledge, layer))
         if not knowledge.chain.layers[layer].relu or not largest <= LARGEST_NUMBER:
@@ -104,12 +105,15 @@ def candidates_of(knowledge: Knowledge, alone: bool = False) -> list[Candidate]:
         delta = np.maximum(CANDIDATE_MARGIN * scale, EPSILON * largest)
         factors = _scales(knowledge, layer) if alone else np.ones(low.size)
         delta = delta / factors
+        if off is not None:
+            delta = np.maximum(delta, off[layer])
         for positive, signs in zip((True, False), knowledge.open_signs(layer), strict=True):
             room = delta < (-low if positive else high)
             units = np.flatnonzero(signs & room)
             found += [
                 Candidate(layer, int(i), positive, float(delta[i]), float(factors[i]))
                 for i in units
+                if (layer, int(i), positive) not in knowledge.claimed
             ]
     return found
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pyscipopt import Model
 
 
 class Outcome(Enum):
@@ -15,12 +20,10 @@ class Outcome(Enum):
 
 
 # Every solve has an objective limit below which no solution counts, so that having none is a
-# proof. A status that is not listed is an error, not a verdict.
+# proof up to the solver's tolerance. Whatever is not listed leaves the signs open.
 _OUTCOMES = {
     "infeasible": Outcome.IMPOSSIBLE,
     "optimal": Outcome.CLAIMED,
-    "timelimit": Outcome.OPEN,
-    "memlimit": Outcome.OPEN,
 }
 
 
@@ -29,10 +32,25 @@ def outcome_of(status: str) -> Outcome:
 
     Raises:
         KeyboardInterrupt: SCIP has caught Ctrl-C itself.
-        RuntimeError: a status of unknown meaning.
     """
     if status == "userinterrupt":
         raise KeyboardInterrupt
-    if status not in _OUTCOMES:
-        raise RuntimeError(f"SCIP ended with status {status!r}, whose meaning is not known")
-    return _OUTCOMES[status]
+    return _OUTCOMES.get(status, Outcome.OPEN)
+
+
+def solved(model: Model, ended: Callable[[], bool]) -> Outcome:
+    """Solves a program; where SCIP itself fails, its signs stay open.
+
+    Args:
+        model: to be solved.
+        ended: whether a callback has ended the solve, for a point that shows a sign.
+
+    Raises:
+        KeyboardInterrupt: SCIP has caught Ctrl-C itself.
+    """
+    try:
+        model.optimize()
+    # PySCIPOpt raises bare exceptions for whatever goes wrong within SCIP.
+    except Exception:
+        return Outcome.OPEN
+    return Outcome.SHOWN if ended() else outcome_of(model.getStatus())

@@ -8,14 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-import numpy as np
-
 from onnx_exact.deadline import Deadline
 from onnx_exact.network.affine import Array
 from onnx_exact.stability.knowledge import Knowledge
 from onnx_exact.stability.milp.encode import Candidate, candidates_of, encode, limit_time
-from onnx_exact.stability.milp.outcome import Outcome, outcome_of
-from onnx_exact.stability.verdict import Evidence
+from onnx_exact.stability.milp.outcome import Outcome, solved
 
 # Once no more than this share of the candidates is left, a program without the others is smaller by
 # more than the search so far is worth.
@@ -30,9 +27,6 @@ def settle_with_one_milp(
     Returns:
         Candidates that a solution claims to show, at -delta <= g <= 0 or within the solver's
         tolerance, but that its own forward pass does not: they left the objective and are open.
-
-    Raises:
-        RuntimeError: SCIP ended with a status of unknown meaning.
     """
     unclear: set[Candidate] = set()
     while not deadline.passed:
@@ -75,12 +69,9 @@ def _solve(
         return left
 
     shrinking = attach_shrinking(encoding, wanted, int(ANEW_FROM * len(candidates)))
-    model.optimize()
+    outcome = solved(model, lambda: shrinking.ended or shrinking.error is not None)
     if shrinking.error is not None:
         raise shrinking.error
-    if shrinking.ended:
-        return Outcome.SHOWN, shrinking.claimed
-    outcome = outcome_of(model.getStatus())
     if outcome is Outcome.IMPOSSIBLE:
         conclude(knowledge, [c for c in candidates if c not in shrinking.retired])
     return outcome, shrinking.claimed
@@ -93,16 +84,6 @@ def _still_open(knowledge: Knowledge, candidates: list[Candidate]) -> list[Candi
 
 
 def conclude(knowledge: Knowledge, candidates: Iterable[Candidate]) -> None:
-    """Writes down that no candidate's sign occurs: g < -delta or g > delta everywhere."""
-    by_layer: dict[int, list[Candidate]] = {}
-    for candidate in candidates:
-        by_layer.setdefault(candidate.layer, []).append(candidate)
-    for layer, group in by_layer.items():
-        width = knowledge.chain.layers[layer].width
-        lower, upper = np.full(width, -np.inf), np.full(width, np.inf)
-        for c in group:
-            if c.positive:
-                upper[c.unit] = -c.delta
-            else:
-                lower[c.unit] = c.delta
-        knowledge.tighten(layer, Evidence.SOLVER, lower, upper)
+    """Writes down the solver's word that no candidate's sign occurs."""
+    for c in candidates:
+        knowledge.claim(c.layer, c.unit, c.positive, c.delta)

@@ -15,7 +15,7 @@ import numpy as np
 from onnx_exact.network.affine import Array
 from onnx_exact.stability.knowledge import Knowledge
 from onnx_exact.stability.milp.encode import Candidate, encode_one, limit_time
-from onnx_exact.stability.milp.outcome import Outcome, outcome_of
+from onnx_exact.stability.milp.outcome import Outcome, solved
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,11 +36,7 @@ class SignAnswer:
 
 
 def ask(knowledge: Knowledge, candidate: Candidate, seconds: float) -> SignAnswer:
-    """Solves the program of one candidate within `seconds`; `knowledge` is only read.
-
-    Raises:
-        RuntimeError: SCIP ended with a status of unknown meaning.
-    """
+    """Solves the program of one candidate within `seconds`; `knowledge` is only read."""
     from onnx_exact.stability.milp.collect import attach
 
     own = knowledge.chain.up_to(candidate.layer, candidate.unit, candidate.positive)
@@ -59,9 +55,8 @@ def ask(knowledge: Knowledge, candidate: Candidate, seconds: float) -> SignAnswe
     model.setObjlimit(-candidate.delta * candidate.scale)
     limit_time(model, seconds)
     collector = attach(model, encoding.inputs, shows)
-    model.optimize()
+    outcome = solved(model, lambda: collector.shown or collector.error is not None)
     if collector.error is not None:
         raise collector.error
-    outcome = Outcome.SHOWN if collector.shown else outcome_of(model.getStatus())
     points = np.array(found).reshape(-1, knowledge.chain.n_in)
     return SignAnswer(candidate, outcome, points, float(model.getSolvingTime()))

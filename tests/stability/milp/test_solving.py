@@ -11,7 +11,7 @@ from onnx_exact.deadline import Deadline
 from onnx_exact.network import Chain
 from onnx_exact.network.affine import Array
 from onnx_exact.stability.knowledge import Knowledge
-from onnx_exact.stability.milp import solve, unit
+from onnx_exact.stability.milp import outcome, solve, unit
 from onnx_exact.stability.milp.encode import Candidate, candidates_of, encode_one
 from onnx_exact.stability.milp.outcome import Outcome
 from onnx_exact.stability.milp.pool import settle_layer
@@ -183,24 +183,38 @@ def test_an_error_while_showing_is_raised_by_the_one_program(
         settle_with_one_milp(knowledge, Deadline(SECONDS), silent)
 
 
-@pytest.mark.parametrize("module", [unit, solve])
-def test_a_status_of_unknown_meaning_is_raised(
-    monkeypatch: pytest.MonkeyPatch, module: Any
+class Failing:
+    """Stands for SCIP's model where it fails in the middle of a solve."""
+
+    @staticmethod
+    def fail(model: object) -> None:
+        raise Exception("SCIP: error in LP solver!")
+
+
+@pytest.mark.parametrize("fault", ["status", "exception"])
+@pytest.mark.parametrize("together", [True, False])
+def test_where_scip_fails_signs_stay_open(
+    monkeypatch: pytest.MonkeyPatch, together: bool, fault: str
 ) -> None:
-    """Whatever the status: here one that means something is looked up as another."""
     knowledge = tent()
-    original = module.outcome_of
-    monkeypatch.setattr(module, "outcome_of", lambda status: original("nodelimit"))
 
-    def run() -> None:
-        if module is unit:
-            ask(knowledge, candidate(knowledge, 1, 0, True), SECONDS)
-        else:
-            settle_with_one_milp(knowledge, Deadline(SECONDS), silent)
+    def solved(model: Any, ended: Any) -> Outcome:
+        if fault == "status":
+            return outcome.outcome_of("nodelimit")
+        failing = type("Failing", (), {"optimize": Failing.fail})()
+        return original(failing, ended)
 
-    with pytest.raises(RuntimeError, match="nodelimit"):
-        run()
+    original = outcome.solved
+    for module in (unit, solve):
+        monkeypatch.setattr(module, "solved", solved)
+    if together:
+        settle_with_one_milp(knowledge, Deadline(SECONDS), silent)
+    else:
+        answer = ask(knowledge, candidate(knowledge, 1, 0, True), SECONDS)
+        assert answer.outcome is Outcome.OPEN
+        settle_layer(knowledge, 1, SECONDS, Deadline())
     assert knowledge.open_units == 1
+    assert not knowledge.claimed
 
 
 def test_a_sign_that_does_not_occur_is_impossible() -> None:
@@ -284,7 +298,7 @@ def test_two_processes_give_the_verdicts_of_one() -> None:
 
 
 def test_a_program_that_is_impossible_leaves_its_margin_as_the_bound() -> None:
-    knowledge = Knowledge(FOLDED, cube(1, -1.0, 1.0))
+    knowledge = Knowledge(FOLDED, cube(1, -1.0, 1.0), believing=True)
     conclude(knowledge, [Candidate(1, 0, True, delta=0.01), Candidate(1, 1, False, delta=0.02)])
     assert knowledge.upper[1].tolist() == [-0.01, np.inf]
     assert knowledge.lower[1].tolist() == [-np.inf, 0.02]
