@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -106,15 +107,15 @@ Rng = np.random.Generator
 Made = tuple[ModelProto, Box]
 
 
-def _box(rng: Rng, dtype: FloatType, n: int, fixed: float = 0.1) -> Box:
+def _box(rng: Rng, dtype: FloatType, n: int, fixed: float = 0.05) -> Box:
     """A box, each input of which has but one value with the probability `fixed`."""
-    kind = int(rng.integers(4))
+    kind = int(rng.integers(8))
     low, high = np.zeros(n), np.ones(n)
-    if kind == 1:
-        low = -high
     if kind > 1:
+        low, high = -(1.0 + kind // 4) * high, high
+    if kind > 5:
         low = rng.normal(size=n)
-        high = low + rng.random(n) * (2.0**-8 if kind == 3 else 2.0)
+        high = low + rng.random(n) * (4.0 if kind == 6 else 2.0**-8)
     low, high = (side.astype(dtype).astype(np.float64) for side in (low, high))
     high = np.where(rng.random(n) < fixed, low, np.maximum(low, high))
     return Box(low, high)
@@ -159,7 +160,7 @@ def _plain(
 ) -> ModelProto:
     """Layers whose weight and bias side by side, shape (out, in + 1), `change` was applied to."""
     draft = Draft(dtype, widths[0])
-    for index, (n_in, n_out) in enumerate(zip(widths, widths[1:], strict=False)):
+    for index, (n_in, n_out) in enumerate(pairwise(widths)):
         rows = change(index, _numbers(rng, n_out, n_in + 1))
         draft.dense(rows[:, :-1], rows[:, -1])
         if index < len(widths) - 2:
@@ -230,7 +231,7 @@ def _linear(rng: Rng, dtype: FloatType) -> Made:
     """Dense layers with no ReLU between them, wider or narrower than their neighbours."""
     widths = [*_widths(rng), int(rng.integers(1, 3))]
     draft = Draft(dtype, widths[0])
-    for index, (n_in, n_out) in enumerate(zip(widths, widths[1:], strict=False)):
+    for index, (n_in, n_out) in enumerate(pairwise(widths)):
         bias = _numbers(rng, n_out) if rng.integers(2) else None
         draft.dense(_numbers(rng, n_out, n_in), bias)
         if index < len(widths) - 2 and rng.integers(2):
