@@ -18,7 +18,7 @@ import onnx
 from onnx import ModelProto
 
 from onnx_exact import pipeline
-from onnx_exact.errors import OnnxExactError
+from onnx_exact.errors import OnnxExactError, ValidationError
 from onnx_exact.methods import DEFAULT_MAX_DEVIATION, FORMS, METHODS, REDUCTIONS
 from onnx_exact.report import Report
 from onnx_exact.run import Run
@@ -47,7 +47,7 @@ REWRITES = tuple((form, reductions) for form in FORMS for reductions in REDUCTIO
 # Of so many networks one has only rewrites that round nothing.
 EXACT_EVERY = 5
 # For deciding; what is then open is undecided.
-SECONDS = 5.0
+SECONDS = 2.0
 
 
 def ways_for(index: int) -> tuple[Way, ...]:
@@ -99,22 +99,26 @@ class Judgement:
 def judge(known: Known, way: Way) -> Judgement:
     """Runs the tool in one way, and says what is wrong."""
     network = known.network
-    sides = (network.box.lower.tolist(), network.box.upper.tolist())
+    settings: dict[str, Any] = {
+        "domain": {"x": (network.box.lower.tolist(), network.box.upper.tolist())},
+        "method": way.method,
+        "form": way.form,
+        "reductions": way.reductions,
+        "max_deviation": 0.0 if way.exact else DEFAULT_MAX_DEVIATION,
+        "time_limit": SECONDS,
+    }
     try:
         with _captured() as runs:
-            new, report = pipeline.optimize(
-                network.model,
-                domain={"x": sides},
-                method=way.method,
-                form=way.form,
-                reductions=way.reductions,
-                max_deviation=0.0 if way.exact else DEFAULT_MAX_DEVIATION,
-                time_limit=SECONDS,
-            )
+            try:
+                new, report = pipeline.optimize(network.model, **settings)
+            except ValidationError as error:
+                # What it was about to write is gone, but its verdicts are as before.
+                pipeline.analyze(network.model, **settings)
+                return Judgement(tuple(_wrong_verdicts(known, runs[0])), _named(error))
     except OnnxExactError as error:
-        return Judgement(refused=f"{type(error).__name__}: {error}")
+        return Judgement(refused=_named(error))
     except Exception as error:
-        return Judgement(wrong=(f"crashed with {type(error).__name__}: {error}",))
+        return Judgement(wrong=(f"crashed with {_named(error)}",))
     totals = report.totals
     return Judgement(
         wrong=(*_wrong_verdicts(known, runs[0]), *_wrong_result(known, new, report, way.exact)),
@@ -124,6 +128,10 @@ def judge(known: Known, way: Way) -> Judgement:
         removal_only=report.changed and not any(chain.rounded for chain in report.chains),
         certified=report.certified is not None and report.certified.max_abs is not None,
     )
+
+
+def _named(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 @contextmanager

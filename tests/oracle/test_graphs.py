@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any
@@ -16,7 +16,7 @@ from onnx.reference import ReferenceEvaluator
 from onnx_exact import pipeline
 from onnx_exact.methods import METHODS
 from onnx_exact.network import Affine, Box, Chain
-from onnx_exact.stability.verdict import Status
+from onnx_exact.stability.verdict import Stability, Status
 from tests.oracle.families import FAMILIES, Draft, Network, model_of, network
 from tests.oracle.graphs import read_graph, root
 from tests.oracle.judge import EXACT_EVERY, REWRITES, Known, Way, judge, ways_for
@@ -139,21 +139,29 @@ def test_nothing_is_wrong_with_two_honest_units() -> None:
     assert judge(known(), PLAIN_WAY).wrong == ()
 
 
+def all_off(*arguments: Any, analyze: Callable[..., Stability] = pipeline.analyze_chain) -> Any:
+    """The verdicts on a chain, but that its first layer is called inactive."""
+    stability = analyze(*arguments)
+    first, *others = stability.layers
+    assert first is not None
+    status = np.full(first.units, Status.INACTIVE, dtype=np.int8)
+    first = replace(first, status=status, upper=np.zeros(first.units))
+    return replace(stability, layers=(first, *others))
+
+
 def test_a_false_verdict_and_what_is_made_of_it_are_seen() -> None:
-    analyze_chain = pipeline.analyze_chain
-
-    def lie(*arguments: Any) -> Any:
-        stability = analyze_chain(*arguments)
-        first, *others = stability.layers
-        assert first is not None
-        status = np.full(first.units, Status.INACTIVE, dtype=np.int8)
-        return replace(stability, layers=(replace(first, status=status), *others))
-
     # The tool's own comparison at random points would refuse the result.
-    with patch.multiple(pipeline, analyze_chain=lie, _validate=lambda *_: None):
+    with patch.multiple(pipeline, analyze_chain=all_off, _validate=lambda *_: None):
         wrong = judge(known(), PLAIN_WAY).wrong
     assert sum("is called INACTIVE" in text for text in wrong) == 2
     assert any("certified 0.0, but off by 1.0" in text for text in wrong)
+
+
+def test_false_verdicts_are_seen_where_the_tool_refuses_its_own_result() -> None:
+    with patch.object(pipeline, "analyze_chain", all_off):
+        found = judge(known(), PLAIN_WAY)
+    assert "ValidationError" in found.refused
+    assert sum("is called INACTIVE" in text for text in found.wrong) == 2
 
 
 def test_a_bound_that_does_not_hold_is_seen() -> None:
