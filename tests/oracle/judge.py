@@ -47,7 +47,7 @@ REWRITES = tuple((form, reductions) for form in FORMS for reductions in REDUCTIO
 # Of so many networks one has only rewrites that round nothing.
 EXACT_EVERY = 5
 # For deciding; what is then open is undecided.
-SECONDS = 2.0
+SECONDS = 0.5
 
 
 def ways_for(index: int) -> tuple[Way, ...]:
