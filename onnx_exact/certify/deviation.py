@@ -181,7 +181,7 @@ class _Pairing:
             _Rows(weight, layer.affine.bias[place] * factor),
             k - 1,
         )
-        e = e + self._read_off(k, link)
+        e = (e + self._read_off(k, link)) * (1.0 + gamma(FEW))
         reader = self._new_layers[k]
         underflow = SMALLEST * (1.0 + reader.total)
         e += np.where(factor != 1.0, slack(factor * reader.terms[place], FEW, underflow), 0.0)

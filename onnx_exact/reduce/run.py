@@ -24,7 +24,7 @@ from onnx_exact.reduce.runs import fold_runs
 from onnx_exact.reduce.scale import scale
 from onnx_exact.reduce.split import FormChoice, Split, split
 from onnx_exact.reduce.state import State
-from onnx_exact.reduce.store import store
+from onnx_exact.reduce.store import store, unstorable
 from onnx_exact.reduce.units import UnitMap
 from onnx_exact.reduce.unread import unread
 from onnx_exact.stability.verdict import Stability
@@ -159,9 +159,14 @@ def reduce_chain(
     with one_thread(), np.errstate(over="ignore", invalid="ignore"):
         start = State.of(chain, stability, box, dtype)
         options = options or ReduceOptions()
+        staying = unstorable(start, options.max_deviation)
+        start = replace(start, frozen=frozenset(staying))
         state, reduction = _reduce(
             start, _steps(options), folded or [False] * len(chain.layers), options.max_deviation
         )
+        known = {(r.layer, r.reason) for r in reduction.refused}
+        more = (r for r in staying.values() if (r.layer, r.reason) not in known)
+        reduction = replace(reduction, refused=(*more, *reduction.refused))
         if state is start:
             reduction = replace(reduction, chain=chain)
         form, forms = split(state, options.form, options.max_deviation)
@@ -196,6 +201,8 @@ def _reduce(
             overflow = overflowing(state, new)
             if overflow is not None:
                 new, refusals = state, (*refusals, overflow)
+            if state.thaws(new):
+                new = state
             _count(counts, step.counts_as, state, new)
             rounded |= step.rounds and _shape(new) != _shape(state)
             refused |= {(r.what, r.layer, r.reason): r for r in refusals}
