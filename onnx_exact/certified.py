@@ -81,31 +81,27 @@ def bounds_of(chain: Chain, box: Box, stability: Stability, proof: ChainProof | 
     return Bounds.of(chain, stability, box) if proof is None else proof.bounds
 
 
-def lift(run: Run, reductions: Sequence[Reduction]) -> list[Reduction]:
-    """The reductions with new linear units lifted as far as their own bounds need it."""
-    return [
-        lifted(
-            bounds_of(located.chain, where.box, stability, proof), where.box, found, located.dtype
-        )
-        for (located, where, stability), proof, found in zip(
-            run.chains, run.proofs, reductions, strict=True
-        )
-    ]
+def lift(run: Run, place: int, reduction: Reduction) -> Reduction:
+    """The reduction of a chain with new linear units lifted as far as their own bounds need it."""
+    located, where, stability = run.chains[place]
+    bounds = bounds_of(located.chain, where.box, stability, run.proofs[place])
+    return lifted(bounds, where.box, reduction, located.dtype)
+
+
+def certify(run: Run, place: int, reduction: Reduction) -> Certified:
+    """What is certain of the deviation of a new chain."""
+    located, where, stability = run.chains[place]
+    bounds = bounds_of(located.chain, where.box, stability, run.proofs[place])
+    plain = is_plain(run.source.model, located)
+    numbers = certify_chain(bounds, where.box, reduction, located.dtype, plain)
+    outputs = [output.name for output in run.source.model.graph.output]
+    whole = outputs == [located.output] and len(run.chains) == 1
+    return Certified(numbers[0], located.output, whole, *numbers[1:])
 
 
 def certified(run: Run, reductions: Sequence[Reduction]) -> Certified | None:
     """What is certain of the new model's deviation; None for a model without chains."""
-    outputs = [output.name for output in run.source.model.graph.output]
-    chains = []
-    for (located, where, stability), proof, reduction in zip(
-        run.chains, run.proofs, reductions, strict=True
-    ):
-        bounds = bounds_of(located.chain, where.box, stability, proof)
-        plain = is_plain(run.source.model, located)
-        numbers = certify_chain(bounds, where.box, reduction, located.dtype, plain)
-        whole = outputs == [located.output] and len(run.chains) == 1
-        chains.append(Certified(numbers[0], located.output, whole, *numbers[1:]))
-    return worst(chains)
+    return worst([certify(run, place, found) for place, found in enumerate(reductions)])
 
 
 def refuse_infinite(box: Box, what: str) -> None:

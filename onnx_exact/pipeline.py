@@ -17,6 +17,7 @@ from onnx_exact._version import __version__
 from onnx_exact.certified import (
     appearing,
     certified,
+    certify,
     lift,
     mark_of,
     prove,
@@ -36,6 +37,7 @@ from onnx_exact.graph.ranges import ChainDomain, Ranges
 from onnx_exact.graph.read import inputs_of, read_model
 from onnx_exact.graph.splice import splice
 from onnx_exact.graph.write import copy_unchanged, write_model
+from onnx_exact.meaningful import meaningful, observed_range
 from onnx_exact.network.affine import Array
 from onnx_exact.paths import check_output, check_report
 from onnx_exact.reduce import ReduceOptions, Reduction, reduce_chain
@@ -224,17 +226,27 @@ def _record(
 
 def _reduce(run: Run) -> list[Reduction]:
     """Reduces every chain by its verdicts."""
-    settings = run.settings
-    options = ReduceOptions(settings.reductions, settings.max_deviation, settings.form)
     with run.stage("reduce"):
-        reductions = [
-            reduce_chain(
-                located.chain, stability, where.box, located.dtype, options, located.folded
-            )
-            for located, where, stability in run.chains
-        ]
-    with run.stage("certify"):
-        return lift(run, reductions)
+        return [_reduced(run, place) for place in range(len(run.chains))]
+
+
+def _reduced(run: Run, place: int) -> Reduction:
+    """Reduces a chain, as far as the bound on its deviation says something of its outputs."""
+    settings = run.settings
+    located, where, stability = run.chains[place]
+    options = ReduceOptions(settings.reductions, settings.max_deviation, settings.form)
+
+    def attempt(exact: frozenset[int]) -> tuple[Reduction, float | None]:
+        reduction = reduce_chain(
+            *(located.chain, stability, where.box, located.dtype),
+            replace(options, exact=exact),
+            located.folded,
+        )
+        reduction = lift(run, place, reduction)
+        return reduction, certify(run, place, reduction).max_abs
+
+    extent = observed_range(located.chain, where.box, stability.witnesses, settings.seed)
+    return meaningful(attempt, len(located.chain.layers), extent)
 
 
 def _rewrite(run: Run, reductions: list[Reduction]) -> ModelProto | None:

@@ -191,7 +191,15 @@ class _Pairing:
             e = e + np.maximum(-self._bounds.lower[source][units], 0.0)
         if layer.relu and not old.relu:
             e = e + np.maximum(-self.lower[k][place], 0.0) * factor
-        self.links.append(replace(link, moved=e))
+        self.links.append(replace(link, moved=np.fmin(e, self._most(k, link))))
+
+    def _most(self, k: int, link: _Link) -> Array:
+        """What outputs can differ by at most, for what both can be."""
+        source = self._origins[k].source
+        old, new = self._old_size[source][link.units], self._new_size[k][link.place] * link.factor
+        if self._old.layers[source].relu and self._new.layers[k].relu:
+            return np.maximum(old, new * (1.0 + gamma(1)))
+        return (old + new) * (1.0 + gamma(FEW))
 
     def _read_off(self, k: int, link: _Link) -> Array:
         """What the numbers of both layers are off by adds to the difference of their units.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onnx_exact.certify.around import split_deviation
 from onnx_exact.certify.bounds import Bounds
 from onnx_exact.certify.deviation import compare
 from onnx_exact.certify.rounding import runtime_rounding
@@ -14,6 +15,7 @@ from onnx_exact.network.affine import Array
 from onnx_exact.network.domain import Box
 from onnx_exact.reduce import Reduction
 from onnx_exact.reduce.budget import FloatType
+from onnx_exact.stability.rounding import gamma
 
 
 @dataclass(frozen=True)
@@ -51,9 +53,12 @@ def certify_chain(
     before = _largest(runtime_rounding(bounds, box, dtype)) if plain else None
     if not reduction.changed:
         return 0.0, before, before
-    if reduction.network is not reduction.chain:
-        return None, before, None
     comparison = compare(bounds, box, reduction.chain, reduction.origins)
+    if reduction.split is not None:
+        with np.errstate(over="ignore", invalid="ignore"):
+            outputs = comparison.outputs + split_deviation(comparison.bounds, reduction.split)
+            outputs = np.where(np.isnan(outputs), np.inf, outputs * (1.0 + gamma(2)))
+        return _largest(outputs), before, None
     after = _largest(runtime_rounding(comparison.bounds, box, dtype)) if plain else None
     return _largest(comparison.outputs), before, after
 

@@ -59,7 +59,7 @@ class Reduction:
     Attributes:
         chain: the new chain in the chain form, its weights as the model's dtype stores them; the
             original object where nothing changed.
-        split: the same in the split form, where that was asked for and pays.
+        split: how the same is written in the split form, where that was asked for and pays.
         forms: which layers have which form and why, where both were weighed.
         changed: whether anything changed.
         removal_only: nothing but units were removed, so that no value is rounded.
@@ -75,13 +75,13 @@ class Reduction:
     layers: tuple[LayerReduction, ...]
     origins: tuple[UnitMap, ...]
     refused: tuple[Refusal, ...]
-    split: SplitChain | None = None
+    split: Split | None = None
     forms: tuple[FormChoice, ...] = ()
 
     @property
     def network(self) -> Chain | SplitChain:
         """What is to be written, in its form."""
-        return self.split or self.chain
+        return self.chain if self.split is None else self.split.chain
 
 
 @dataclass(frozen=True)
@@ -94,11 +94,13 @@ class ReduceOptions:
             units of the model's own rounding (see `onnx_exact.reduce.budget`); 0 refuses every
             rewrite that rounds anything.
         form: of `onnx_exact.methods.FORMS`.
+        exact: layers in which no rewrite may round anything.
     """
 
     reductions: str = REDUCTIONS[0]
     max_deviation: float = DEFAULT_MAX_DEVIATION
     form: str = FORMS[0]
+    exact: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,7 @@ def reduce_chain(
         start = State.of(chain, stability, box, dtype)
         options = options or ReduceOptions()
         staying = unstorable(start, options.max_deviation)
-        start = replace(start, frozen=frozenset(staying))
+        start = replace(start, frozen=frozenset(staying), exact=options.exact)
         state, reduction = _reduce(
             start, _steps(options), folded or [False] * len(chain.layers), options.max_deviation
         )
@@ -177,13 +179,11 @@ def reduce_chain(
 def _in_split_form(reduction: Reduction, state: State, form: Split) -> Reduction:
     """The reduction with its units counted as the split form has them."""
     layers = list(reduction.layers)
-    for decided, moved in zip(state.layers, form.moved, strict=True):
-        tally = layers[decided.source]
+    for decided, around in zip(state.layers, form.around, strict=True):
+        tally, moved = layers[decided.source], int(around.sum())
         left = tally.units_after - moved
         layers[decided.source] = replace(tally, merged=tally.merged + moved, units_after=left)
-    return replace(
-        reduction, split=form.chain, changed=True, removal_only=False, layers=tuple(layers)
-    )
+    return replace(reduction, split=form, changed=True, removal_only=False, layers=tuple(layers))
 
 
 def _reduce(
