@@ -103,6 +103,7 @@ def _run(arguments: argparse.Namespace) -> Report:
     with Shown(sys.stderr) as progress:
         options: dict[str, Any] = {
             "domain": arguments.domain,
+            "rebase": arguments.rebase,
             "method": arguments.method,
             "time_limit": arguments.time_limit,
             "samples": arguments.samples,
@@ -249,6 +250,13 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--domain", metavar="SPEC", action="append", help=_DOMAIN_HELP)
+    parser.add_argument(
+        "--rebase",
+        action="store_true",
+        help="take IN itself as the original, whatever its metadata say of the model that it was"
+        " made from; without it --domain has to lie in the domain that IN carries, where alone it"
+        " is valid",
+    )
     parser.add_argument(
         "--method",
         choices=METHODS,

@@ -28,10 +28,16 @@ from onnx_exact.certify.proof import ChainProof
 from onnx_exact.certify.summary import Certified
 from onnx_exact.counterexample import save_beside
 from onnx_exact.deadline import Deadline
-from onnx_exact.domains import DOMAIN_KEY, resolve_domain
+from onnx_exact.domains import DOMAIN_KEY, carried_domain, domain_of_run, same_boxes
 from onnx_exact.errors import ValidationError
 from onnx_exact.graph.locate import LocatedChain, locate_chains
-from onnx_exact.graph.metadata import metadata_of, stamp
+from onnx_exact.graph.metadata import (
+    SOURCE_KEY,
+    first_source,
+    metadata_of,
+    stamp,
+    with_metadata,
+)
 from onnx_exact.graph.ranges import ChainDomain, Ranges
 from onnx_exact.graph.read import inputs_of, read_model
 from onnx_exact.graph.splice import splice
@@ -55,14 +61,14 @@ def optimize(model: ModelLike, **settings: Any) -> tuple[ModelProto, Report]:
 
     Args:
         model: a file name or a model; neither is changed.
-        **settings: the fields of `Settings`: `domain`, `method`, `time_limit` (seconds),
+        **settings: the fields of `Settings`: `domain`, `rebase`, `method`, `time_limit` (seconds),
             `samples`, `reductions`, `max_deviation`, `form`, `rtol`, `atol`, `seed`,
             `trust_solver`, `certificate` (a file name), `progress`. A certificate speaks of the
             bytes of `SerializeToString`.
 
     Returns:
         The new model and what was proved and changed. A model that could not be made smaller
-        comes back as it was.
+        comes back as it was, with the domain in its metadata.
 
     Raises:
         OnnxExactError: one line that names what is wrong and the way out.
@@ -76,14 +82,15 @@ def optimize(model: ModelLike, **settings: Any) -> tuple[ModelProto, Report]:
     found = _certify(run, reductions)
     deviation = None
     if new is None:
-        new, size = ModelProto(), run.source.nbytes
+        new = ModelProto()
         new.CopyFrom(run.source.model)
+        stamp(new, _copied_metadata(run))
         after = new.SerializeToString()
     else:
         after = new.SerializeToString()
-        size = len(after)
         with run.stage("validate"):
             deviation = _validate(run, run.source.model.SerializeToString(), after)
+    size = len(after)
     with appearing(run.certificate) as partial:
         _record(run, reductions, found, mark_of(after), partial)
     return new, assemble(run, OPTIMIZE, reductions, deviation, size, found)
@@ -111,10 +118,14 @@ def optimize_file(
     new = _rewrite(run, reductions)
     found = _certify(run, reductions)
     if new is None:
+        own = Path(model).read_bytes()
+        entries = _copied_metadata(run)
+        copied = with_metadata(own, entries) if entries else own
         with run.stage("write"), appearing(run.certificate) as partial:
-            _record(run, reductions, found, mark_of(Path(model)), partial)
-            copy_unchanged(run.source, path)
-        return assemble(run, OPTIMIZE, reductions, None, run.source.nbytes, found)
+            _record(run, reductions, found, mark_of(copied), partial)
+            copy_unchanged(run.source, path, copied if entries else None)
+        size = run.source.nbytes + len(copied) - len(own)
+        return assemble(run, OPTIMIZE, reductions, None, size, found)
     seen: list[Deviation] = []
 
     def check(candidate: Path) -> None:
@@ -150,14 +161,16 @@ def _decide(model: ModelLike, settings: Settings) -> Run:
     settings.progress.stage("read")
     source = read_model(model)
     inputs = inputs_of(source.model)
-    domain = resolve_domain(settings.domain, inputs, metadata_of(source.model))
+    metadata = metadata_of(source.model)
+    first = first_source(metadata, source.sha256, rebase=settings.rebase)
+    domain = domain_of_run(settings.domain, inputs, metadata, rebase=settings.rebase)
     samples = None
     if settings.samples is not None:
         samples = load_samples(settings.samples, inputs, domain)
     located = locate_chains(source.model)
     ranges = Ranges(source.model, domain.boxes)
     seconds["read"] = time.monotonic() - started
-    run = Run(settings, source, inputs, domain, samples, (), (), seconds)
+    run = Run(settings, source, inputs, domain, first, samples, (), (), seconds)
     if settings.certificate is not None:
         for name, box in domain.boxes.items():
             refuse_infinite(box, f"the input {name!r}")
@@ -264,11 +277,26 @@ def _provenance(run: Run) -> dict[str, str]:
     if run.settings.time_limit is not None:
         options["time_limit"] = run.settings.time_limit
     return {
-        DOMAIN_KEY: json.dumps(run.domain.to_json()),
+        **_validity(run),
         "onnx_exact.version": __version__,
         "onnx_exact.options": json.dumps(options),
-        "onnx_exact.source_sha256": run.source.sha256,
     }
+
+
+def _validity(run: Run) -> dict[str, str]:
+    """Where a result is valid, and as what."""
+    return {DOMAIN_KEY: json.dumps(run.domain.to_json()), SOURCE_KEY: run.first_sha256}
+
+
+def _copied_metadata(run: Run) -> dict[str, str]:
+    """What a copy of the model, to which nothing could be done, has to say that it does not yet."""
+    metadata = metadata_of(run.source.model)
+    if run.settings.rebase and not metadata.keys().isdisjoint({DOMAIN_KEY, SOURCE_KEY}):
+        return _validity(run)
+    carried = carried_domain(run.inputs, metadata)
+    if carried is None:
+        return _validity(run) if run.domain.declared else {}
+    return {} if same_boxes(carried, run.domain) else _validity(run)
 
 
 def _validate(run: Run, before: bytes | Path, after: bytes | Path) -> Deviation:

@@ -37,6 +37,8 @@ class Settings:
 
     Attributes:
         domain: None for the model's own metadata, or else every finite input.
+        rebase: the model itself is the original, whatever its metadata say of where it came from
+            and where it is valid; without it, `domain` has to lie in the domain that it carries.
         method: of `METHODS`.
         time_limit: seconds for deciding units, None for no limit.
         samples: points of the domain to look at as well.
@@ -57,6 +59,7 @@ class Settings:
     """
 
     domain: DomainLike | None = None
+    rebase: bool = False
     method: str = "auto"
     time_limit: float | None = DEFAULT_TIME_LIMIT
     samples: SamplesLike | None = None
@@ -117,6 +120,7 @@ class Run:
         source: the model as read.
         inputs: what has to be fed to it.
         domain: over which everything is decided.
+        first_sha256: of the model that all passes so far began with.
         samples: the user's own points.
         chains: what was found, each with its box and its verdicts.
         proofs: of the verdicts on each chain, None where there was no need of one.
@@ -127,6 +131,7 @@ class Run:
     source: Source
     inputs: tuple[InputSpec, ...]
     domain: Domain
+    first_sha256: str
     samples: Samples | None
     chains: tuple[tuple[LocatedChain, ChainDomain, Stability], ...]
     proofs: tuple[ChainProof | None, ...]

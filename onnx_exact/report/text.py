@@ -180,7 +180,8 @@ def proved(report: Report) -> str:
             f" {totals.stably_active:,} more never negative; nothing was changed."
         )
     if not report.changed:
-        return f"Nothing could be taken away {where}: the output is a copy of the input."
+        carried = " that carries the domain" if report.domain_declared else ""
+        return f"Nothing could be taken away {where}: the output is a copy of the input{carried}."
     dtype = "/".join(sorted({chain.dtype for chain in report.chains}))
     same = "the new network is the same function over the reals"
     if any(chain.rounded for chain in report.chains):
