@@ -38,7 +38,12 @@ LEAST_SECONDS = 20.0
 
 
 def prove(
-    chain: Chain, box: Box, stability: Stability, nbytes: int, seconds: float
+    chain: Chain,
+    box: Box,
+    stability: Stability,
+    nbytes: int,
+    seconds: float,
+    limit: Deadline,
 ) -> tuple[Stability, ChainProof]:
     """The verdicts on a chain that a certificate can record, and their proofs.
 
@@ -48,8 +53,9 @@ def prove(
         chain, box, stability: as decided.
         nbytes: size of the model.
         seconds: that deciding took.
+        limit: by when proofs have to end.
     """
-    deadline = Deadline(max(seconds, LEAST_SECONDS))
+    deadline = limit.within(max(seconds, LEAST_SECONDS))
     proof = prove_chain(chain, box, stability, deadline, MOST_PROOF * nbytes)
     layers = tuple(
         _recorded(index, verdicts, proof) for index, verdicts in enumerate(stability.layers)
@@ -83,9 +89,14 @@ def bounds_of(chain: Chain, box: Box, stability: Stability, proof: ChainProof | 
 
 def lift(run: Run, reductions: Sequence[Reduction]) -> list[Reduction]:
     """The reductions with new linear units lifted as far as their own bounds need it."""
+    deadline = run.limit.until("reduce")
     return [
         lifted(
-            bounds_of(located.chain, where.box, stability, proof), where.box, found, located.dtype
+            bounds_of(located.chain, where.box, stability, proof),
+            where.box,
+            found,
+            located.dtype,
+            deadline,
         )
         for (located, where, stability), proof, found in zip(
             run.chains, run.proofs, reductions, strict=True
@@ -102,7 +113,14 @@ def certified(run: Run, reductions: Sequence[Reduction]) -> Certified | None:
     ):
         bounds = bounds_of(located.chain, where.box, stability, proof)
         plain = is_plain(run.source.model, located)
-        numbers = certify_chain(bounds, where.box, reduction, located.dtype, plain)
+        numbers = certify_chain(
+            bounds,
+            where.box,
+            reduction,
+            located.dtype,
+            plain,
+            lambda: run.limit.require("certify"),
+        )
         whole = outputs == [located.output] and len(run.chains) == 1
         chains.append(Certified(numbers[0], located.output, whole, *numbers[1:]))
     return worst(chains)

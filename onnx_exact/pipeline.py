@@ -30,6 +30,7 @@ from onnx_exact.counterexample import save_beside
 from onnx_exact.deadline import Deadline
 from onnx_exact.domains import DOMAIN_KEY, carried_domain, domain_of_run, same_boxes
 from onnx_exact.errors import ValidationError
+from onnx_exact.estimate import expected_seconds
 from onnx_exact.graph.locate import LocatedChain, locate_chains
 from onnx_exact.graph.metadata import (
     SOURCE_KEY,
@@ -42,6 +43,7 @@ from onnx_exact.graph.ranges import ChainDomain, Ranges
 from onnx_exact.graph.read import inputs_of, read_model
 from onnx_exact.graph.splice import splice
 from onnx_exact.graph.write import copy_unchanged, write_model
+from onnx_exact.limit import TimeLimit
 from onnx_exact.network.affine import Array
 from onnx_exact.paths import check_output, check_report
 from onnx_exact.reduce import ReduceOptions, Reduction, reduce_chain
@@ -50,7 +52,7 @@ from onnx_exact.report.report import ANALYZE, OPTIMIZE, Report
 from onnx_exact.run import Run, Settings
 from onnx_exact.samples import Samples, load_samples
 from onnx_exact.stability.decide import Options, analyze_chain
-from onnx_exact.stability.verdict import Stability
+from onnx_exact.stability.verdict import Stability, Status
 from onnx_exact.validate import Deviation, validate
 
 ModelLike = ModelProto | str | os.PathLike[str]
@@ -61,10 +63,10 @@ def optimize(model: ModelLike, **settings: Any) -> tuple[ModelProto, Report]:
 
     Args:
         model: a file name or a model; neither is changed.
-        **settings: the fields of `Settings`: `domain`, `rebase`, `method`, `time_limit` (seconds),
-            `samples`, `reductions`, `max_deviation`, `form`, `rtol`, `atol`, `seed`,
-            `trust_solver`, `certificate` (a file name), `progress`. A certificate speaks of the
-            bytes of `SerializeToString`.
+        **settings: the fields of `Settings`: `domain`, `rebase`, `method`, `time_limit` (seconds
+            for everything), `samples`, `reductions`, `max_deviation`, `form`, `rtol`, `atol`,
+            `seed`, `trust_solver`, `certificate` (a file name), `progress`. A certificate speaks
+            of the bytes of `SerializeToString`.
 
     Returns:
         The new model and what was proved and changed. A model that could not be made smaller
@@ -76,7 +78,7 @@ def optimize(model: ModelLike, **settings: Any) -> tuple[ModelProto, Report]:
     chosen = Settings(**settings)
     if chosen.certificate is not None:
         check_report(Path(chosen.certificate), _files(model), "certificate")
-    run = _decide(model, chosen)
+    run = _decide(model, chosen, OPTIMIZE)
     reductions = _reduce(run)
     new = _rewrite(run, reductions)
     found = _certify(run, reductions)
@@ -113,7 +115,7 @@ def optimize_file(
     chosen = Settings(**settings)
     if chosen.certificate is not None:
         check_report(Path(chosen.certificate), (Path(model), path), "certificate")
-    run = _decide(model, chosen)
+    run = _decide(model, chosen, OPTIMIZE)
     reductions = _reduce(run)
     new = _rewrite(run, reductions)
     found = _certify(run, reductions)
@@ -150,12 +152,12 @@ def analyze(model: ModelLike, **settings: Any) -> Report:
 
     Args and errors are those of `optimize`.
     """
-    return assemble(_decide(model, Settings(**settings)), ANALYZE)
+    return assemble(_decide(model, Settings(**settings), ANALYZE), ANALYZE)
 
 
-def _decide(model: ModelLike, settings: Settings) -> Run:
+def _decide(model: ModelLike, settings: Settings, command: str) -> Run:
     """Reads a model and decides the units of all its chains."""
-    deadline = Deadline(settings.time_limit)
+    limit = TimeLimit(settings.time_limit)
     seconds: dict[str, float] = {}
     started = time.monotonic()
     settings.progress.stage("read")
@@ -170,52 +172,77 @@ def _decide(model: ModelLike, settings: Settings) -> Run:
     located = locate_chains(source.model)
     ranges = Ranges(source.model, domain.boxes)
     seconds["read"] = time.monotonic() - started
-    run = Run(settings, source, inputs, domain, first, samples, (), (), seconds)
+    run = Run(settings, source, inputs, domain, first, samples, (), (), limit, seconds)
     if settings.certificate is not None:
         for name, box in domain.boxes.items():
             refuse_infinite(box, f"the input {name!r}")
+    if settings.time_limit is not None and command == OPTIMIZE:
+        networks = [chain.chain for chain in located]
+        proving = settings.certificate is not None
+        limit.expect(expected_seconds(networks, seconds["read"], proving=proving))
     chains, proofs = [], []
+    interrupted = False
     for number, chain in enumerate(located):
         where = ranges.chain_domain(chain)
         if settings.certificate is not None:
             refuse_infinite(where.box, f"the input {chain.input!r} of a chain")
         # The time that is left is shared out evenly among the chains that are left.
-        share = Deadline(deadline.remaining / (len(located) - number))
-        stability, proof = _decide_chain(run, chain, where, share)
+        share = 1.0 / (len(located) - number)
+        stability, proof = _decide_chain(run, chain, where, share, interrupted)
         ranges.assume(chain.output, stability.output_lower, stability.output_upper)
         chains.append((chain, where, stability))
         proofs.append(proof)
-        if stability.interrupted:
-            deadline = Deadline(0.0)
+        interrupted |= stability.interrupted
     return replace(run, chains=tuple(chains), proofs=tuple(proofs))
 
 
 def _decide_chain(
-    run: Run, chain: LocatedChain, where: ChainDomain, deadline: Deadline
+    run: Run, chain: LocatedChain, where: ChainDomain, share: float, interrupted: bool
 ) -> tuple[Stability, ChainProof | None]:
-    """Decides the units of one chain, and proves the verdicts once more where that is wanted."""
-    settings = run.settings
+    """Decides the units of one chain, and proves the verdicts once more where that is wanted.
+
+    Args:
+        run: so far.
+        chain, where: to decide, and its domain.
+        share: of the time that is left.
+        interrupted: whether the user ended the deciding before.
+    """
+    settings, limit = run.settings, run.limit
+    proving = limit.until("prove").share(share)
+    deciding = limit.until("decide").share(share)
+    if settings.certificate is not None:
+        # Proving takes about as long as deciding.
+        deciding = deciding.share(0.5)
+    if interrupted:
+        deciding = Deadline(0.0)
     options = Options(
         method=settings.method,
-        deadline=deadline,
+        deadline=deciding,
         seed=settings.seed,
         jobs=settings.jobs,
         lp_solver=settings.lp_solver,
         trust_solver=settings.trust_solver,
         progress=settings.progress.stage,
+        latest=limit.until("reduce"),
     )
     points = _chain_points(where, run.samples)
     with run.stage("decide"):
         stability = analyze_chain(chain.chain, where.box, options, points)
+    if deciding.passed and not interrupted and stability.count(Status.UNDECIDED):
+        limit.cut("decide")
     if settings.certificate is None:
         return stability, None
     with run.stage("prove"):
         spent = run.seconds["decide"]
-        return prove(chain.chain, where.box, stability, run.source.nbytes, spent)
+        found = prove(chain.chain, where.box, stability, run.source.nbytes, spent, proving)
+    if proving.passed:
+        limit.cut("prove")
+    return found
 
 
 def _certify(run: Run, reductions: list[Reduction]) -> Certified | None:
     """Bounds the deviation of the new chains."""
+    run.limit.require("certify")
     with run.stage("certify"):
         return certified(run, reductions)
 
@@ -239,15 +266,21 @@ def _reduce(run: Run) -> list[Reduction]:
     """Reduces every chain by its verdicts."""
     settings = run.settings
     options = ReduceOptions(settings.reductions, settings.max_deviation, settings.form)
+    run.limit.require_rest("reduce")
+    deadline = run.limit.until("reduce")
     with run.stage("reduce"):
         reductions = [
             reduce_chain(
-                located.chain, stability, where.box, located.dtype, options, located.folded
+                *(located.chain, stability, where.box, located.dtype),
+                *(options, located.folded, deadline),
             )
             for located, where, stability in run.chains
         ]
     with run.stage("certify"):
-        return lift(run, reductions)
+        reductions = lift(run, reductions)
+    if deadline.passed:
+        run.limit.cut("reduce")
+    return reductions
 
 
 def _rewrite(run: Run, reductions: list[Reduction]) -> ModelProto | None:
@@ -318,6 +351,7 @@ def _validate(run: Run, before: bytes | Path, after: bytes | Path) -> Deviation:
         rtol=settings.rtol,
         atol=settings.atol,
         seed=settings.seed,
+        go_on=lambda: run.limit.require("validate"),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,7 +35,12 @@ class Certified:
 
 
 def certify_chain(
-    bounds: Bounds, box: Box, reduction: Reduction, dtype: FloatType, plain: bool
+    bounds: Bounds,
+    box: Box,
+    reduction: Reduction,
+    dtype: FloatType,
+    plain: bool,
+    go_on: Callable[[], None],
 ) -> tuple[float | None, float | None, float | None]:
     """The three bounds of `Certified` for one chain.
 
@@ -45,6 +50,7 @@ def certify_chain(
         reduction: the reduced chain.
         dtype: of its weights.
         plain: whether a runtime computes with the chain's own numbers.
+        go_on: called now and then; what it raises ends the work.
     """
     if not box.finite:
         return None, None, None
@@ -53,7 +59,7 @@ def certify_chain(
         return 0.0, before, before
     if reduction.network is not reduction.chain:
         return None, before, None
-    comparison = compare(bounds, box, reduction.chain, reduction.origins)
+    comparison = compare(bounds, box, reduction.chain, reduction.origins, go_on)
     after = _largest(runtime_rounding(comparison.bounds, box, dtype)) if plain else None
     return _largest(comparison.outputs), before, after
 

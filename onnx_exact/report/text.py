@@ -126,6 +126,11 @@ def _lines(report: Report) -> Iterable[str]:
     )
     if report.interrupted:
         yield "Interrupted: units that were undecided by then are not touched."
+    if report.time_limit.reached:
+        yield (
+            f"Time limit of {report.time_limit.seconds:g} s reached:"
+            f" {totals.undecided:,} undecided; cut short: {', '.join(report.time_limit.cut_short)}."
+        )
     if totals.by_solver:
         yield (
             f"Of these {totals.by_solver:,} rest on what SCIP says (--trust-solver), and with them"

@@ -13,11 +13,10 @@ from collections.abc import Callable, Iterable
 
 from onnx_exact.deadline import Deadline
 from onnx_exact.network.affine import Array
-from onnx_exact.stability.interval import interval_bounds
 from onnx_exact.stability.knowledge import Knowledge
+from onnx_exact.stability.layers import bound_by_intervals
 from onnx_exact.stability.milp.pool import settle_layer
 from onnx_exact.stability.milp.solve import settle_with_one_milp
-from onnx_exact.stability.verdict import Evidence
 
 Progress = Callable[[str, str], None]
 
@@ -53,10 +52,3 @@ def decide_one_by_one(
         if knowledge.chain.layers[index].relu and not deadline.passed:
             progress("milp", f"layer {index + 1}, {knowledge.open_units} units open")
             settle_layer(knowledge, index, deadline.remaining, deadline, jobs)
-
-
-def bound_by_intervals(knowledge: Knowledge, index: int) -> None:
-    """Interval bounds on a layer from those of the layer before."""
-    layer = knowledge.chain.layers[index]
-    low, high = knowledge.output_bounds(index - 1)
-    knowledge.tighten(index, Evidence.INTERVAL, *interval_bounds(layer.affine, low, high))

@@ -83,7 +83,8 @@ def test_a_certificate_is_written_where_nothing_changed(tmp_path: Path) -> None:
     report = onnx_exact.optimize_file(source, out, domain=(0.0, 1.0), certificate=certificate)
     assert not report.changed
     header, arrays = read(certificate)
-    assert header["original"] == header["result"] == mark(source.read_bytes())
+    assert header["original"] == mark(source.read_bytes())
+    assert header["result"] == mark(out.read_bytes())
     assert arrays["c0_m0_unit"].tolist() == list(range(8))
 
 

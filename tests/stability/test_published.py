@@ -10,7 +10,8 @@ from onnx_exact.stability import published
 from onnx_exact.stability.decide import Options, analyze_chain
 from onnx_exact.stability.interval import interval_bounds
 from onnx_exact.stability.knowledge import Knowledge
-from onnx_exact.stability.published import bound_by_intervals, decide_at_once, decide_one_by_one
+from onnx_exact.stability.layers import bound_by_intervals
+from onnx_exact.stability.published import decide_at_once, decide_one_by_one
 from onnx_exact.stability.verdict import Evidence, Status
 from tests.oracle.networks import SOURCES, random_case
 from tests.oracle.regions import enumerate_regions
