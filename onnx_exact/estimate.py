@@ -19,7 +19,7 @@ PROBE = 2e8
 # compare the new chain with the old one.
 PROVING_PASSES, CERTIFYING_PASSES = 3.0, 2.0
 # Factorizations of each weight matrix, about.
-FACTORIZATIONS = 3.0
+FACTORIZATIONS = 2.0
 # Seconds that a stage spends on a layer whatever its width.
 LAYER_SECONDS = 0.02
 # Times of reading: the checker and both models in onnxruntime, at some 200 points.
