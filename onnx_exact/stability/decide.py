@@ -205,6 +205,8 @@ class _Decider:
     def confirm(self, signs: set[Sign]) -> None:
         """Bounds every layer, and branches for some signs alone."""
         for index, layer in enumerate(self.knowledge.chain.layers):
+            if self.options.latest.passed:
+                return
             self._run_corners(self.layers.bound(index))
             mine = {(unit, positive) for of, unit, positive in signs if of == index}
             if layer.relu and mine:

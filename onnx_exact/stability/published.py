@@ -30,13 +30,16 @@ def decide_at_once(
         knowledge: what is known already.
         deadline: for everything.
         progress: called with a stage and a detail.
-        points: samples in batches, looked at as long as there are candidates.
+        points: samples in batches, looked at as long as there are candidates and time; the first
+            batch in any case.
     """
     for index in range(len(knowledge.chain.layers)):
         bound_by_intervals(knowledge, index)
     for batch in points:
         if knowledge.open_units:
             knowledge.show(batch)
+        if deadline.passed:
+            break
     unclear = settle_with_one_milp(knowledge, deadline, progress)
     # What solutions claim and their own forward pass denies has to be asked for by itself.
     for index in sorted({candidate.layer for candidate in unclear}):

@@ -100,6 +100,15 @@ def test_the_one_program_looks_at_samples_only_while_there_are_candidates() -> N
     assert looked == [1000]
 
 
+def test_the_one_program_looks_at_samples_only_while_there_is_time() -> None:
+    knowledge = Knowledge(random_chain(1, 8, 20, 20), cube(8, -1.0, 1.0))
+    few, looked = np.zeros((3, 8)), []
+    show = knowledge.show
+    knowledge.show = lambda points: looked.append(len(points)) or show(points)  # type: ignore
+    decide_at_once(knowledge, Deadline(0.0), silent, [few, few])
+    assert looked == [3]
+
+
 def test_samples_spare_the_one_program_and_are_not_asked_for_by_per_unit() -> None:
     chain, box = random_chain(1, 2, 4, 3), cube(2, -1.0, 1.0)
     closed = Deadline(0.0)
