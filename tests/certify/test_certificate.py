@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 import onnx_exact
 from onnx_exact import certified, pipeline
 from onnx_exact.cli import main
+from onnx_exact.deadline import Deadline
 from onnx_exact.errors import DomainError, OutputError, UsageError, ValidationError
 from onnx_exact.network import Box, Chain
 from onnx_exact.stability.decide import Options, analyze_chain
