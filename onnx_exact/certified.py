@@ -38,7 +38,12 @@ LEAST_SECONDS = 20.0
 
 
 def prove(
-    chain: Chain, box: Box, stability: Stability, nbytes: int, seconds: float
+    chain: Chain,
+    box: Box,
+    stability: Stability,
+    nbytes: int,
+    seconds: float,
+    limit: Deadline,
 ) -> tuple[Stability, ChainProof]:
     """The verdicts on a chain that a certificate can record, and their proofs.
 
@@ -48,8 +53,9 @@ def prove(
         chain, box, stability: as decided.
         nbytes: size of the model.
         seconds: that deciding took.
+        limit: by when proofs have to end.
     """
-    deadline = Deadline(max(seconds, LEAST_SECONDS))
+    deadline = limit.within(max(seconds, LEAST_SECONDS))
     proof = prove_chain(chain, box, stability, deadline, MOST_PROOF * nbytes)
     layers = tuple(
         _recorded(index, verdicts, proof) for index, verdicts in enumerate(stability.layers)
@@ -85,7 +91,7 @@ def lift(run: Run, place: int, reduction: Reduction) -> Reduction:
     """The reduction of a chain with new linear units lifted as far as their own bounds need it."""
     located, where, stability = run.chains[place]
     bounds = bounds_of(located.chain, where.box, stability, run.proofs[place])
-    return lifted(bounds, where.box, reduction, located.dtype)
+    return lifted(bounds, where.box, reduction, located.dtype, run.limit.until("reduce"))
 
 
 def certify(run: Run, place: int, reduction: Reduction) -> Certified:
@@ -93,7 +99,10 @@ def certify(run: Run, place: int, reduction: Reduction) -> Certified:
     located, where, stability = run.chains[place]
     bounds = bounds_of(located.chain, where.box, stability, run.proofs[place])
     plain = is_plain(run.source.model, located)
-    numbers = certify_chain(bounds, where.box, reduction, located.dtype, plain)
+    numbers = certify_chain(
+        *(bounds, where.box, reduction, located.dtype, plain),
+        lambda: run.limit.require("certify"),
+    )
     outputs = [output.name for output in run.source.model.graph.output]
     whole = outputs == [located.output] and len(run.chains) == 1
     return Certified(numbers[0], located.output, whole, *numbers[1:])

@@ -17,7 +17,6 @@ from onnx_exact.errors import OnnxExactError
 from onnx_exact.methods import (
     DEFAULT_LP_SOLVER,
     DEFAULT_MAX_DEVIATION,
-    DEFAULT_TIME_LIMIT,
     FORMS,
     METHODS,
     REDUCTIONS,
@@ -35,8 +34,8 @@ _DOMAIN_HELP = (
     " every finite input"
 )
 _EXIT_CODES = (
-    "exit codes: 0 done, also where there was nothing to do; 1 the result could not be validated;"
-    " 2 an unusable flag, domain or model"
+    "exit codes: 0 done, also where there was nothing to do; 1 the result could not be validated,"
+    " or not within the time limit; 2 an unusable flag, domain or model"
 )
 
 
@@ -103,6 +102,7 @@ def _run(arguments: argparse.Namespace) -> Report:
     with Shown(sys.stderr) as progress:
         options: dict[str, Any] = {
             "domain": arguments.domain,
+            "rebase": arguments.rebase,
             "method": arguments.method,
             "time_limit": arguments.time_limit,
             "samples": arguments.samples,
@@ -250,6 +250,13 @@ def _parser() -> argparse.ArgumentParser:
 def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--domain", metavar="SPEC", action="append", help=_DOMAIN_HELP)
     parser.add_argument(
+        "--rebase",
+        action="store_true",
+        help="take IN itself as the original, whatever its metadata say of the model that it was"
+        " made from; without it --domain has to lie in the domain that IN carries, where alone it"
+        " is valid",
+    )
+    parser.add_argument(
         "--method",
         choices=METHODS,
         default=METHODS[0],
@@ -260,8 +267,8 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         "--time-limit",
         metavar="SECONDS",
         type=_number("a positive number of seconds", lambda seconds: seconds > 0),
-        default=DEFAULT_TIME_LIMIT,
-        help="for deciding units; those left undecided then are not touched (default: %(default)g)",
+        help="for the whole run: deciding stops early enough for what comes after it, and units"
+        " left undecided then are not touched (default: no limit)",
     )
     parser.add_argument(
         "--samples", metavar="FILE", help="points of the domain to look at as well, .npy or .npz"

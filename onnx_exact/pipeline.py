@@ -29,14 +29,22 @@ from onnx_exact.certify.proof import ChainProof
 from onnx_exact.certify.summary import Certified
 from onnx_exact.counterexample import save_beside
 from onnx_exact.deadline import Deadline
-from onnx_exact.domains import DOMAIN_KEY, resolve_domain
+from onnx_exact.domains import DOMAIN_KEY, carried_domain, domain_of_run, same_boxes
 from onnx_exact.errors import ValidationError
+from onnx_exact.estimate import expected_seconds
 from onnx_exact.graph.locate import LocatedChain, locate_chains
-from onnx_exact.graph.metadata import metadata_of, stamp
+from onnx_exact.graph.metadata import (
+    SOURCE_KEY,
+    first_source,
+    metadata_of,
+    stamp,
+    with_metadata,
+)
 from onnx_exact.graph.ranges import ChainDomain, Ranges
 from onnx_exact.graph.read import inputs_of, read_model
 from onnx_exact.graph.splice import splice
 from onnx_exact.graph.write import copy_unchanged, write_model
+from onnx_exact.limit import TimeLimit
 from onnx_exact.meaningful import meaningful, observed_range
 from onnx_exact.network.affine import Array
 from onnx_exact.paths import check_output, check_report
@@ -46,7 +54,7 @@ from onnx_exact.report.report import ANALYZE, OPTIMIZE, Report
 from onnx_exact.run import Run, Settings
 from onnx_exact.samples import Samples, load_samples
 from onnx_exact.stability.decide import Options, analyze_chain
-from onnx_exact.stability.verdict import Stability
+from onnx_exact.stability.verdict import Stability, Status
 from onnx_exact.validate import Deviation, validate
 
 ModelLike = ModelProto | str | os.PathLike[str]
@@ -57,14 +65,14 @@ def optimize(model: ModelLike, **settings: Any) -> tuple[ModelProto, Report]:
 
     Args:
         model: a file name or a model; neither is changed.
-        **settings: the fields of `Settings`: `domain`, `method`, `time_limit` (seconds),
-            `samples`, `reductions`, `max_deviation`, `form`, `rtol`, `atol`, `seed`,
-            `trust_solver`, `certificate` (a file name), `progress`. A certificate speaks of the
-            bytes of `SerializeToString`.
+        **settings: the fields of `Settings`: `domain`, `rebase`, `method`, `time_limit` (seconds
+            for everything), `samples`, `reductions`, `max_deviation`, `form`, `rtol`, `atol`,
+            `seed`, `trust_solver`, `certificate` (a file name), `progress`. A certificate speaks
+            of the bytes of `SerializeToString`.
 
     Returns:
         The new model and what was proved and changed. A model that could not be made smaller
-        comes back as it was.
+        comes back as it was, with the domain in its metadata.
 
     Raises:
         OnnxExactError: one line that names what is wrong and the way out.
@@ -72,20 +80,21 @@ def optimize(model: ModelLike, **settings: Any) -> tuple[ModelProto, Report]:
     chosen = Settings(**settings)
     if chosen.certificate is not None:
         check_report(Path(chosen.certificate), _files(model), "certificate")
-    run = _decide(model, chosen)
+    run = _decide(model, chosen, OPTIMIZE)
     reductions = _reduce(run)
     new = _rewrite(run, reductions)
     found = _certify(run, reductions)
     deviation = None
     if new is None:
-        new, size = ModelProto(), run.source.nbytes
+        new = ModelProto()
         new.CopyFrom(run.source.model)
+        stamp(new, _copied_metadata(run))
         after = new.SerializeToString()
     else:
         after = new.SerializeToString()
-        size = len(after)
         with run.stage("validate"):
             deviation = _validate(run, run.source.model.SerializeToString(), after)
+    size = len(after)
     with appearing(run.certificate) as partial:
         _record(run, reductions, found, mark_of(after), partial)
     return new, assemble(run, OPTIMIZE, reductions, deviation, size, found)
@@ -108,15 +117,19 @@ def optimize_file(
     chosen = Settings(**settings)
     if chosen.certificate is not None:
         check_report(Path(chosen.certificate), (Path(model), path), "certificate")
-    run = _decide(model, chosen)
+    run = _decide(model, chosen, OPTIMIZE)
     reductions = _reduce(run)
     new = _rewrite(run, reductions)
     found = _certify(run, reductions)
     if new is None:
+        own = Path(model).read_bytes()
+        entries = _copied_metadata(run)
+        copied = with_metadata(own, entries) if entries else own
         with run.stage("write"), appearing(run.certificate) as partial:
-            _record(run, reductions, found, mark_of(Path(model)), partial)
-            copy_unchanged(run.source, path)
-        return assemble(run, OPTIMIZE, reductions, None, run.source.nbytes, found)
+            _record(run, reductions, found, mark_of(copied), partial)
+            copy_unchanged(run.source, path, copied if entries else None)
+        size = run.source.nbytes + len(copied) - len(own)
+        return assemble(run, OPTIMIZE, reductions, None, size, found)
     seen: list[Deviation] = []
 
     def check(candidate: Path) -> None:
@@ -141,70 +154,97 @@ def analyze(model: ModelLike, **settings: Any) -> Report:
 
     Args and errors are those of `optimize`.
     """
-    return assemble(_decide(model, Settings(**settings)), ANALYZE)
+    return assemble(_decide(model, Settings(**settings), ANALYZE), ANALYZE)
 
 
-def _decide(model: ModelLike, settings: Settings) -> Run:
+def _decide(model: ModelLike, settings: Settings, command: str) -> Run:
     """Reads a model and decides the units of all its chains."""
-    deadline = Deadline(settings.time_limit)
+    limit = TimeLimit(settings.time_limit)
     seconds: dict[str, float] = {}
     started = time.monotonic()
     settings.progress.stage("read")
     source = read_model(model)
     inputs = inputs_of(source.model)
-    domain = resolve_domain(settings.domain, inputs, metadata_of(source.model))
+    metadata = metadata_of(source.model)
+    first = first_source(metadata, source.sha256, rebase=settings.rebase)
+    domain = domain_of_run(settings.domain, inputs, metadata, rebase=settings.rebase)
     samples = None
     if settings.samples is not None:
         samples = load_samples(settings.samples, inputs, domain)
     located = locate_chains(source.model)
     ranges = Ranges(source.model, domain.boxes)
     seconds["read"] = time.monotonic() - started
-    run = Run(settings, source, inputs, domain, samples, (), (), seconds)
+    run = Run(settings, source, inputs, domain, first, samples, (), (), limit, seconds)
     if settings.certificate is not None:
         for name, box in domain.boxes.items():
             refuse_infinite(box, f"the input {name!r}")
+    if settings.time_limit is not None and command == OPTIMIZE:
+        networks = [chain.chain for chain in located]
+        proving = settings.certificate is not None
+        limit.expect(expected_seconds(networks, seconds["read"], proving=proving))
     chains, proofs = [], []
+    interrupted = False
     for number, chain in enumerate(located):
         where = ranges.chain_domain(chain)
         if settings.certificate is not None:
             refuse_infinite(where.box, f"the input {chain.input!r} of a chain")
         # The time that is left is shared out evenly among the chains that are left.
-        share = Deadline(deadline.remaining / (len(located) - number))
-        stability, proof = _decide_chain(run, chain, where, share)
+        share = 1.0 / (len(located) - number)
+        stability, proof = _decide_chain(run, chain, where, share, interrupted)
         ranges.assume(chain.output, stability.output_lower, stability.output_upper)
         chains.append((chain, where, stability))
         proofs.append(proof)
-        if stability.interrupted:
-            deadline = Deadline(0.0)
+        interrupted |= stability.interrupted
     return replace(run, chains=tuple(chains), proofs=tuple(proofs))
 
 
 def _decide_chain(
-    run: Run, chain: LocatedChain, where: ChainDomain, deadline: Deadline
+    run: Run, chain: LocatedChain, where: ChainDomain, share: float, interrupted: bool
 ) -> tuple[Stability, ChainProof | None]:
-    """Decides the units of one chain, and proves the verdicts once more where that is wanted."""
-    settings = run.settings
+    """Decides the units of one chain, and proves the verdicts once more where that is wanted.
+
+    Args:
+        run: so far.
+        chain, where: to decide, and its domain.
+        share: of the time that is left.
+        interrupted: whether the user ended the deciding before.
+    """
+    settings, limit = run.settings, run.limit
+    proving = limit.until("prove").share(share)
+    deciding = limit.until("decide").share(share)
+    if settings.certificate is not None:
+        # Proving takes about as long as deciding.
+        deciding = deciding.share(0.5)
+    if interrupted:
+        deciding = Deadline(0.0)
     options = Options(
         method=settings.method,
-        deadline=deadline,
+        deadline=deciding,
         seed=settings.seed,
         jobs=settings.jobs,
         lp_solver=settings.lp_solver,
         trust_solver=settings.trust_solver,
         progress=settings.progress.stage,
+        latest=limit.until("reduce"),
     )
     points = _chain_points(where, run.samples)
     with run.stage("decide"):
         stability = analyze_chain(chain.chain, where.box, options, points)
+    if deciding.passed and not interrupted and stability.count(Status.UNDECIDED):
+        limit.cut("decide")
     if settings.certificate is None:
         return stability, None
     with run.stage("prove"):
         spent = run.seconds["decide"]
-        return prove(chain.chain, where.box, stability, run.source.nbytes, spent)
+        found = prove(chain.chain, where.box, stability, run.source.nbytes, spent, proving)
+    if proving.passed:
+        limit.cut("prove")
+    return found
 
 
 def _certify(run: Run, reductions: list[Reduction]) -> Certified | None:
     """Bounds the deviation of the new chains."""
+    run.limit.require("certify")
     with run.stage("certify"):
         return certified(run, reductions)
 
@@ -226,8 +266,12 @@ def _record(
 
 def _reduce(run: Run) -> list[Reduction]:
     """Reduces every chain by its verdicts."""
+    run.limit.require_rest("reduce")
     with run.stage("reduce"):
-        return [_reduced(run, place) for place in range(len(run.chains))]
+        reductions = [_reduced(run, place) for place in range(len(run.chains))]
+    if run.limit.until("reduce").passed:
+        run.limit.cut("reduce")
+    return reductions
 
 
 def _reduced(run: Run, place: int) -> Reduction:
@@ -239,8 +283,7 @@ def _reduced(run: Run, place: int) -> Reduction:
     def attempt(exact: frozenset[int]) -> tuple[Reduction, float | None]:
         reduction = reduce_chain(
             *(located.chain, stability, where.box, located.dtype),
-            replace(options, exact=exact),
-            located.folded,
+            *(replace(options, exact=exact), located.folded, run.limit.until("reduce")),
         )
         reduction = lift(run, place, reduction)
         return reduction, certify(run, place, reduction).max_abs
@@ -276,11 +319,26 @@ def _provenance(run: Run) -> dict[str, str]:
     if run.settings.time_limit is not None:
         options["time_limit"] = run.settings.time_limit
     return {
-        DOMAIN_KEY: json.dumps(run.domain.to_json()),
+        **_validity(run),
         "onnx_exact.version": __version__,
         "onnx_exact.options": json.dumps(options),
-        "onnx_exact.source_sha256": run.source.sha256,
     }
+
+
+def _validity(run: Run) -> dict[str, str]:
+    """Where a result is valid, and as what."""
+    return {DOMAIN_KEY: json.dumps(run.domain.to_json()), SOURCE_KEY: run.first_sha256}
+
+
+def _copied_metadata(run: Run) -> dict[str, str]:
+    """What a copy of the model, to which nothing could be done, has to say that it does not yet."""
+    metadata = metadata_of(run.source.model)
+    if run.settings.rebase and not metadata.keys().isdisjoint({DOMAIN_KEY, SOURCE_KEY}):
+        return _validity(run)
+    carried = carried_domain(run.inputs, metadata)
+    if carried is None:
+        return _validity(run) if run.domain.declared else {}
+    return {} if same_boxes(carried, run.domain) else _validity(run)
 
 
 def _validate(run: Run, before: bytes | Path, after: bytes | Path) -> Deviation:
@@ -302,6 +360,7 @@ def _validate(run: Run, before: bytes | Path, after: bytes | Path) -> Deviation:
         rtol=settings.rtol,
         atol=settings.atol,
         seed=settings.seed,
+        go_on=lambda: run.limit.require("validate"),
     )
 
 

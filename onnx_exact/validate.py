@@ -6,7 +6,7 @@ Knows nothing of how one was made from the other.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,7 @@ def validate(
     rtol: float | None = None,
     atol: float | None = None,
     seed: int = 0,
+    go_on: Callable[[], None] = lambda: None,
 ) -> Deviation:
     """Compares two models at points of the domain.
 
@@ -70,6 +71,7 @@ def validate(
             (k, *sample), where sample is the tensor without its first axis, or (k, *tensor).
         rtol, atol: see above.
         seed: of the random points.
+        go_on: called before each run; what it raises ends the comparison.
 
     Raises:
         ValidationError: the outputs differ, or the model after cannot be loaded or run.
@@ -86,6 +88,7 @@ def validate(
     failure = ""
     for size in OTHER_SIZES:
         for feed, points in feeds(inputs, domain, extra, size, rng):
+            go_on()
             try:
                 expected = reference.run(feed)
             except _errors() as error:

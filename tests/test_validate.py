@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from onnx_exact.errors import ModelError, ValidationError
+from onnx_exact.errors import ModelError, TimeLimitError, ValidationError
 from onnx_exact.feeds import BATCH_SIZES, POINTS
 from tests.side_by_side import F16, F32, F64, I64, Input, Shape, affine, model, run
 
@@ -20,6 +20,19 @@ def test_same_model_agrees_at_every_kind_of_point() -> None:
     assert deviation.observed_max_abs == 0.0
     assert deviation.worst_output == "y"
     assert deviation.points >= 3 * POINTS
+
+
+def test_whoever_asks_may_end_it_before_any_run() -> None:
+    asked = []
+
+    def go_on() -> None:
+        asked.append(len(asked))
+        if len(asked) == 3:
+            raise TimeLimitError("late")
+
+    with pytest.raises(TimeLimitError, match="late"):
+        run(affine(), affine(), go_on=go_on)
+    assert asked == [0, 1, 2]
 
 
 @pytest.mark.parametrize("elem_type", [F32, F16, F64])

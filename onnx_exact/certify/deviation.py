@@ -24,7 +24,7 @@ Rounding is allowed for as in `onnx_exact.stability.crown` (Higham 2002, section
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -66,7 +66,13 @@ class Comparison:
     bounds: Bounds
 
 
-def compare(bounds: Bounds, box: Box, new: Chain, origins: Sequence[UnitMap]) -> Comparison:
+def compare(
+    bounds: Bounds,
+    box: Box,
+    new: Chain,
+    origins: Sequence[UnitMap],
+    go_on: Callable[[], None] = lambda: None,
+) -> Comparison:
     """Bounds the deviation of a reduced chain from its original over a finite box.
 
     Args:
@@ -74,11 +80,13 @@ def compare(bounds: Bounds, box: Box, new: Chain, origins: Sequence[UnitMap]) ->
         box: shape (inputs,).
         new: the reduced chain, weights as stored.
         origins: for each of its layers, where the units of the original live on.
+        go_on: called before each layer; what it raises ends the comparison.
     """
     last = origins[-1]
     with np.errstate(over="ignore", invalid="ignore"):
         pairing = _Pairing(bounds, box, new, origins)
         for k in range(len(new.layers)):
+            go_on()
             pairing.add_layer(k)
     outputs = np.full(new.n_out, np.inf)
     if np.array_equal(last.place, np.arange(new.n_out)) and (last.factor == 1.0).all():

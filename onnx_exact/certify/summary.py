@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,7 +37,12 @@ class Certified:
 
 
 def certify_chain(
-    bounds: Bounds, box: Box, reduction: Reduction, dtype: FloatType, plain: bool
+    bounds: Bounds,
+    box: Box,
+    reduction: Reduction,
+    dtype: FloatType,
+    plain: bool,
+    go_on: Callable[[], None],
 ) -> tuple[float | None, float | None, float | None]:
     """The three bounds of `Certified` for one chain.
 
@@ -47,13 +52,14 @@ def certify_chain(
         reduction: the reduced chain.
         dtype: of its weights.
         plain: whether a runtime computes with the chain's own numbers.
+        go_on: called now and then; what it raises ends the work.
     """
     if not box.finite:
         return None, None, None
     before = _largest(runtime_rounding(bounds, box, dtype)) if plain else None
     if not reduction.changed:
         return 0.0, before, before
-    comparison = compare(bounds, box, reduction.chain, reduction.origins)
+    comparison = compare(bounds, box, reduction.chain, reduction.origins, go_on)
     if reduction.split is not None:
         with np.errstate(over="ignore", invalid="ignore"):
             outputs = comparison.outputs + split_deviation(comparison.bounds, reduction.split)

@@ -59,8 +59,13 @@ def write_model(
             os.replace(made, path.parent / made.name)
 
 
-def copy_unchanged(source: Source, path: Path) -> None:
+def copy_unchanged(source: Source, path: Path, stamped: bytes | None = None) -> None:
     """Writes the source to `path` as it was, byte for byte, with its external data.
+
+    Args:
+        source: the model as it was given.
+        path: where it goes.
+        stamped: the bytes of the model's file with other metadata, None for its own.
 
     Raises:
         OutputError: the files cannot be written there, or would overwrite external data of another
@@ -71,13 +76,18 @@ def copy_unchanged(source: Source, path: Path) -> None:
     if source.path is None:
         with _reported(path), _folder_beside(path) as folder:
             file = folder / path.name
-            file.write_bytes(source.model.SerializeToString(deterministic=True))
+            file.write_bytes(stamped or source.model.SerializeToString(deterministic=True))
             os.replace(file, path)
         return
-    if path.exists() and path.samefile(source.path):
+    if stamped is None and path.exists() and path.samefile(source.path):
         return
     with _reported(path), _folder_beside(path) as folder:
-        copied = [(Path(shutil.copyfile(source.path, folder / path.name)), path)]
+        file = folder / path.name
+        if stamped is None:
+            shutil.copyfile(source.path, file)
+        else:
+            file.write_bytes(stamped)
+        copied = [(file, path)]
         for number, location in enumerate(_external_locations(source)):
             target = path.parent / location
             origin = source.path.parent / location

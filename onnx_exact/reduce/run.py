@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from onnx_exact.deadline import Deadline
 from onnx_exact.methods import DEFAULT_MAX_DEVIATION, FORMS, REDUCTIONS
 from onnx_exact.network.chain import Chain
 from onnx_exact.network.domain import Box
@@ -141,6 +142,7 @@ def reduce_chain(
     dtype: FloatType,
     options: ReduceOptions | None = None,
     folded: Sequence[bool] | None = None,
+    deadline: Deadline | None = None,
 ) -> Reduction:
     """Reduces a chain by the verdicts on its units; nothing rests on an UNDECIDED one.
 
@@ -152,6 +154,7 @@ def reduce_chain(
         options: which reductions and how much rounding.
         folded: for each layer, whether it is a product that has fewer entries than its factors in
             the model; None for none.
+        deadline: rewrites that are left when it passes are not made; None for no end.
 
     Returns:
         The reduction; equal to the original over the reals on the box, up to the rounding of
@@ -164,7 +167,11 @@ def reduce_chain(
         staying = unstorable(start, options.max_deviation)
         start = replace(start, frozen=frozenset(staying), exact=options.exact)
         state, reduction = _reduce(
-            start, _steps(options), folded or [False] * len(chain.layers), options.max_deviation
+            start,
+            _steps(options),
+            folded or [False] * len(chain.layers),
+            options.max_deviation,
+            deadline or Deadline(),
         )
         known = {(r.layer, r.reason) for r in reduction.refused}
         more = (r for r in staying.values() if (r.layer, r.reason) not in known)
@@ -187,7 +194,11 @@ def _in_split_form(reduction: Reduction, state: State, form: Split) -> Reduction
 
 
 def _reduce(
-    start: State, steps: Sequence[_Step], folded: Sequence[bool], max_deviation: float
+    start: State,
+    steps: Sequence[_Step],
+    folded: Sequence[bool],
+    max_deviation: float,
+    deadline: Deadline,
 ) -> tuple[State, Reduction]:
     state = start
     none = dict.fromkeys(("removed", "merged", "folded"), 0)
@@ -197,6 +208,8 @@ def _reduce(
     while True:
         before = state
         for step in steps:
+            if deadline.passed:
+                break
             new, refusals = step.apply(state)
             overflow = overflowing(state, new)
             if overflow is not None:
@@ -207,7 +220,7 @@ def _reduce(
             rounded |= step.rounds and _shape(new) != _shape(state)
             refused |= {(r.what, r.layer, r.reason): r for r in refusals}
             state = new
-        if state is before:
+        if state is before or deadline.passed:
             break
     reduced = state
     state, refusals = store(start, state, folded, max_deviation)

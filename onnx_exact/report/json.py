@@ -30,6 +30,11 @@ def to_json_dict(report: Report) -> dict[str, Any]:
         "method": report.method,
         "seed": report.seed,
         "interrupted": report.interrupted,
+        "time_limit": {
+            "seconds": report.time_limit.seconds,
+            "reached": report.time_limit.reached,
+            "cut_short": list(report.time_limit.cut_short),
+        },
         "changed": report.changed,
         "chains": [
             {

@@ -126,6 +126,11 @@ def _lines(report: Report) -> Iterable[str]:
     )
     if report.interrupted:
         yield "Interrupted: units that were undecided by then are not touched."
+    if report.time_limit.reached:
+        yield (
+            f"Time limit of {report.time_limit.seconds:g} s reached:"
+            f" {totals.undecided:,} undecided; cut short: {', '.join(report.time_limit.cut_short)}."
+        )
     if totals.by_solver:
         yield (
             f"Of these {totals.by_solver:,} rest on what SCIP says (--trust-solver), and with them"
@@ -180,7 +185,8 @@ def proved(report: Report) -> str:
             f" {totals.stably_active:,} more never negative; nothing was changed."
         )
     if not report.changed:
-        return f"Nothing could be taken away {where}: the output is a copy of the input."
+        carried = " that carries the domain" if report.domain_declared else ""
+        return f"Nothing could be taken away {where}: the output is a copy of the input{carried}."
     dtype = "/".join(sorted({chain.dtype for chain in report.chains}))
     same = "the new network is the same function over the reals"
     if any(chain.rounded for chain in report.chains):

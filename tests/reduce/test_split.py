@@ -51,7 +51,7 @@ def test_stably_active_units_go_around_the_relu() -> None:
     assert (second.affine.weight.tolist(), second.affine.bias.tolist()) == ([[5], [5]], [9, 14])
     assert form.chain.bypasses[0] is None
     assert np.asarray(form.chain.bypasses[1]).tolist() == [[2, 2], [0, 3]]
-    assert form.moved == (2, 0)
+    assert [around.tolist() for around in form.around] == [[False, True, True], [False, False]]
     (choice,) = choices
     assert (choice.layer, choice.form) == (0, SPLIT_FORM)
     assert choice.numbers["connections_chain"] == 2 * (2 + 2)
