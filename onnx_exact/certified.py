@@ -20,7 +20,7 @@ from onnx_exact.certify.certificate import (
 from onnx_exact.certify.lift import lifted
 from onnx_exact.certify.proof import ChainProof
 from onnx_exact.certify.prove import prove_chain
-from onnx_exact.certify.summary import Certified, certify_chain, worst
+from onnx_exact.certify.summary import Certified, certify_chain
 from onnx_exact.deadline import Deadline
 from onnx_exact.errors import DomainError, OutputError
 from onnx_exact.graph.plain import is_plain
@@ -93,8 +93,8 @@ def lift(run: Run, reductions: Sequence[Reduction]) -> list[Reduction]:
     ]
 
 
-def certified(run: Run, reductions: Sequence[Reduction]) -> Certified | None:
-    """What is certain of the new model's deviation; None for a model without chains."""
+def certified(run: Run, reductions: Sequence[Reduction]) -> list[Certified]:
+    """What is certain of each new chain's deviation."""
     outputs = [output.name for output in run.source.model.graph.output]
     chains = []
     for (located, where, stability), proof, reduction in zip(
@@ -105,7 +105,7 @@ def certified(run: Run, reductions: Sequence[Reduction]) -> Certified | None:
         numbers = certify_chain(bounds, where.box, reduction, located.dtype, plain)
         whole = outputs == [located.output] and len(run.chains) == 1
         chains.append(Certified(numbers[0], located.output, whole, *numbers[1:]))
-    return worst(chains)
+    return chains
 
 
 def refuse_infinite(box: Box, what: str) -> None:

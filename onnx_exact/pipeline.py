@@ -25,13 +25,14 @@ from onnx_exact.certified import (
 )
 from onnx_exact.certify.certificate import FileMark
 from onnx_exact.certify.proof import ChainProof
-from onnx_exact.certify.summary import Certified
+from onnx_exact.certify.summary import Certified, worst
 from onnx_exact.counterexample import save_beside
 from onnx_exact.deadline import Deadline
 from onnx_exact.domains import DOMAIN_KEY, resolve_domain
 from onnx_exact.errors import ValidationError
 from onnx_exact.graph.locate import LocatedChain, locate_chains
 from onnx_exact.graph.metadata import metadata_of, stamp
+from onnx_exact.graph.plain import is_plain
 from onnx_exact.graph.ranges import ChainDomain, Ranges
 from onnx_exact.graph.read import inputs_of, read_model
 from onnx_exact.graph.splice import splice
@@ -45,7 +46,7 @@ from onnx_exact.run import Run, Settings
 from onnx_exact.samples import Samples, load_samples
 from onnx_exact.stability.decide import Options, analyze_chain
 from onnx_exact.stability.verdict import Stability
-from onnx_exact.validate import Deviation, validate
+from onnx_exact.validate import Deviation, Rewritten, validate
 
 ModelLike = ModelProto | str | os.PathLike[str]
 
@@ -73,7 +74,8 @@ def optimize(model: ModelLike, **settings: Any) -> tuple[ModelProto, Report]:
     run = _decide(model, chosen)
     reductions = _reduce(run)
     new = _rewrite(run, reductions)
-    found = _certify(run, reductions)
+    bounds = _certify(run, reductions)
+    found = worst(bounds)
     deviation = None
     if new is None:
         new, size = ModelProto(), run.source.nbytes
@@ -83,7 +85,8 @@ def optimize(model: ModelLike, **settings: Any) -> tuple[ModelProto, Report]:
         after = new.SerializeToString()
         size = len(after)
         with run.stage("validate"):
-            deviation = _validate(run, run.source.model.SerializeToString(), after)
+            before = run.source.model.SerializeToString()
+            deviation = _validate(run, _rewritten(run, reductions, bounds), before, after)
     with appearing(run.certificate) as partial:
         _record(run, reductions, found, mark_of(after), partial)
     return new, assemble(run, OPTIMIZE, reductions, deviation, size, found)
@@ -109,7 +112,8 @@ def optimize_file(
     run = _decide(model, chosen)
     reductions = _reduce(run)
     new = _rewrite(run, reductions)
-    found = _certify(run, reductions)
+    bounds = _certify(run, reductions)
+    found = worst(bounds)
     if new is None:
         with run.stage("write"), appearing(run.certificate) as partial:
             _record(run, reductions, found, mark_of(Path(model)), partial)
@@ -119,7 +123,8 @@ def optimize_file(
 
     def check(candidate: Path) -> None:
         with run.stage("validate"):
-            seen.append(_validate(run, Path(model), candidate))
+            chains = _rewritten(run, reductions, bounds)
+            seen.append(_validate(run, chains, Path(model), candidate))
         _record(run, reductions, found, mark_of(candidate), partial)
 
     with run.stage("write"), appearing(run.certificate) as partial:
@@ -201,8 +206,8 @@ def _decide_chain(
         return prove(chain.chain, where.box, stability, run.source.nbytes, spent)
 
 
-def _certify(run: Run, reductions: list[Reduction]) -> Certified | None:
-    """Bounds the deviation of the new chains."""
+def _certify(run: Run, reductions: list[Reduction]) -> list[Certified]:
+    """Bounds the deviation of each new chain."""
     with run.stage("certify"):
         return certified(run, reductions)
 
@@ -271,7 +276,23 @@ def _provenance(run: Run) -> dict[str, str]:
     }
 
 
-def _validate(run: Run, before: bytes | Path, after: bytes | Path) -> Deviation:
+def _rewritten(run: Run, reductions: list[Reduction], bounds: list[Certified]) -> list[Rewritten]:
+    """The chains that were replaced, as they are to be judged."""
+    return [
+        Rewritten(
+            *(located, reduction.network, where.box, bound.max_abs),
+            plain=is_plain(run.source.model, located),
+        )
+        for (located, where, _), reduction, bound in zip(
+            run.chains, reductions, bounds, strict=True
+        )
+        if reduction.changed
+    ]
+
+
+def _validate(
+    run: Run, chains: list[Rewritten], before: bytes | Path, after: bytes | Path
+) -> Deviation:
     """Compares both models in onnxruntime, at the user's points and every witness too."""
     extra: list[Mapping[str, NDArray[Any]]] = []
     if run.samples is not None:
@@ -286,6 +307,8 @@ def _validate(run: Run, before: bytes | Path, after: bytes | Path) -> Deviation:
         after,
         run.inputs,
         run.domain,
+        original=run.source.model,
+        chains=chains,
         extra=extra,
         rtol=settings.rtol,
         atol=settings.atol,
