@@ -103,7 +103,7 @@ def test_the_split_form_is_within_its_bound_all_over_the_domain(seed: int) -> No
     if reduction.split is None:
         return
     bounds = Bounds.of(case.chain, stability, case.box)
-    bound, _, _ = certify_chain(bounds, case.box, reduction, F32, True)
+    bound, _, _ = certify_chain(bounds, case.box, reduction, F32, True, lambda: None)
     assert bound is not None
     chain_form = compare(bounds, case.box, reduction.chain, reduction.origins).outputs.max()
     assert bound >= chain_form
