@@ -42,7 +42,8 @@ class Origin:
         """Points of the chain's input, shape (k, n), as points of the graph's, float64.
 
         Returns:
-            shape (k, *sample_shape). Rounding may leave the domain by a unit in the last place.
+            shape (k, *sample_shape). They may leave the domain by what the operators in between
+            round in the model's type.
         """
         values = (np.asarray(points, dtype=np.float64) - self.shift) / self.scale
         repeated = np.repeat(values[:, None, :], self.repeats, axis=1)

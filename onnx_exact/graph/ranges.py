@@ -1,22 +1,23 @@
 """The interval of every tensor of a graph over a domain, evaluated node by node when asked for.
 
-The intervals speak about real arithmetic: they hold for the numbers the graph defines, and are
-sound in spite of the float64 they are computed in. A runtime that rounds to float32 between nodes
-may leave them by its own rounding.
+The intervals hold for the numbers that the graph defines over the reals and for what any runtime
+computes in the types of the tensors, within the error that docs/guarantees.md states for each
+operator; they are sound in spite of the float64 they are computed in. They say nothing of NaN.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from onnx import ModelProto
 
-from onnx_exact.graph.bounds import EVERY_OUTPUT, RULES, Context
-from onnx_exact.graph.bounds.interval import Interval, intersect, point, unknown
-from onnx_exact.graph.index import FLOATS, Index
+from onnx_exact.graph.bounds import apply
+from onnx_exact.graph.bounds.interval import Interval, intersect, point
+from onnx_exact.graph.bounds.operators import unknown_of
+from onnx_exact.graph.index import Index
 from onnx_exact.graph.layout import Layout
 from onnx_exact.graph.locate import LocatedChain, locate_chains
 from onnx_exact.graph.origin import Origin, trace
@@ -31,8 +32,8 @@ class ChainDomain:
 
     Attributes:
         box: shape (n_in,), the hull over the positions of all other axes.
-        origin: the way back to a graph input, of which `box` is then the exact image (up to
-            rounding outward); None where there is no such way.
+        origin: the way back to a graph input, of which `box` is then the image, widened by what
+            the operators in between round in the model's type; None where there is no such way.
     """
 
     box: Box
@@ -133,11 +134,7 @@ class Ranges:
 
     def _leaf(self, tensor: str) -> Interval:
         values = self._index.floats(tensor)
-        if values is not None:
-            found = point(values)
-        else:
-            shape = self._index.shape(tensor)
-            found = unknown(None if shape is None else len(shape))
+        found = self._unknown(tensor) if values is None else point(values)
         self._known[tensor] = found
         return found
 
@@ -147,27 +144,24 @@ class Ranges:
             (self._known[name] if name in self._known else self._leaf(name)) if name else None
             for name in node.input
         )
-        rule = RULES.get(node.op_type) if index.is_standard(node) else None
-        is_constant = node.op_type == "Constant" and not inputs
         for i, output in enumerate(node.output):
             if output in self._known or not output:
                 continue
-            found = None
-            if is_constant and (values := index.floats(output)) is not None:
-                found = point(values)
-            elif rule is not None and (i == 0 or node.op_type in EVERY_OUTPUT):
-                found = self._applied(Context(index, node, inputs), output)
-            self._known[output] = unknown(self._rank(output)) if found is None else found
+            values = None if inputs else index.floats(output)
+            found = apply(index, node, inputs, i) if values is None else point(values)
+            if found is None:
+                # An operator without a rule may divide by 0.
+                found = replace(self._unknown(output), overflows=True)
+            self._known[output] = self._fitted(output, found, strict=False)
 
-    def _applied(self, context: Context, output: str) -> Interval | None:
-        if self._index.elem_type(output) not in (0, *FLOATS):
-            return None
-        found = RULES[context.node.op_type](context)
-        return None if found is None else self._fitted(output, found, strict=False)
-
-    def _rank(self, tensor: str) -> int | None:
-        shape = self._index.shape(tensor)
-        return None if shape is None else len(shape)
+    def _unknown(self, tensor: str) -> Interval:
+        """What its type says of a tensor, or that it has no entries."""
+        shape, kind = self._index.shape(tensor), self._index.elem_type(tensor)
+        found = unknown_of(kind, None if shape is None else len(shape))
+        if shape is None or not any(dim.static and dim.size == 0 for dim in shape):
+            return found
+        sizes = [dim.size if dim.static else 1 for dim in shape]
+        return found.mapped(lambda v: np.broadcast_to(v, sizes))
 
     def _fitted(self, tensor: str, found: Interval, strict: bool = True) -> Interval:
         """The interval with the tensor's rank: axes in front are added, as in broadcasting.

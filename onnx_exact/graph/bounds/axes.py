@@ -1,13 +1,11 @@
-"""Intervals through operators that only move, pick or join entries, and through pooling."""
+"""Intervals through operators that only move, pick or join entries."""
 
 from __future__ import annotations
-
-from functools import reduce
 
 import numpy as np
 
 from onnx_exact.graph.bounds.context import Context
-from onnx_exact.graph.bounds.interval import Interval
+from onnx_exact.graph.bounds.interval import Interval, join
 from onnx_exact.graph.layout import Shape, is_static, product
 from onnx_exact.graph.ops.regroup import reshaped
 from onnx_exact.network.affine import Array
@@ -78,10 +76,7 @@ def concat(c: Context) -> Interval | None:
     if len(sizes) < len(inputs) or not is_static(tuple(sizes)):
         # Where each input lies is not known: the same bounds all along the axis.
         inputs = [x.hull((axis,)) for x in inputs]
-        return Interval(
-            reduce(np.minimum, [x.lower for x in inputs]),
-            reduce(np.maximum, [x.upper for x in inputs]),
-        )
+        return join(inputs)
     common = [max(x.lower.shape[a] for x in inputs) for a in range(rank)]
 
     def joined(parts: list[Array]) -> Array:
@@ -91,16 +86,3 @@ def concat(c: Context) -> Interval | None:
         return np.concatenate(pieces, axis)
 
     return Interval(joined([x.lower for x in inputs]), joined([x.upper for x in inputs]))
-
-
-def max_pool(c: Context) -> Interval | None:
-    """Something between the least and the largest entry of each channel."""
-    return c.x.hull(tuple(range(2, c.x.rank))) if c.x.rank > 2 else None
-
-
-def average_pool(c: Context) -> Interval | None:
-    """As for the maximum, with the zeros of the padding where these count."""
-    found = max_pool(c)
-    if found is not None and c.integer("count_include_pad", 0):
-        return Interval(np.minimum(found.lower, 0.0), np.maximum(found.upper, 0.0))
-    return found
