@@ -48,8 +48,7 @@ def _computed(
     It does not leave 0, where that is the end of the range: a sum of numbers that are not negative,
     or a quotient of them, is none either.
     """
-    with np.errstate(under="ignore", over="ignore"):
-        low, high = f(c.x.lower), f(c.x.upper)
+    low, high = f(c.x.lower), f(c.x.upper)
     least, greatest = least_and_greatest
     low = np.maximum(low - RELATIVE_SLACK * np.abs(low) - ABSOLUTE_SLACK, least)
     high = np.minimum(high + RELATIVE_SLACK * np.abs(high) + ABSOLUTE_SLACK, greatest)

@@ -177,7 +177,7 @@ def _unknown_where(place: NDArray[np.bool_], x: Interval) -> Interval:
 
 def _is_exact(x: Array, y: Array, product: Array) -> NDArray[np.bool_]:
     """Where the rounded product is exact: Dekker's TwoProduct has the error."""
-    trivial = np.isin(x, (-1.0, 0.0, 1.0)) | np.isin(y, (-1.0, 0.0, 1.0))
+    trivial = (x == 0.0) | (np.abs(x) == 1.0) | (y == 0.0) | (np.abs(y) == 1.0)
     unknown_side = np.isinf(x) | np.isinf(y)
     size = np.abs(product)
     safe = (np.abs(x) < LARGEST_FACTOR) & (np.abs(y) < LARGEST_FACTOR)

@@ -36,11 +36,10 @@ def batch_normalization(c: Context) -> Interval | None:
     share = np.where(gain == 0.0, 0.0, share)
     x, moved = c.kind.flushed(c.x), np.abs(beta) + np.abs(mean * scale)
     image = _affine(x, scale, beta, mean)
-    with np.errstate(invalid="ignore", over="ignore"):
-        margins = [
-            _error(c.kind, share, np.where(np.isfinite(v), np.abs(v), 0.0), scale, moved, mean)
-            for v in (x.lower, x.upper)
-        ]
+    margins = [
+        _error(c.kind, share, np.where(np.isfinite(v), np.abs(v), 0.0), scale, moved, mean)
+        for v in (x.lower, x.upper)
+    ]
     turned = scale < 0.0
     low, high = (np.where(turned, *reversed(margins)), np.where(turned, *margins))
     settled = (share <= LARGEST_SHARE) & (moved < c.kind.largest / 2.0)

@@ -117,8 +117,21 @@ def apply(
     if inputs[0] is None or (node.op_type not in JOINS and any(x.lower.size == 0 for x in known)):
         return None
     elem_type = _computed_in(index, node, node.output[position])
-    if elem_type in INTEGER_TYPES:
-        return _of_integers(index, node, inputs, operator, elem_type)
+    # Overflow and inf - inf are part of the arithmetic.
+    with np.errstate(all="ignore"):
+        if elem_type in INTEGER_TYPES:
+            return _of_integers(index, node, inputs, operator, elem_type)
+        return _of_floats(index, node, inputs, operator, elem_type)
+
+
+def _of_floats(
+    index: Index,
+    node: NodeProto,
+    inputs: tuple[Interval | None, ...],
+    operator: Operator,
+    elem_type: int,
+) -> Interval | None:
+    known = [x for x in inputs if x is not None]
     if operator.effect is Effect.MOVES:
         found = operator.rule(Context(index, node, inputs))
         return None if found is None else replace(found, overflows=_may_overflow(known))

@@ -73,20 +73,18 @@ def _mean(x: Interval, count: float, kind: FloatType) -> Interval:
         return x
     below, above = _room(x.lower, count, kind), _room(x.upper, count, kind)
     limit = kind.largest / 2.0
-    with np.errstate(invalid="ignore", over="ignore"):
-        low_sum, high_sum = (
-            np.where(side == 0.0, 0.0, side * count)
-            for side in (np.minimum(x.lower, 0.0), np.maximum(x.upper, 0.0))
-        )
-        return Interval(
-            np.where(-low_sum < limit, x.lower - below, -np.inf),
-            np.where(high_sum < limit, x.upper + above, np.inf),
-        )
+    low_sum, high_sum = (
+        np.where(side == 0.0, 0.0, side * count)
+        for side in (np.minimum(x.lower, 0.0), np.maximum(x.upper, 0.0))
+    )
+    return Interval(
+        np.where(-low_sum < limit, x.lower - below, -np.inf),
+        np.where(high_sum < limit, x.upper + above, np.inf),
+    )
 
 
 def _room(side: Array, count: float, kind: FloatType) -> Array:
     """What rounding adds at a side; nothing where every term is 0."""
     size = np.where(np.isfinite(side), np.abs(side), 0.0)
-    with np.errstate(invalid="ignore"):
-        error = 2.0 * kind.gamma(count + 2) * size + (count + 2) * kind.smallest_normal
+    error = 2.0 * kind.gamma(count + 2) * size + (count + 2) * kind.smallest_normal
     return np.where(side == 0.0, 0.0, error)

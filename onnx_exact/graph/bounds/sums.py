@@ -66,9 +66,8 @@ def linear(
     lower, lower_size = _maximum(product, -weight, x, how, minus)
     # The positive terms at the upper corner are the largest sum of positive terms there is.
     limit = how.kind.largest
-    with np.errstate(invalid="ignore"):
-        above = ~((upper_size + np.maximum(upper, -upper_size)) / 2.0 * how.scale < limit)
-        below = ~((lower_size + np.maximum(lower, -lower_size)) / 2.0 * how.scale < limit)
+    above = ~((upper_size + np.maximum(upper, -upper_size)) / 2.0 * how.scale < limit)
+    below = ~((lower_size + np.maximum(lower, -lower_size)) / 2.0 * how.scale < limit)
     undefined = _undefined(product, weight, x)
     return Interval(
         np.where(below | undefined, -np.inf, -lower), np.where(above | undefined, np.inf, upper)
@@ -89,11 +88,10 @@ def _maximum(
     """The upper bound and the sum of magnitudes, both infinite where a term is."""
     positive, negative = np.maximum(weight, 0.0), np.minimum(weight, 0.0)
     low, high = (np.where(np.isfinite(v), v, 0.0) for v in (x.lower, x.upper))
-    with np.errstate(invalid="ignore", over="ignore", under="ignore"):
-        value = product(positive, high) + product(negative, low)
-        size = product(positive, np.abs(high)) - product(negative, np.abs(low))
-        tiny = np.where(np.abs(weight) < how.kind.smallest_normal, weight, 0.0)
-        lost = np.zeros(()) if not tiny.any() else product(np.abs(tiny), np.maximum(-low, high))
+    value = product(positive, high) + product(negative, low)
+    size = product(positive, np.abs(high)) - product(negative, np.abs(low))
+    tiny = np.where(np.abs(weight) < how.kind.smallest_normal, weight, 0.0)
+    lost = np.zeros(()) if not tiny.any() else product(np.abs(tiny), np.maximum(-low, high))
     # Where every term is 0 nothing rounds; a magnitude of 0 can also be an underflow of all.
     nothing = (size == 0.0) & (_smallest(weight) * min(_smallest(low), _smallest(high)) > 0.0)
     open_sides = np.zeros(())
@@ -107,11 +105,9 @@ def _maximum(
     if added is not None:
         nothing = nothing & (added.upper == 0.0)
         terms += 1
-        with np.errstate(invalid="ignore", over="ignore"):
-            value, size = value + added.upper, size + np.abs(added.upper)
-    with np.errstate(invalid="ignore", over="ignore"):
-        value = value + np.where(nothing, 0.0, _rounding(size, lost, how, terms))
-        size = np.where(size == 0.0, 0.0, size * (1.0 + how.kind.gamma(terms) + gamma(terms)))
+        value, size = value + added.upper, size + np.abs(added.upper)
+    value = value + np.where(nothing, 0.0, _rounding(size, lost, how, terms))
+    size = np.where(size == 0.0, 0.0, size * (1.0 + how.kind.gamma(terms) + gamma(terms)))
     value, size = (np.where((open_sides > 0.0) | np.isnan(v), np.inf, v) for v in (value, size))
     return np.where(value == -np.inf, np.inf, value), size
 
