@@ -25,6 +25,7 @@ from onnx_exact.certified import (
 )
 from onnx_exact.certify.certificate import FileMark
 from onnx_exact.certify.proof import ChainProof
+from onnx_exact.certify.rounding import outputs_as_run
 from onnx_exact.certify.summary import Certified
 from onnx_exact.counterexample import save_beside
 from onnx_exact.deadline import Deadline
@@ -32,6 +33,7 @@ from onnx_exact.domains import DOMAIN_KEY, resolve_domain
 from onnx_exact.errors import ValidationError
 from onnx_exact.graph.locate import LocatedChain, locate_chains
 from onnx_exact.graph.metadata import metadata_of, stamp
+from onnx_exact.graph.plain import is_plain
 from onnx_exact.graph.ranges import ChainDomain, Ranges
 from onnx_exact.graph.read import inputs_of, read_model
 from onnx_exact.graph.splice import splice
@@ -169,7 +171,10 @@ def _decide(model: ModelLike, settings: Settings) -> Run:
         # The time that is left is shared out evenly among the chains that are left.
         share = Deadline(deadline.remaining / (len(located) - number))
         stability, proof = _decide_chain(run, chain, where, share)
-        ranges.assume(chain.output, stability.output_lower, stability.output_upper)
+        if is_plain(source.model, chain):
+            # What reads it gets what a runtime computes.
+            outputs = outputs_as_run(chain.chain, stability, where.box, chain.dtype)
+            ranges.assume(chain.output, *outputs)
         chains.append((chain, where, stability))
         proofs.append(proof)
         if stability.interrupted:

@@ -72,7 +72,7 @@ class Ranges:
         return Box(found.lower, found.upper, source=f"interval of {tensor}")
 
     def assume(self, tensor: str, box_lower: Array, box_upper: Array) -> None:
-        """Takes in tighter bounds known from elsewhere.
+        """Takes in tighter bounds known from elsewhere, for the reals and for any runtime.
 
         Args:
             tensor: its name.

@@ -15,7 +15,7 @@ from onnx_exact.graph.ops.passthrough import trains
 from onnx_exact.network.affine import Array
 
 LEAKY_ALPHA_DEFAULT = 0.01
-# Clip takes its bounds as inputs since this operator set; before, it has bounds where none are given.
+# Clip takes its bounds as inputs since this operator set; before, it always has some.
 CLIP_INPUTS_SINCE = 11
 CLIP_DEFAULT = float(np.finfo(np.float32).max)
 

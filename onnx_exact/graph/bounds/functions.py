@@ -37,7 +37,7 @@ def tanh(c: Context) -> Interval | None:
 
 def softmax(c: Context) -> Interval | None:
     """Something between 0 and 1."""
-    return interval.between(0.0, 1.0 + _error(c, np.ones(())), c.x.rank)
+    return interval.between(0.0, 1.0 + float(_error(c, np.ones(()))), c.x.rank)
 
 
 def _computed(

@@ -1,8 +1,9 @@
 """Interval arithmetic over the reals on arrays in float64, rounded outward.
 
 One operation rounded to nearest is off by at most half a step, so the next float outward is sound;
-sums and products found exact (Knuth's TwoSum and Dekker's TwoProduct give the error itself) stay as
-they are. What the type of a tensor rounds is added afterwards (`types`, `sums`).
+sums and products found exact by error-free transformations stay as they are. Overflow is part of
+the arithmetic: callers run it with numpy's warnings off. What the type of a tensor rounds is added
+afterwards (`types`, `sums`).
 """
 
 from __future__ import annotations
@@ -14,14 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_exact.network.affine import Array
-
-# Of float64, which the bounds are computed in.
-UNIT_ROUNDOFF = 2.0**-53
-SMALLEST = 2.0**-1074
-# TwoProduct is valid where no part of it overflows or falls below the normal range.
-LARGEST_FACTOR, SMALLEST_PRODUCT = 2.0**995, 2.0**-960
-# Splits a float64 into two halves of 26 bits (Veltkamp).
-SPLITTER = 2.0**27 + 1.0
+from onnx_exact.network.approximate import two_product_error, two_sum_error
 
 Function = Callable[[Array], Array]
 
@@ -135,12 +129,9 @@ def add(a: Interval, b: Interval) -> Interval:
 
 
 def _sum(a: Array, b: Array) -> tuple[Array, NDArray[np.bool_]]:
-    """The rounded sum, and where it is the exact one (Knuth's TwoSum, valid barring overflow)."""
-    with np.errstate(invalid="ignore", over="ignore"):
-        total = np.asarray(a + b)
-        part = total - a
-        error = (a - (total - part)) + (b - part)
-    exact = (error == 0.0) | (np.isinf(total) & (np.isinf(a) | np.isinf(b)))
+    """The rounded sum, and where it is the exact one (Knuth's TwoSum)."""
+    total = np.asarray(a + b)
+    exact = (two_sum_error(a, b, total) == 0.0) | (np.isinf(total) & (np.isinf(a) | np.isinf(b)))
     return total, np.asarray(exact)
 
 
@@ -152,9 +143,8 @@ def negate(a: Interval) -> Interval:
 def multiply(a: Interval, b: Interval) -> Interval:
     """a * b for independent a and b."""
     pairs = [(x, y) for x in (a.lower, a.upper) for y in (b.lower, b.upper)]
-    with np.errstate(invalid="ignore", over="ignore", under="ignore"):
-        # 0 times a side that is not known is 0: every value is a number.
-        products = [np.where((x == 0.0) | (y == 0.0), 0.0, x * y) for x, y in pairs]
+    # 0 times a side that is not known is 0: every value is a number.
+    products = [np.where((x == 0.0) | (y == 0.0), 0.0, x * y) for x, y in pairs]
     found = extremes(
         products, [_is_exact(x, y, p) for (x, y), p in zip(pairs, products, strict=True)]
     )
@@ -176,23 +166,8 @@ def _unknown_where(place: NDArray[np.bool_], x: Interval) -> Interval:
 
 
 def _is_exact(x: Array, y: Array, product: Array) -> NDArray[np.bool_]:
-    """Where the rounded product is exact: Dekker's TwoProduct has the error."""
-    trivial = (x == 0.0) | (np.abs(x) == 1.0) | (y == 0.0) | (np.abs(y) == 1.0)
-    unknown_side = np.isinf(x) | np.isinf(y)
-    size = np.abs(product)
-    safe = (np.abs(x) < LARGEST_FACTOR) & (np.abs(y) < LARGEST_FACTOR)
-    safe &= (size > SMALLEST_PRODUCT) & np.isfinite(size)
-    with np.errstate(invalid="ignore", over="ignore", under="ignore"):
-        (x_high, x_low), (y_high, y_low) = _halves(x), _halves(y)
-        error = x_high * y_high - product
-        error = ((error + x_high * y_low) + x_low * y_high) + x_low * y_low
-    return np.asarray(trivial | unknown_side | (safe & (error == 0.0)))
-
-
-def _halves(x: Array) -> tuple[Array, Array]:
-    scaled = SPLITTER * x
-    high = scaled - (scaled - x)
-    return high, x - high
+    """Where the rounded product is exact, or has no side that is known."""
+    return np.asarray(np.isinf(x) | np.isinf(y) | (two_product_error(x, y, product) == 0.0))
 
 
 def divide(a: Interval, b: Interval) -> Interval:
@@ -200,11 +175,10 @@ def divide(a: Interval, b: Interval) -> Interval:
     safe = np.asarray((b.lower > 0.0) | (b.upper < 0.0)) & ~(_infinite(a) & _infinite(b))
     low, high = np.where(safe, b.lower, 1.0), np.where(safe, b.upper, 1.0)
     pairs = [(x, y) for x in (a.lower, a.upper) for y in (low, high)]
-    with np.errstate(invalid="ignore", over="ignore", under="ignore"):
-        # An unbounded denominator leads to 0, whatever the numerator.
-        zero = [(x == 0.0) | np.isinf(y) for x, y in pairs]
-        quotients = [np.where(z, 0.0, x / y) for z, (x, y) in zip(zero, pairs, strict=True)]
-        products = [q * y for q, (_, y) in zip(quotients, pairs, strict=True)]
+    # An unbounded denominator leads to 0, whatever the numerator.
+    zero = [(x == 0.0) | np.isinf(y) for x, y in pairs]
+    quotients = [np.where(z, 0.0, x / y) for z, (x, y) in zip(zero, pairs, strict=True)]
+    products = [q * y for q, (_, y) in zip(quotients, pairs, strict=True)]
     exact = [
         z | np.isinf(x) | ((p == x) & _is_exact(q, y, p))
         for z, (x, y), q, p in zip(zero, pairs, quotients, products, strict=True)

@@ -12,8 +12,8 @@ from onnx_exact.graph.index import attributes
 from onnx_exact.graph.ops.normalization import EPSILON_DEFAULT, in_inference_form, scale_and_shift
 from onnx_exact.network.affine import Array
 
-# Roundings that a term may see, in any of the usual formulas: the conversions of two parameters, var +
-# eps, root, quotient, two products, two sums, and a margin for the products of these errors.
+# Roundings that a term may see, in any of the usual formulas: the conversions of two parameters,
+# var + eps, root, quotient, two products, two sums, and a margin for the products of these errors.
 OPERATIONS = 12
 # Beyond this relative error of var + eps nothing is said.
 LARGEST_SHARE = 0.25

@@ -1,11 +1,11 @@
 """Intervals of sums of products, in any order of summing, in the type of the tensor.
 
-A sum of n products in any order, with or without fused multiply-add or wider accumulators, is off by
-at most gamma_n times the sum of their magnitudes (Higham 2002, section 3.1). Every rounded product
-and sum is non-decreasing in its operands, so that what a runtime computes anywhere in the box is at
-least what it computes, in the same order, at the corner where the sum is least: the magnitudes there
-are the ones that count, and a corner where every term is 0 stays exactly 0. Numbers below the normal
-range may be flushed to 0, inputs and weights too.
+A sum of n products in any order, with or without fused multiply-add or wider accumulators, is off
+by at most gamma_n times the sum of their magnitudes (Higham 2002, section 3.1). Every rounded
+product and sum is non-decreasing in its operands, so that what a runtime computes anywhere in the
+box is at least what it computes, in the same order, at the corner where the sum is least: the
+magnitudes there are the ones that count, and a corner where every term is 0 stays exactly 0. Numbers
+below the normal range may be flushed to 0, inputs and weights too.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from onnx_exact.graph.bounds.interval import SMALLEST, UNIT_ROUNDOFF, Interval
+from onnx_exact.graph.bounds.interval import Interval
 from onnx_exact.graph.bounds.types import FloatType
 from onnx_exact.network.affine import Array
+from onnx_exact.network.approximate import SMALLEST, UNIT_ROUNDOFF
 
 # Linear in its second argument: (weight, x) -> sum of products.
 Product = Callable[[Array, Array], Array]
@@ -74,12 +76,13 @@ def linear(
     )
 
 
-def _undefined(product: Product, weight: Array, x: Interval) -> Array | np.bool_:
+def _undefined(product: Product, weight: Array, x: Interval) -> NDArray[np.bool_]:
     """Where 0 may be multiplied by an infinity."""
     infinite = np.isinf(x.lower) | np.isinf(x.upper)
     if not x.overflows or not infinite.any():
-        return np.bool_(False)
-    return product((weight == 0.0).astype(np.float64), infinite.astype(np.float64)) > 0.0
+        return np.zeros((), dtype=bool)
+    met = product((weight == 0.0).astype(np.float64), infinite.astype(np.float64))
+    return np.asarray(met > 0.0)
 
 
 def _maximum(

@@ -69,7 +69,7 @@ class FloatType:
         return Interval(low, high, x.overflows)
 
 
-FLOAT_TYPES = {
+FLOAT_TYPES: dict[int, FloatType] = {
     TensorProto.FLOAT16: FloatType(11, -14, 65504.0),
     TensorProto.BFLOAT16: FloatType(8, -126, float(2.0**128 - 2.0**120)),
     TensorProto.FLOAT: FloatType(24, -126, float(np.finfo(np.float32).max)),

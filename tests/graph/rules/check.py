@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
@@ -35,7 +34,7 @@ REAL_SLACK = 2.0**-40
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """A box for each float variable, and what is fed, all of it at once or one point after another."""
+    """A box for each float variable, and what is fed: all at once, or point after point."""
 
     domain: Mapping[str, Box]
     feeds: list[dict[str, Array]]
@@ -80,6 +79,8 @@ def trials(combination: Combination, elem_type: int) -> Iterator[Trial]:
 
 def runtimes(model: ModelProto) -> dict[str, Runtime]:
     """Those that take the model at all: onnxruntime lacks some types, the reference attributes."""
+    import onnxruntime
+
     found: dict[str, Runtime] = {}
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1

@@ -1,4 +1,4 @@
-"""What the rules are tried on, for the table of docs/guarantees.md: `python -m tests.graph.rules.count`."""
+"""Counts what the rules are tried on: `python -m tests.graph.rules.count`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a runtime does not do what the standard says: such results are left out of the comparison."""
+"""Where a runtime does not do what the standard says: such results are not compared."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ BOXES = 17
 
 
 def boxes(shape: tuple[int, ...], dtype: np.dtype[Any], rng: np.random.Generator) -> Iterator[Box]:
-    """One box after another, of that shape, with bounds that are numbers of the type but for one."""
+    """One box after another, of that shape; the bounds of one are no numbers of the type."""
     info = np.finfo(dtype)
     most, least, tiny = float(info.max), float(info.smallest_normal), float(info.smallest_subnormal)
     eps = float(info.eps)
