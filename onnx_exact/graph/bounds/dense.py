@@ -17,6 +17,9 @@ from onnx_exact.network.affine import Array
 # Above so many multiplications a convolution is bounded channel by channel instead of entry by
 # entry: 2e9 are a few seconds.
 LARGEST_CONVOLUTION = 2_000_000_000
+# Roundings of a term beside its product and the sums: of the factors of Gemm and with them, or of a
+# scale that a runtime has multiplied the weights by.
+FACTORS = 4
 
 
 def gemm(c: Context) -> Interval | None:
@@ -36,9 +39,7 @@ def gemm(c: Context) -> Interval | None:
     added = c.inputs[2] if len(c.inputs) > 2 else None
     if added is not None and beta != 1.0:
         added = interval.multiply(added, interval.point(np.asarray(beta)))
-    # The factors are rounded to the type, and each term may be multiplied by one.
-    operations = 2 if (alpha, beta) != (1.0, 1.0) else 0
-    return _product(c, x, alpha * matrix, slot, added, operations, max(1.0, 1.0 / abs(alpha)))
+    return _product(c, x, alpha * matrix, slot, added, max(1.0, 1.0 / abs(alpha)))
 
 
 def matmul(c: Context) -> Interval | None:
@@ -61,7 +62,6 @@ def _product(
     matrix: Array,
     slot: int,
     added: Interval | None = None,
-    operations: int = 0,
     scale: float = 1.0,
 ) -> Interval:
     axis = -1 if slot == 0 or x.rank == 1 else -2
@@ -77,7 +77,7 @@ def _product(
         return np.asarray(values @ weight if slot == 0 else weight @ values)
 
     terms = int(np.count_nonzero(matrix, axis=along).max(initial=0))
-    how = sums.Sum(c.kind, terms, operations, scale)
+    how = sums.Sum(c.kind, terms, FACTORS, scale)
     return sums.linear(times, matrix, x.mapped(full), how, added)
 
 
@@ -94,7 +94,7 @@ def conv(c: Context) -> Interval | None:
         along_channels = (1, -1, *[1] * (weight.ndim - 2))
         added = added.mapped(lambda v: v.reshape(along_channels))
     terms = int(np.count_nonzero(weight.reshape(len(weight), -1), axis=1).max(initial=0))
-    layer = _Layer(weight, group, added, sums.Sum(c.kind, terms))
+    layer = _Layer(weight, group, added, sums.Sum(c.kind, terms, FACTORS))
     sizes = [dim.size for dim in shape[2:] if dim.static]
     placed = _placed(windows, sizes) if len(sizes) == weight.ndim - 2 else None
     if placed is not None and prod(placed.out) * weight.size <= LARGEST_CONVOLUTION:

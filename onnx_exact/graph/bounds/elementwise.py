@@ -7,7 +7,7 @@ from functools import reduce
 import numpy as np
 from onnx import TensorProto
 
-from onnx_exact.graph.bounds import interval, sums
+from onnx_exact.graph.bounds import interval, single, sums
 from onnx_exact.graph.bounds.context import Context
 from onnx_exact.graph.bounds.interval import Interval
 from onnx_exact.graph.bounds.types import FLOAT_TYPES, INTEGER_TYPES
@@ -15,6 +15,9 @@ from onnx_exact.graph.ops.passthrough import trains
 from onnx_exact.network.affine import Array
 
 LEAKY_ALPHA_DEFAULT = 0.01
+# Before these operator sets Dropout trained unless told, and arithmetic had axes of its own.
+DROPOUT_RUNS_SINCE = 7
+BROADCASTS_SINCE = 7
 # Clip takes its bounds as inputs since this operator set; before, it always has some.
 CLIP_INPUTS_SINCE = 11
 CLIP_DEFAULT = float(np.finfo(np.float32).max)
@@ -22,26 +25,34 @@ CLIP_DEFAULT = float(np.finfo(np.float32).max)
 
 def add(c: Context) -> Interval | None:
     """x + y."""
-    a, b = c.inputs
-    return None if a is None or b is None else interval.add(a, b)
+    found = _operands(c)
+    return None if found is None else single.add(c.kind, *found)
 
 
 def sub(c: Context) -> Interval | None:
     """x - y."""
-    a, b = c.inputs
-    return None if a is None or b is None else interval.add(a, interval.negate(b))
+    found = _operands(c)
+    return None if found is None else single.add(c.kind, found[0], interval.negate(found[1]))
 
 
 def mul(c: Context) -> Interval | None:
     """x * y."""
-    a, b = c.inputs
-    return None if a is None or b is None else interval.multiply(a, b)
+    found = _operands(c)
+    return None if found is None else single.multiply(c.kind, *found)
 
 
 def div(c: Context) -> Interval | None:
     """x / y."""
+    found = _operands(c)
+    return None if found is None else single.divide(c.kind, *found)
+
+
+def _operands(c: Context) -> tuple[Interval, Interval] | None:
+    """Both inputs; None where they are not broadcast as in numpy."""
     a, b = c.inputs
-    return None if a is None or b is None else interval.divide(a, b)
+    if a is None or b is None or (c.index.opset < BROADCASTS_SINCE and c.node.attribute):
+        return None
+    return a, b
 
 
 def total(c: Context) -> Interval | None:
@@ -49,7 +60,7 @@ def total(c: Context) -> Interval | None:
     known = [x for x in c.inputs if x is not None]
     terms = [x for x in known if (x.lower != 0.0).any() or (x.upper != 0.0).any()] or known[:1]
     if len(terms) < 3:
-        found = reduce(interval.add, terms)
+        found = terms[0] if len(terms) == 1 else single.add(c.kind, *terms)
         rank = max(x.rank for x in known)
         return found.mapped(lambda v: v.reshape((1,) * (rank - v.ndim) + v.shape))
     stacked = Interval(
@@ -101,7 +112,7 @@ def leaky_relu(c: Context) -> Interval | None:
     """x for x >= 0, alpha x below: the union of both where x may be either."""
     alpha = c.attribute("alpha", LEAKY_ALPHA_DEFAULT)
     low, high = c.x.lower, c.x.upper
-    below = interval.multiply(Interval(np.minimum(low, 0.0), np.minimum(high, 0.0)), alpha)
+    below = single.multiply(c.kind, Interval(np.minimum(low, 0.0), np.minimum(high, 0.0)), alpha)
     return Interval(
         np.minimum(
             np.where(high >= 0.0, np.maximum(low, 0.0), np.inf),
@@ -141,7 +152,7 @@ def identity(c: Context) -> Interval | None:
 
 def dropout(c: Context) -> Interval | None:
     """x in inference form."""
-    return None if trains(c.index, c.node) else c.x
+    return None if c.index.opset < DROPOUT_RUNS_SINCE or trains(c.index, c.node) else c.x
 
 
 def cast(c: Context) -> Interval | None:
@@ -150,7 +161,10 @@ def cast(c: Context) -> Interval | None:
     if target in FLOAT_TYPES:
         source = FLOAT_TYPES.get(c.index.elem_type(c.node.input[0]))
         x = c.x if source is None else source.flushed(c.x)
-        return FLOAT_TYPES[target].flushed(FLOAT_TYPES[target].outward(x))
+        kind = FLOAT_TYPES[target]
+        holds = source is not None and source.digits <= kind.digits
+        # A wider type holds every number, but perhaps not as a normal one.
+        return kind.flushed(kind.outward(x, np.asarray(holds)))
     if target not in INTEGER_TYPES:
         return None
     if target == TensorProto.BOOL:

@@ -10,7 +10,7 @@ from onnx import NodeProto
 
 from onnx_exact.graph.bounds import axes, dense, elementwise, functions, normalization, pools
 from onnx_exact.graph.bounds.context import Context, Rule
-from onnx_exact.graph.bounds.interval import Interval, intersect, unknown
+from onnx_exact.graph.bounds.interval import Interval, intersect, unknown, valid
 from onnx_exact.graph.bounds.types import FLOAT_TYPES, INTEGER_TYPES
 from onnx_exact.graph.index import Index
 
@@ -143,8 +143,9 @@ def _of_floats(
     found = operator.rule(Context(index, node, inputs, kind))
     if found is None:
         return None
+    found = valid(found.lower, found.upper)
     if operator.effect is Effect.COMPUTES:
-        found = kind.outward(found)
+        found = kind.limited(found)
     new = operator.effect is Effect.COMPUTES or node.op_type in ("Cast", "MaxPool")
     overflows = _may_overflow(known) or (new and not found.finite)
     return replace(kind.flushed(found), overflows=overflows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from onnx import TensorProto
 
 from onnx_exact.graph.bounds.interval import Interval
@@ -44,8 +45,7 @@ class FloatType:
         """The largest number of the type that is not above each value."""
         power = np.frexp(values)[1] - self.digits
         power = np.maximum(power, self.least_exponent + 1 - self.digits)
-        with np.errstate(invalid="ignore"):
-            rounded = np.ldexp(np.floor(np.ldexp(values, -power)), power)
+        rounded = np.ldexp(np.floor(np.ldexp(values, -power)), power)
         rounded = np.where(np.isfinite(values), rounded, values)
         rounded = np.where(rounded > self.largest, self.largest, rounded)
         return np.where(rounded < -self.largest, -np.inf, rounded)
@@ -54,12 +54,30 @@ class FloatType:
         """The smallest number of the type that is not below each value."""
         return -self.down(-values)
 
-    def outward(self, x: Interval) -> Interval:
+    def outward(self, x: Interval, exact: NDArray[np.bool_] | None = None) -> Interval:
         """Contains every value of x and what it is rounded to, to nearest or not.
 
         A side beyond the largest number may overflow and is infinite.
+
+        Args:
+            x: of the results over the reals.
+            exact: where the results are numbers of the type unless they leave its normal range.
         """
-        return Interval(self.down(x.lower), self.up(x.upper), x.overflows)
+        low, high = self.down(x.lower), self.up(x.upper)
+        if exact is not None:
+            low = np.where(exact & self._is_normal(x.lower), x.lower, low)
+            high = np.where(exact & self._is_normal(x.upper), x.upper, high)
+        return Interval(low, high, x.overflows)
+
+    def _is_normal(self, values: Array) -> NDArray[np.bool_]:
+        size = np.abs(values)
+        return (size == 0.0) | ((size >= self.smallest_normal) & (size <= self.largest))
+
+    def limited(self, x: Interval) -> Interval:
+        """The same, but for sides beyond the largest number."""
+        low = np.where(x.lower < -self.largest, -np.inf, np.minimum(x.lower, self.largest))
+        high = np.where(x.upper > self.largest, np.inf, np.maximum(x.upper, -self.largest))
+        return Interval(low, high, x.overflows)
 
     def flushed(self, x: Interval) -> Interval:
         """Contains every value of x, and 0 where x may be below the normal range."""
