@@ -25,6 +25,9 @@ from onnx_exact.graph.read import inputs_of
 from onnx_exact.network import Box
 from onnx_exact.network.affine import Array
 
+# Every integer up to this one is a float64.
+LARGEST_INTEGER = 2.0**53
+
 
 @dataclass(frozen=True, eq=False)
 class ChainDomain:
@@ -133,10 +136,20 @@ class Ranges:
         return sorted(wanted)
 
     def _leaf(self, tensor: str) -> Interval:
-        values = self._index.floats(tensor)
+        values = self._constant(tensor)
         found = self._unknown(tensor) if values is None else point(values)
         self._known[tensor] = found
         return found
+
+    def _constant(self, tensor: str) -> Array | None:
+        """The value of a constant; None where it is none, or no exact one in float64."""
+        values = self._index.floats(tensor)
+        if values is not None:
+            return values
+        stored = self._index.array(tensor)
+        if stored is None or np.abs(stored.astype(np.float64)).max(initial=0.0) > LARGEST_INTEGER:
+            return None
+        return stored.astype(np.float64)
 
     def _evaluate(self, position: int) -> None:
         index, node = self._index, self._index.nodes[position]
@@ -147,7 +160,7 @@ class Ranges:
         for i, output in enumerate(node.output):
             if output in self._known or not output:
                 continue
-            values = None if inputs else index.floats(output)
+            values = None if inputs else self._constant(output)
             found = apply(index, node, inputs, i) if values is None else point(values)
             if found is None:
                 # An operator without a rule may divide by 0.

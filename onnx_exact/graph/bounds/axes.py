@@ -5,10 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from onnx_exact.graph.bounds.context import Context
-from onnx_exact.graph.bounds.interval import Interval, join
+from onnx_exact.graph.bounds.interval import Interval, between, join
 from onnx_exact.graph.layout import Shape, is_static, product
 from onnx_exact.graph.ops.regroup import reshaped
 from onnx_exact.network.affine import Array
+
+# Pad takes its pads and its value as inputs since this operator set.
+PAD_INPUTS_SINCE = 11
 
 
 def reshape(c: Context) -> Interval | None:
@@ -54,6 +57,26 @@ def _anywhere(c: Context) -> Interval:
 def pick(c: Context) -> Interval | None:
     """Some entries of the first input, anywhere."""
     return _anywhere(c)
+
+
+def one_hot(c: Context) -> Interval | None:
+    """One of the two values of the third input."""
+    values = c.inputs[2]
+    rank = c.rank_out() or 0
+    return None if values is None else values.hull().mapped(lambda v: v.reshape((1,) * rank))
+
+
+def pad(c: Context) -> Interval | None:
+    """Entries of the input, and the constant around them."""
+    found = _anywhere(c)
+    if c.text("mode", "constant") != "constant":
+        return found
+    filled = between(0.0, 0.0, 0)
+    if c.index.opset < PAD_INPUTS_SINCE:
+        filled = c.attribute("value", 0.0)
+    elif len(c.inputs) > 2 and c.inputs[2] is not None:
+        filled = c.inputs[2].hull().mapped(lambda v: v.reshape(()))
+    return join([found, filled])
 
 
 def transpose(c: Context) -> Interval | None:

@@ -89,17 +89,36 @@ def conv(c: Context) -> Interval | None:
     windows, group = Windows.of(c, weight.shape[2:]), c.integer("group", 1)
     if windows is None or group < 1 or weight.shape[0] % group:
         return None
-    added = c.inputs[2] if len(c.inputs) > 2 else None
-    if added is not None:
-        along_channels = (1, -1, *[1] * (weight.ndim - 2))
-        added = added.mapped(lambda v: v.reshape(along_channels))
-    terms = int(np.count_nonzero(weight.reshape(len(weight), -1), axis=1).max(initial=0))
-    layer = _Layer(weight, group, added, sums.Sum(c.kind, terms, FACTORS))
+    layer = _layer(c, weight, group)
     sizes = [dim.size for dim in shape[2:] if dim.static]
     placed = _placed(windows, sizes) if len(sizes) == weight.ndim - 2 else None
     if placed is not None and prod(placed.out) * weight.size <= LARGEST_CONVOLUTION:
         return _per_entry(c.x, layer, placed, (group * weight.shape[1], *sizes))
     return _per_channel(c.x, layer, windows.padded)
+
+
+def conv_transpose(c: Context) -> Interval | None:
+    """A transposed convolution with constant weights, channel by channel.
+
+    Every weight meets at most one entry of each channel in every entry of the output.
+    """
+    weight, group = c.constant(1), c.integer("group", 1)
+    if weight is None or weight.ndim < 3 or c.x.rank != weight.ndim:
+        return None
+    if group < 1 or len(weight) % group:
+        return None
+    parts = np.split(weight, group)
+    turned = np.concatenate([np.swapaxes(part, 0, 1) for part in parts])
+    return _per_channel(c.x, _layer(c, turned, group), padded=True)
+
+
+def _layer(c: Context, weight: Array, group: int) -> _Layer:
+    added = c.inputs[2] if len(c.inputs) > 2 else None
+    if added is not None:
+        along_channels = (1, -1, *[1] * (weight.ndim - 2))
+        added = added.mapped(lambda v: v.reshape(along_channels))
+    terms = int(np.count_nonzero(weight.reshape(len(weight), -1), axis=1).max(initial=0))
+    return _Layer(weight, group, added, sums.Sum(c.kind, terms, FACTORS))
 
 
 @dataclass(frozen=True, eq=False)

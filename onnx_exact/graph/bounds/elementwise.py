@@ -111,15 +111,8 @@ def relu(c: Context) -> Interval | None:
 def leaky_relu(c: Context) -> Interval | None:
     """x for x >= 0, alpha x below: the union of both where x may be either."""
     alpha = c.attribute("alpha", LEAKY_ALPHA_DEFAULT)
-    low, high = c.x.lower, c.x.upper
-    below = single.multiply(c.kind, Interval(np.minimum(low, 0.0), np.minimum(high, 0.0)), alpha)
-    return Interval(
-        np.minimum(
-            np.where(high >= 0.0, np.maximum(low, 0.0), np.inf),
-            np.where(low < 0.0, below.lower, np.inf),
-        ),
-        np.maximum(np.where(high >= 0.0, high, -np.inf), np.where(low < 0.0, below.upper, -np.inf)),
-    )
+    below = single.multiply(c.kind, c.x.mapped(lambda v: np.minimum(v, 0.0)), alpha)
+    return interval.by_sign(c.x, below)
 
 
 def clip(c: Context) -> Interval | None:
@@ -143,6 +136,30 @@ def _clip_bound(c: Context, position: int, name: str, sign: float) -> Interval:
     if given is None or c.is_everywhere(position, sign * np.inf):
         return Interval(np.asarray(sign * np.inf), np.asarray(sign * np.inf))
     return given
+
+
+def hard_sigmoid(c: Context) -> Interval | None:
+    """min(max(alpha x + beta, 0), 1)."""
+    scaled = single.multiply(c.kind, c.x, c.attribute("alpha", 0.2))
+    found = single.add(c.kind, scaled, c.attribute("beta", 0.5))
+    return interval.valid(np.clip(found.lower, 0.0, 1.0), np.clip(found.upper, 0.0, 1.0))
+
+
+def sqrt(c: Context) -> Interval | None:
+    """The root; nothing is known where x may be negative."""
+    low, high = np.sqrt(np.maximum(c.x.lower, 0.0)), np.sqrt(np.maximum(c.x.upper, 0.0))
+    found = interval.extremes(
+        [low, high], [v * v == x for v, x in ((low, c.x.lower), (high, c.x.upper))]
+    )
+    defined = c.x.lower >= 0.0
+    found = c.kind.outward(Interval(np.maximum(found.lower, 0.0), found.upper))
+    return Interval(np.where(defined, found.lower, -np.inf), np.where(defined, found.upper, np.inf))
+
+
+def where(c: Context) -> Interval | None:
+    """One of the two, entry by entry."""
+    a, b = c.inputs[1:3]
+    return None if a is None or b is None else interval.join([a, b])
 
 
 def identity(c: Context) -> Interval | None:

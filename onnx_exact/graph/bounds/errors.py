@@ -8,4 +8,4 @@ from __future__ import annotations
 # In units in the last place, of the result or of 1, whichever is larger: runtimes evaluate these by
 # rational approximations whose error does not shrink with the result, and that may leave the range
 # of the function by as much.
-UNITS = {"Sigmoid": 8, "Softmax": 8, "Tanh": 8}
+UNITS = dict.fromkeys(("Cos", "Elu", "Exp", "Sigmoid", "Sin", "Softmax", "Tanh"), 8)

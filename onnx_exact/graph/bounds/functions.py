@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnx_exact.graph.bounds import interval
+from onnx_exact.graph.bounds import interval, single
 from onnx_exact.graph.bounds.context import Context
 from onnx_exact.graph.bounds.errors import UNITS
-from onnx_exact.graph.bounds.interval import Interval
+from onnx_exact.graph.bounds.interval import Interval, by_sign
 from onnx_exact.network.affine import Array
 
 # numpy's exp and tanh are within a few units in the last place; this is sixty-four of them, and as
@@ -33,6 +33,26 @@ def tanh(c: Context) -> Interval | None:
         np.where(c.x.lower >= 0.0, np.maximum(found.lower, 0.0), found.lower),
         np.where(c.x.upper <= 0.0, np.minimum(found.upper, 0.0), found.upper),
     )
+
+
+def exp(c: Context) -> Interval | None:
+    """e^x, never negative."""
+    return _computed(c, np.exp, (0.0, np.inf))
+
+
+def wave(c: Context) -> Interval | None:
+    """A sine or cosine: something between -1 and 1."""
+    greatest = 1.0 + float(_error(c, np.ones(())))
+    return interval.between(-greatest, greatest, c.x.rank)
+
+
+def elu(c: Context) -> Interval | None:
+    """x for x >= 0, alpha (e^x - 1) below."""
+    alpha = c.attribute("alpha", 1.0)
+    if not float(alpha.lower) >= 0.0:
+        return None
+    curve = single.multiply(c.kind, _computed(c, np.expm1, (-1.0, 0.0)), alpha)
+    return by_sign(c.x, curve)
 
 
 def softmax(c: Context) -> Interval | None:

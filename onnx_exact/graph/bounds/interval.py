@@ -119,6 +119,18 @@ def join(parts: list[Interval]) -> Interval:
     )
 
 
+def by_sign(x: Interval, below: Interval) -> Interval:
+    """x where it is not negative, `below` where it is: the union of both where it may be either."""
+    low, high = x.lower, x.upper
+    return Interval(
+        np.minimum(
+            np.where(high >= 0.0, np.maximum(low, 0.0), np.inf),
+            np.where(low < 0.0, below.lower, np.inf),
+        ),
+        np.maximum(np.where(high >= 0.0, high, -np.inf), np.where(low < 0.0, below.upper, -np.inf)),
+    )
+
+
 def add(a: Interval, b: Interval) -> Interval:
     """a + b."""
     (low, low_exact), (high, high_exact) = _sum(a.lower, b.lower), _sum(a.upper, b.upper)

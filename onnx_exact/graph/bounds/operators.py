@@ -8,7 +8,16 @@ from enum import Enum
 import numpy as np
 from onnx import NodeProto
 
-from onnx_exact.graph.bounds import axes, dense, elementwise, functions, normalization, pools
+from onnx_exact.graph.bounds import (
+    axes,
+    dense,
+    elementwise,
+    functions,
+    normalization,
+    pools,
+    quantization,
+    reductions,
+)
 from onnx_exact.graph.bounds.context import Context, Rule
 from onnx_exact.graph.bounds.interval import Interval, intersect, unknown, valid
 from onnx_exact.graph.bounds.types import FLOAT_TYPES, INTEGER_TYPES
@@ -52,13 +61,20 @@ OPERATORS: dict[str, Operator] = {
     "Clip": Operator(elementwise.clip, Effect.PICKS),
     "Concat": Operator(axes.concat, Effect.MOVES),
     "Conv": Operator(dense.conv),
+    "ConvTranspose": Operator(dense.conv_transpose),
+    "Cos": Operator(functions.wave),
+    "DequantizeLinear": Operator(quantization.dequantize),
     "Div": Operator(elementwise.div),
     "Dropout": Operator(elementwise.dropout, Effect.MOVES),
+    "Elu": Operator(functions.elu),
+    "Exp": Operator(functions.exp),
+    "Expand": Operator(axes.pick, Effect.MOVES),
     "Flatten": Operator(axes.reshape, Effect.MOVES),
     "Gather": Operator(axes.pick, Effect.MOVES),
     "Gemm": Operator(dense.gemm),
     "GlobalAveragePool": Operator(pools.global_average_pool),
     "GlobalMaxPool": Operator(pools.global_max_pool, Effect.PICKS),
+    "HardSigmoid": Operator(elementwise.hard_sigmoid),
     "Identity": Operator(elementwise.identity, Effect.MOVES),
     "LeakyRelu": Operator(elementwise.leaky_relu),
     "MatMul": Operator(dense.matmul),
@@ -67,22 +83,35 @@ OPERATORS: dict[str, Operator] = {
     "Min": Operator(elementwise.smallest, Effect.PICKS),
     "Mul": Operator(elementwise.mul),
     "Neg": Operator(elementwise.neg, Effect.TURNS),
+    "OneHot": Operator(axes.one_hot, Effect.MOVES),
+    "Pad": Operator(axes.pad, Effect.PICKS),
+    "QuantizeLinear": Operator(quantization.quantize, Effect.PICKS),
+    "ReduceMax": Operator(reductions.extreme, Effect.PICKS),
+    "ReduceMean": Operator(reductions.average),
+    "ReduceMin": Operator(reductions.extreme, Effect.PICKS),
+    "ReduceSum": Operator(reductions.total),
     "Relu": Operator(elementwise.relu, Effect.PICKS),
     "Reshape": Operator(axes.reshape, Effect.MOVES),
     "Sigmoid": Operator(functions.sigmoid),
+    "Sin": Operator(functions.wave),
     "Slice": Operator(axes.pick, Effect.MOVES),
     "Softmax": Operator(functions.softmax),
     "Split": Operator(axes.pick, Effect.MOVES, every_output=True),
+    "Sqrt": Operator(elementwise.sqrt),
     "Squeeze": Operator(axes.reshape, Effect.MOVES),
     "Sub": Operator(elementwise.sub),
     "Sum": Operator(elementwise.total),
     "Tanh": Operator(functions.tanh),
+    "Tile": Operator(axes.pick, Effect.MOVES),
     "Transpose": Operator(axes.transpose, Effect.MOVES),
     "Unsqueeze": Operator(axes.reshape, Effect.MOVES),
+    "Where": Operator(elementwise.where, Effect.PICKS),
 }
 
 RULES: dict[str, Rule] = {name: operator.rule for name, operator in OPERATORS.items()}
 
+# Their outputs are not of the type of the first input.
+CONVERTS = {"Cast", "DequantizeLinear", "OneHot", "QuantizeLinear", "Where"}
 # These join their inputs, so that one without entries leaves the others as they are.
 JOINS = {"Concat"}
 
@@ -138,7 +167,7 @@ def _of_floats(
     kind = FLOAT_TYPES.get(elem_type)
     if kind is None:
         return None
-    if node.op_type != "Cast":
+    if node.op_type not in CONVERTS:
         inputs = tuple(None if x is None else kind.flushed(x) for x in inputs)
     found = operator.rule(Context(index, node, inputs, kind))
     if found is None:
@@ -170,11 +199,8 @@ def _may_overflow(inputs: list[Interval]) -> bool:
 
 
 def _computed_in(index: Index, node: NodeProto, output: str) -> int:
-    """The element type of an output; that of the first input where inference does not tell.
-
-    All operators of the table but Cast keep the type of the first input.
-    """
+    """The element type of an output; that of the first input where inference does not tell."""
     found = index.elem_type(output)
-    if found or node.op_type == "Cast":
+    if found or node.op_type in CONVERTS:
         return found
     return index.elem_type(node.input[0])

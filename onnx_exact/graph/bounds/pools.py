@@ -44,7 +44,7 @@ def average_pool(c: Context) -> Interval | None:
     if windows.padded and (counted or windows.ceil):
         # Of what lies beyond the padding some runtimes count, too.
         found = Interval(np.minimum(found.lower, 0.0), np.maximum(found.upper, 0.0))
-    return _mean(found, prod(windows.kernel), c.kind)
+    return mean(found, prod(windows.kernel), c.kind)
 
 
 def global_average_pool(c: Context) -> Interval | None:
@@ -53,7 +53,7 @@ def global_average_pool(c: Context) -> Interval | None:
     if found is None or shape is None:
         return None
     known = all(dim.static for dim in shape[2:])
-    return _mean(found, prod(dim.size for dim in shape[2:]) if known else np.inf, c.kind)
+    return mean(found, prod(dim.size for dim in shape[2:]) if known else np.inf, c.kind)
 
 
 def _windows(c: Context) -> Windows | None:
@@ -67,7 +67,7 @@ def _over_the_image(c: Context) -> Interval | None:
     return c.x.hull(tuple(range(2, c.x.rank))) if c.x.rank > 2 else None
 
 
-def _mean(x: Interval, count: float, kind: FloatType) -> Interval:
+def mean(x: Interval, count: float, kind: FloatType) -> Interval:
     """The mean of at most `count` values of x, summed in any order before or after the division."""
     if count == 1:
         return x

@@ -4,8 +4,8 @@ A sum of n products in any order, with or without fused multiply-add or wider ac
 by at most gamma_n times the sum of their magnitudes (Higham 2002, section 3.1). Every rounded
 product and sum is non-decreasing in its operands, so that what a runtime computes anywhere in the
 box is at least what it computes, in the same order, at the corner where the sum is least: the
-magnitudes there are the ones that count, and a corner where every term is 0 stays exactly 0. Numbers
-below the normal range may be flushed to 0, inputs and weights too.
+magnitudes there are the ones that count, and a corner where every term is 0 stays exactly 0.
+Numbers below the normal range may be flushed to 0, inputs and weights too.
 """
 
 from __future__ import annotations

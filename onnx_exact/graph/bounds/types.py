@@ -71,7 +71,7 @@ class FloatType:
 
     def _is_normal(self, values: Array) -> NDArray[np.bool_]:
         size = np.abs(values)
-        return (size == 0.0) | ((size >= self.smallest_normal) & (size <= self.largest))
+        return np.asarray((size == 0.0) | ((size >= self.smallest_normal) & (size <= self.largest)))
 
     def limited(self, x: Interval) -> Interval:
         """The same, but for sides beyond the largest number."""
