@@ -14,9 +14,8 @@ from functools import cached_property
 import numpy as np
 from onnx import ModelProto
 
-from onnx_exact.graph.bounds import apply
+from onnx_exact.graph.bounds import apply, unknown_of
 from onnx_exact.graph.bounds.interval import Interval, intersect, point
-from onnx_exact.graph.bounds.operators import unknown_of
 from onnx_exact.graph.index import Index
 from onnx_exact.graph.layout import Layout
 from onnx_exact.graph.locate import LocatedChain, locate_chains

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from onnx_exact.graph import Ranges
+from onnx_exact.graph.bounds import OPERATORS
 from onnx_exact.graph.bounds.errors import UNITS
-from onnx_exact.graph.bounds.operators import OPERATORS
 from tests.graph.rules.check import trials, violations
 from tests.graph.rules.combination import Combination
 from tests.graph.rules.count import totals

@@ -6,8 +6,6 @@ of the tensor, within the error that docs/guarantees.md states for each operator
 
 from __future__ import annotations
 
-from onnx_exact.graph.bounds.context import Context, Rule
-from onnx_exact.graph.bounds.interval import Interval
-from onnx_exact.graph.bounds.operators import OPERATORS, RULES, apply
+from onnx_exact.graph.bounds.operators import OPERATORS, apply, unknown_of
 
-__all__ = ["OPERATORS", "RULES", "Context", "Interval", "Rule", "apply"]
+__all__ = ["OPERATORS", "apply", "unknown_of"]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 import numpy as np
-from onnx import NodeProto
+from onnx import NodeProto, TensorProto
 
 from onnx_exact.graph.bounds import (
     axes,
@@ -108,8 +108,6 @@ OPERATORS: dict[str, Operator] = {
     "Where": Operator(elementwise.where, Effect.PICKS),
 }
 
-RULES: dict[str, Rule] = {name: operator.rule for name, operator in OPERATORS.items()}
-
 # Their outputs are not of the type of the first input.
 CONVERTS = {"Cast", "DequantizeLinear", "OneHot", "QuantizeLinear", "Where"}
 # These join their inputs, so that one without entries leaves the others as they are.
@@ -165,6 +163,9 @@ def _of_floats(
         found = operator.rule(Context(index, node, inputs))
         return None if found is None else replace(found, overflows=_may_overflow(known))
     kind = FLOAT_TYPES.get(elem_type)
+    if elem_type == TensorProto.UNDEFINED and operator.effect is Effect.PICKS:
+        # Nothing but flushing depends on the type, and no other type flushes as much.
+        kind = FLOAT_TYPES[TensorProto.FLOAT16]
     if kind is None:
         return None
     if node.op_type not in CONVERTS:
@@ -175,7 +176,7 @@ def _of_floats(
     found = valid(found.lower, found.upper)
     if operator.effect is Effect.COMPUTES:
         found = kind.limited(found)
-    new = operator.effect is Effect.COMPUTES or node.op_type in ("Cast", "MaxPool")
+    new = operator.effect is Effect.COMPUTES or node.op_type == "Cast"
     overflows = _may_overflow(known) or (new and not found.finite)
     return replace(kind.flushed(found), overflows=overflows)
 

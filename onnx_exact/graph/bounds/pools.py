@@ -16,15 +16,13 @@ from onnx_exact.network.affine import Array
 def max_pool(c: Context) -> Interval | None:
     """Something between the least and the largest entry of each channel.
 
-    A window that lies in the padding alone gives the least number of the type, or -inf.
+    A window that lies in the padding alone gives the least number of the type, -inf or NaN.
     """
     windows, found = _windows(c), _over_the_image(c)
     shape = c.shape()
     if windows is None or found is None or shape is None:
         return None
-    if windows.may_miss_the_image(shape[2:]):
-        return Interval(np.full_like(found.lower, -np.inf), found.upper)
-    return found
+    return None if windows.may_miss_the_image(shape[2:]) else found
 
 
 def global_max_pool(c: Context) -> Interval | None:

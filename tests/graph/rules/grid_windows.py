@@ -68,6 +68,14 @@ def pools() -> Iterator[Combination]:
         for counted in (0, 1):
             more = {"count_include_pad": counted}
             yield Combination("AveragePool", (ROW,), attributes | more, opset=19, types=SINGLE)
+    # Windows that step over the whole image.
+    for size, dilation in product((1, 2), (2, 3)):
+        attributes = {"kernel_shape": [2], "dilations": [dilation], "pads": [1, 1]}
+        image = Variable(("n", 1, size))
+        yield Combination("MaxPool", (image,), attributes)
+        for counted in (0, 1):
+            more = {"count_include_pad": counted}
+            yield Combination("AveragePool", (image,), attributes | more, opset=19, types=SINGLE)
     for padding, ceil in product(_paddings(2), (0, 1)):
         attributes = padding | {"kernel_shape": [3, 2] if padding else [2, 2], "ceil_mode": ceil}
         if max(padding.get("pads", [0])) >= 2:
