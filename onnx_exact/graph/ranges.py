@@ -109,6 +109,7 @@ class Ranges:
         source = f"interval of {located.input}"
         if origin is not None:
             box = self._domain.get(origin.input)
+            origin = replace(origin, box=box)
             source = box.source if box is not None else "every finite input"
         return ChainDomain(Box(flat.lower, flat.upper, source=source), origin)
 
