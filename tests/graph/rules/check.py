@@ -30,6 +30,8 @@ SINGLE_RUNS = 5
 REFUSALS = (Exception,)
 # The definition is evaluated in float64: what that rounds, relative to the largest result.
 REAL_SLACK = 2.0**-40
+# What axes of a size that the model does not tell are fed with.
+SYMBOLIC: dict[int | str, int] = {"n": 1, "one": 1, "three": 3}
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +55,10 @@ def trials(combination: Combination, elem_type: int) -> Iterator[Trial]:
     text = f"{combination.op}{sorted(combination.attributes.items())}{elem_type}"
     rng = np.random.default_rng(list(text.encode()))
     variables = combination.variables
-    sizes = {n: tuple(1 if d == "n" else int(d) for d in v.shape) for n, v in variables.items()}
+    sizes = {
+        n: tuple(1 if isinstance(d, str) else d for d in v.shape) for n, v in variables.items()
+    }
+    fed = {n: tuple(SYMBOLIC.get(d, d) for d in v.shape) for n, v in variables.items()}
     dtypes = {
         n: np.dtype(helper.tensor_dtype_to_np_dtype(v.elem_type or elem_type))
         for n, v in variables.items()
@@ -65,9 +70,9 @@ def trials(combination: Combination, elem_type: int) -> Iterator[Trial]:
             for place, (name, found) in enumerate(listed.items())
         }
         drawn = {
-            name: points(domain[name], dtypes[name], rng)
+            name: points(_spread(domain[name], fed[name]), dtypes[name], rng)
             if name in domain
-            else integers(sizes[name], dtypes[name], rng)
+            else integers(fed[name], dtypes[name], rng)
             for name in variables
         }
         if all(variable.rows for variable in variables.values()):
@@ -75,6 +80,10 @@ def trials(combination: Combination, elem_type: int) -> Iterator[Trial]:
         else:
             feeds = [{n: values[i] for n, values in drawn.items()} for i in range(SINGLE_RUNS)]
         yield Trial(domain, feeds)
+
+
+def _spread(box: Box, sizes: tuple[int, ...]) -> Box:
+    return Box(np.broadcast_to(box.lower, sizes), np.broadcast_to(box.upper, sizes))
 
 
 def runtimes(model: ModelProto) -> dict[str, Runtime]:

@@ -20,7 +20,10 @@ OPAQUE = (TensorProto.BFLOAT16,)
 
 @dataclass(frozen=True)
 class Variable:
-    """An input of the graph; its first axis is called "n" where every row is a point."""
+    """An input of the graph; its first axis is called "n" where every row is a point.
+
+    Axes with another name have a size that the model does not tell.
+    """
 
     shape: tuple[int | str, ...]
     elem_type: int | None = None

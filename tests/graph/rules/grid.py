@@ -36,6 +36,10 @@ def scalar(value: float) -> Constant:
     return Constant(np.asarray(value))
 
 
+def ones(count: int) -> Constant:
+    return Constant(np.ones(count))
+
+
 def ints(*values: int) -> Constant:
     return Constant(np.asarray(values, np.int64))
 
@@ -172,6 +176,24 @@ def _movements() -> Iterator[Combination]:
     yield Combination("Split", (STATIC,), {"axis": 2, "split": [1, 3]}, opset=11, outputs=2)
 
 
+def _of_unknown_size() -> Iterator[Combination]:
+    three = Variable(("three", 2))
+    yield Combination("Concat", (three, weights(1, 2)), {"axis": 0})
+    yield Combination("Flatten", (Variable(("n", "three", 2)),))
+    yield Combination("Reshape", (Variable(("n", "three", 2)), ints(0, -1)))
+    yield Combination("Transpose", (Variable(("n", "three", 2)),))
+    yield Combination("Add", (Variable(("n", "three", 2)), weights(3, 2)))
+    yield Combination("Add", (Variable(("n", "three", 1)), Variable(("n", 1, "three"))))
+    yield Combination("MatMul", (Variable(("n", "three", 4)), weights(4, 2)))
+    yield Combination("MatMul", (weights(2, 3), Variable(("n", "three", 2))))
+    yield Combination("Split", (three,), {"axis": 1}, outputs=2)
+    yield Combination("Slice", (three, ints(1), ints(2)))
+    yield Combination("Gather", (three, ints(2, 0)))
+    yield Combination("BatchNormalization", (Variable(("n", 2, "three")), *[ones(2)] * 4))
+    for op in ("ReduceMax", "ReduceMean", "ReduceSum"):
+        yield Combination(op, (Variable(("n", "three", 2)), ints(1)), opset=18)
+
+
 def _dense() -> Iterator[Combination]:
     for trans_a, trans_b, alpha, beta in product((0, 1), (0, 1), (1.0, -0.3), (1.0, 0.0, 2.5)):
         attributes: dict[str, Any] = {"transA": trans_a, "transB": trans_b}
@@ -240,6 +262,7 @@ def _grid() -> dict[str, list[Combination]]:
         convolutions,
         pools,
         more,
+        _of_unknown_size,
     ):
         for combination in family():
             found.setdefault(combination.op, []).append(combination)

@@ -35,6 +35,25 @@ def _paddings(axes: int) -> list[dict[str, Any]]:
     return found
 
 
+def _of_unknown_size() -> Iterator[Combination]:
+    attributes: list[dict[str, Any]] = [
+        {"pads": [1, 1]},
+        {"pads": [1, 1], "dilations": [2]},
+        {"pads": [1, 1], "strides": [2], "ceil_mode": 1},
+        {"auto_pad": "SAME_UPPER", "strides": [2]},
+        {"auto_pad": "SAME_LOWER", "dilations": [2]},
+    ]
+    for size, known in product(("one", "three"), attributes):
+        image = Variable(("n", 1, size))
+        pool = known | {"kernel_shape": [2]}
+        yield Combination("MaxPool", (image,), pool, opset=19, types=SINGLE)
+        yield Combination("AveragePool", (image,), pool, opset=19, types=SINGLE)
+        if "ceil_mode" not in known:
+            yield Combination("Conv", (image, weights(2, 1, 2), weights(2)), known, types=SINGLE)
+        yield Combination("GlobalMaxPool", (image,), types=SINGLE)
+        yield Combination("GlobalAveragePool", (image,), types=SINGLE)
+
+
 def convolutions() -> Iterator[Combination]:
     for padding, stride, dilation in product(_paddings(1), (1, 2), (1, 2)):
         attributes = padding | {"strides": [stride], "dilations": [dilation]}
@@ -86,6 +105,7 @@ def pools() -> Iterator[Combination]:
         yield Combination(op, (ROW,), {"kernel_shape": [1]})
         yield Combination(op, (ROW,), {"kernel_shape": [2]}, opset=7)
         yield Combination(op, (ROW,), {"kernel_shape": [3], "pads": [1, 1]}, opset=11)
+    yield from _of_unknown_size()
     for shape in (LINE, PLANE, Variable((2, 3, 1)), Variable((1, 2, 2, 2, 2))):
         yield Combination("GlobalAveragePool", (shape,))
         yield Combination("GlobalMaxPool", (shape,), types=FLOATS[:2])
