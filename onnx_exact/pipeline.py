@@ -26,6 +26,7 @@ from onnx_exact.certified import (
 )
 from onnx_exact.certify.certificate import FileMark
 from onnx_exact.certify.proof import ChainProof
+from onnx_exact.certify.rounding import outputs_as_run
 from onnx_exact.certify.summary import Certified, worst
 from onnx_exact.counterexample import save_beside
 from onnx_exact.deadline import Deadline
@@ -196,7 +197,10 @@ def _decide(model: ModelLike, settings: Settings, command: str) -> Run:
         # The time that is left is shared out evenly among the chains that are left.
         share = 1.0 / (len(located) - number)
         stability, proof = _decide_chain(run, chain, where, share, interrupted)
-        ranges.assume(chain.output, stability.output_lower, stability.output_upper)
+        if is_plain(source.model, chain):
+            # What reads it gets what a runtime computes.
+            outputs = outputs_as_run(chain.chain, stability, where.box, chain.dtype)
+            ranges.assume(chain.output, *outputs)
         chains.append((chain, where, stability))
         proofs.append(proof)
         interrupted |= stability.interrupted

@@ -20,8 +20,27 @@ import numpy as np
 
 from onnx_exact.certify.bounds import Bounds
 from onnx_exact.network.affine import Affine, Array
+from onnx_exact.network.chain import Chain
 from onnx_exact.network.domain import Box
 from onnx_exact.stability.rounding import gamma
+from onnx_exact.stability.verdict import Stability
+
+
+def outputs_as_run(
+    chain: Chain, stability: Stability, box: Box, dtype: np.dtype[np.floating[Any]]
+) -> tuple[Array, Array]:
+    """Bounds on what a runtime computes for each output of a chain, shape (outputs,) both.
+
+    Args:
+        chain: as it is stored: one Gemm, or one MatMul and at most one Add, for each layer.
+        stability: sound bounds over the reals.
+        box: of the chain's inputs.
+        dtype: in which the runtime stores and computes.
+    """
+    error = runtime_rounding(Bounds.of(chain, stability, box), box, dtype)
+    with np.errstate(over="ignore"):
+        lower, upper = stability.output_lower - error, stability.output_upper + error
+    return np.nextafter(lower, -np.inf), np.nextafter(upper, np.inf)
 
 
 def runtime_rounding(bounds: Bounds, box: Box, dtype: np.dtype[np.floating[Any]]) -> Array:
