@@ -20,7 +20,7 @@ from onnx_exact.certify.certificate import (
 from onnx_exact.certify.lift import lifted
 from onnx_exact.certify.proof import ChainProof
 from onnx_exact.certify.prove import prove_chain
-from onnx_exact.certify.summary import Certified, certify_chain, worst
+from onnx_exact.certify.summary import Certified, certify_chain
 from onnx_exact.deadline import Deadline
 from onnx_exact.errors import DomainError, OutputError
 from onnx_exact.graph.plain import is_plain
@@ -108,9 +108,9 @@ def certify(run: Run, place: int, reduction: Reduction) -> Certified:
     return Certified(numbers[0], located.output, whole, *numbers[1:])
 
 
-def certified(run: Run, reductions: Sequence[Reduction]) -> Certified | None:
-    """What is certain of the new model's deviation; None for a model without chains."""
-    return worst([certify(run, place, found) for place, found in enumerate(reductions)])
+def certified(run: Run, reductions: Sequence[Reduction]) -> list[Certified]:
+    """What is certain of each new chain's deviation."""
+    return [certify(run, place, found) for place, found in enumerate(reductions)]
 
 
 def refuse_infinite(box: Box, what: str) -> None:

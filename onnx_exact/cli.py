@@ -286,8 +286,8 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
             flag,
             metavar=flag[2].upper(),
             type=_number("a number from 0 on", lambda tolerance: tolerance >= 0),
-            help=f"{kind} tolerance of the check in onnxruntime; if one is given, the other is 0"
-            " (default: the rounding of the outputs' type)",
+            help=f"{kind} tolerance for the model's outputs in onnxruntime, integers too; if one"
+            " is given, the other is 0 (default: the chains are judged, the outputs reported)",
         )
     parser.add_argument(
         "--jobs",

@@ -26,7 +26,7 @@ from onnx_exact.certified import (
 )
 from onnx_exact.certify.certificate import FileMark
 from onnx_exact.certify.proof import ChainProof
-from onnx_exact.certify.summary import Certified
+from onnx_exact.certify.summary import Certified, worst
 from onnx_exact.counterexample import save_beside
 from onnx_exact.deadline import Deadline
 from onnx_exact.domains import DOMAIN_KEY, carried_domain, domain_of_run, same_boxes
@@ -40,6 +40,7 @@ from onnx_exact.graph.metadata import (
     stamp,
     with_metadata,
 )
+from onnx_exact.graph.plain import is_plain
 from onnx_exact.graph.ranges import ChainDomain, Ranges
 from onnx_exact.graph.read import inputs_of, read_model
 from onnx_exact.graph.splice import splice
@@ -55,7 +56,7 @@ from onnx_exact.run import Run, Settings
 from onnx_exact.samples import Samples, load_samples
 from onnx_exact.stability.decide import Options, analyze_chain
 from onnx_exact.stability.verdict import Stability, Status
-from onnx_exact.validate import Deviation, validate
+from onnx_exact.validate import Deviation, Rewritten, validate
 
 ModelLike = ModelProto | str | os.PathLike[str]
 
@@ -83,7 +84,8 @@ def optimize(model: ModelLike, **settings: Any) -> tuple[ModelProto, Report]:
     run = _decide(model, chosen, OPTIMIZE)
     reductions = _reduce(run)
     new = _rewrite(run, reductions)
-    found = _certify(run, reductions)
+    bounds = _certify(run, reductions)
+    found = worst(bounds)
     deviation = None
     if new is None:
         new = ModelProto()
@@ -93,7 +95,8 @@ def optimize(model: ModelLike, **settings: Any) -> tuple[ModelProto, Report]:
     else:
         after = new.SerializeToString()
         with run.stage("validate"):
-            deviation = _validate(run, run.source.model.SerializeToString(), after)
+            before = run.source.model.SerializeToString()
+            deviation = _validate(run, _rewritten(run, reductions, bounds), before, after)
     size = len(after)
     with appearing(run.certificate) as partial:
         _record(run, reductions, found, mark_of(after), partial)
@@ -120,7 +123,8 @@ def optimize_file(
     run = _decide(model, chosen, OPTIMIZE)
     reductions = _reduce(run)
     new = _rewrite(run, reductions)
-    found = _certify(run, reductions)
+    bounds = _certify(run, reductions)
+    found = worst(bounds)
     if new is None:
         own = Path(model).read_bytes()
         entries = _copied_metadata(run)
@@ -134,7 +138,8 @@ def optimize_file(
 
     def check(candidate: Path) -> None:
         with run.stage("validate"):
-            seen.append(_validate(run, Path(model), candidate))
+            chains = _rewritten(run, reductions, bounds)
+            seen.append(_validate(run, chains, Path(model), candidate))
         _record(run, reductions, found, mark_of(candidate), partial)
 
     with run.stage("write"), appearing(run.certificate) as partial:
@@ -242,8 +247,8 @@ def _decide_chain(
     return found
 
 
-def _certify(run: Run, reductions: list[Reduction]) -> Certified | None:
-    """Bounds the deviation of the new chains."""
+def _certify(run: Run, reductions: list[Reduction]) -> list[Certified]:
+    """Bounds the deviation of each new chain."""
     run.limit.require("certify")
     with run.stage("certify"):
         return certified(run, reductions)
@@ -341,7 +346,23 @@ def _copied_metadata(run: Run) -> dict[str, str]:
     return {} if same_boxes(carried, run.domain) else _validity(run)
 
 
-def _validate(run: Run, before: bytes | Path, after: bytes | Path) -> Deviation:
+def _rewritten(run: Run, reductions: list[Reduction], bounds: list[Certified]) -> list[Rewritten]:
+    """The chains that were replaced, as they are to be judged."""
+    return [
+        Rewritten(
+            *(located, reduction.network, where.box, bound.max_abs),
+            plain=is_plain(run.source.model, located),
+        )
+        for (located, where, _), reduction, bound in zip(
+            run.chains, reductions, bounds, strict=True
+        )
+        if reduction.changed
+    ]
+
+
+def _validate(
+    run: Run, chains: list[Rewritten], before: bytes | Path, after: bytes | Path
+) -> Deviation:
     """Compares both models in onnxruntime, at the user's points and every witness too."""
     extra: list[Mapping[str, NDArray[Any]]] = []
     if run.samples is not None:
@@ -356,6 +377,8 @@ def _validate(run: Run, before: bytes | Path, after: bytes | Path) -> Deviation:
         after,
         run.inputs,
         run.domain,
+        original=run.source.model,
+        chains=chains,
         extra=extra,
         rtol=settings.rtol,
         atol=settings.atol,

@@ -46,7 +46,8 @@ class Settings:
         max_deviation: how far a rewrite may move a pre-activation or round it off further, in
             units of the model's own rounding; 0 for none that rounds anything.
         form: of `FORMS`.
-        rtol, atol: tolerances of the validation; None for the rounding of the outputs' type.
+        rtol, atol: tolerances for the model's outputs in onnxruntime; None to judge the chains
+            alone.
         seed: of every random choice.
         jobs: processes for splitting and for mixed-integer programs.
         lp_solver: solver of the linear relaxations, by its name in cvxpy.

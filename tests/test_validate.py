@@ -107,7 +107,7 @@ def test_values_that_are_not_finite_agree_only_with_themselves(value: float) -> 
             run(constant_output(other), constant_output(value), rtol=1.0, atol=1e30)
 
 
-def test_integer_outputs_have_to_be_equal_whatever_the_tolerance() -> None:
+def test_integer_outputs_have_to_be_equal_unless_a_tolerance_is_given() -> None:
     def top(scale: Sequence[float]) -> bytes:
         nodes = [
             helper.make_node("Mul", ["x", "scale"], ["s"]),
@@ -117,7 +117,10 @@ def test_integer_outputs_have_to_be_equal_whatever_the_tolerance() -> None:
 
     assert run(top([1, 1, 1]), top([2, 2, 2])).observed_max_abs == 0.0
     with pytest.raises(ValidationError, match="'y'"):
-        run(top([1, 1, 1]), top([1, 5, 1]), atol=100.0)
+        run(top([1, 1, 1]), top([1, 5, 1]))
+    with pytest.raises(ValidationError, match="'y'"):
+        run(top([1, 1, 1]), top([1, 5, 1]), atol=0.5)
+    assert run(top([1, 1, 1]), top([1, 5, 1]), atol=2.0).observed_max_abs > 0.0
 
 
 def test_output_of_another_type_or_shape_or_name_is_refused() -> None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from onnx_exact.certify.summary import Certified
+    from onnx_exact.validate import ChainDeviation
 
 WIDTH = 100
 WIDEST_TABLE = 1000
@@ -115,6 +116,14 @@ def _form(form: FormReport) -> str:
     )
 
 
+def _unexpected(chain: ChainDeviation) -> str:
+    return (
+        f"Warning: tensor {chain.of!r} differs by {chain.observed:.3g} from the original's in"
+        f" onnxruntime. Rounding may do that to the two, but was not seen to do as much to the"
+        f" original alone ({chain.rounding:.3g}). In float64 they differ by {chain.float64:.3g}."
+    )
+
+
 def _lines(report: Report) -> Iterable[str]:
     totals = report.totals
     if not report.chains:
@@ -155,6 +164,7 @@ def _lines(report: Report) -> Iterable[str]:
             f"Largest deviation observed: {report.deviation.observed_max_abs:.3g} in output"
             f" {report.deviation.worst_output!r}, at {report.deviation.points:,} points."
         )
+        yield from (_unexpected(found) for found in report.deviation.chains if found.unexpected)
     stages = ", ".join(
         f"{name} {seconds:.2f}" for name, seconds in report.seconds.items() if name != "total"
     )
