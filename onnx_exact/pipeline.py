@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from onnx import ModelProto
 
 from onnx_exact._version import __version__
 from onnx_exact.certified import (
-    appearing,
     certified,
     lift,
     mark_of,
@@ -33,10 +32,11 @@ from onnx_exact.errors import ValidationError
 from onnx_exact.graph.locate import LocatedChain, locate_chains
 from onnx_exact.graph.metadata import metadata_of, stamp
 from onnx_exact.graph.ranges import ChainDomain, Ranges
-from onnx_exact.graph.read import inputs_of, read_model
-from onnx_exact.graph.splice import splice
+from onnx_exact.graph.read import inputs_of, read_model, readable
+from onnx_exact.graph.splice import not_kept, splice
 from onnx_exact.graph.write import copy_unchanged, write_model
 from onnx_exact.network.affine import Array
+from onnx_exact.outputs import Outputs, appearing, reported
 from onnx_exact.paths import check_output, check_report
 from onnx_exact.reduce import ReduceOptions, Reduction, reduce_chain
 from onnx_exact.report.assemble import assemble
@@ -84,9 +84,10 @@ def optimize(model: ModelLike, **settings: Any) -> tuple[ModelProto, Report]:
         size = len(after)
         with run.stage("validate"):
             deviation = _validate(run, run.source.model.SerializeToString(), after)
-    with appearing(run.certificate) as partial:
-        _record(run, reductions, found, mark_of(after), partial)
-    return new, assemble(run, OPTIMIZE, reductions, deviation, size, found)
+    with appearing() as outputs:
+        _record(run, reductions, found, mark_of(after), outputs)
+    lost = not_kept(run.source.model, new)
+    return new, assemble(run, OPTIMIZE, reductions, deviation, size, found, lost)
 
 
 def optimize_file(
@@ -94,9 +95,18 @@ def optimize_file(
     target: str | os.PathLike[str],
     *,
     in_place: bool = False,
+    deliver: Callable[[Report, Outputs], None] | None = None,
     **settings: Any,
 ) -> Report:
     """As `optimize`, from file to file; `target` appears only once it has been validated.
+
+    Args:
+        model: the file to read.
+        target: the file to write; links are followed.
+        in_place: allows `target` to be `model`.
+        deliver: called with the report before anything appears: what it writes appears together
+            with the model, and where it raises nothing does.
+        **settings: as for `optimize`.
 
     Raises:
         OnnxExactError: one line; no file is written, but for the input that shows a deviation.
@@ -110,28 +120,46 @@ def optimize_file(
     reductions = _reduce(run)
     new = _rewrite(run, reductions)
     found = _certify(run, reductions)
+    with appearing() as outputs:
+        size, deviation = _write(run, new, path, reductions, found, outputs)
+        lost = () if new is None else not_kept(run.source.model, new)
+        report = assemble(run, OPTIMIZE, reductions, deviation, size, found, lost)
+        if deliver is not None:
+            deliver(report, outputs)
+    return report
+
+
+def _write(
+    run: Run,
+    new: ModelProto | None,
+    path: Path,
+    reductions: list[Reduction],
+    found: Certified | None,
+    outputs: Outputs,
+) -> tuple[int, Deviation | None]:
+    """Writes what will appear at `path` and its certificate; its size, and what validation saw."""
+    assert run.source.path is not None
     if new is None:
-        with run.stage("write"), appearing(run.certificate) as partial:
-            _record(run, reductions, found, mark_of(Path(model)), partial)
-            copy_unchanged(run.source, path)
-        return assemble(run, OPTIMIZE, reductions, None, run.source.nbytes, found)
+        with run.stage("write"):
+            copy_unchanged(run.source, path, outputs)
+            _record(run, reductions, found, mark_of(run.source.path), outputs)
+        return run.source.nbytes, None
     seen: list[Deviation] = []
 
     def check(candidate: Path) -> None:
+        before, after = readable(run.source.model, run.source.path), readable(new, candidate)
         with run.stage("validate"):
-            seen.append(_validate(run, Path(model), candidate))
-        _record(run, reductions, found, mark_of(candidate), partial)
+            seen.append(_validate(run, before, after))
+        _record(run, reductions, found, mark_of(candidate), outputs)
 
-    with run.stage("write"), appearing(run.certificate) as partial:
+    with run.stage("write"):
         try:
-            write_model(new, path, source=run.source, check=check)
+            size = write_model(new, path, source=run.source, outputs=outputs, check=check)
         except ValidationError as error:
             save_beside(error, path)
             raise
     run.seconds["write"] -= run.seconds["validate"]
-    data = path.with_name(path.name + ".data")
-    size = path.stat().st_size + (data.stat().st_size if run.source.external else 0)
-    return assemble(run, OPTIMIZE, reductions, seen[0], size, found)
+    return size, seen[0]
 
 
 def analyze(model: ModelLike, **settings: Any) -> Report:
@@ -212,13 +240,15 @@ def _record(
     reductions: list[Reduction],
     found: Certified | None,
     result: FileMark,
-    path: Path | None,
+    outputs: Outputs,
 ) -> None:
     """Writes the certificate, if one is wanted."""
-    if path is not None:
+    if run.certificate is not None:
         original = FileMark(run.source.sha256, run.source.nbytes)
         if run.source.path is not None:
             original = mark_of(run.source.path)
+        with reported(run.certificate):
+            path = outputs.place(run.certificate)
         write_record(run, reductions, found, original, result, path)
 
 

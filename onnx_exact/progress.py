@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, TextIO
+
+from onnx_exact.streams import write
 
 if TYPE_CHECKING:
     from rich.status import Status
@@ -35,10 +39,16 @@ class Shown:
     along shows up when it first lets go.
     """
 
-    def __init__(self, stream: TextIO, patience: float = PATIENCE_SECONDS) -> None:
+    def __init__(
+        self,
+        stream: TextIO,
+        patience: float = PATIENCE_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
         self._stream = stream
         self._patience = patience
-        self._started = time.monotonic()
+        self._started = clock()
         self._text = ""
         self._shown = ""
         self._status: Status | None = None
@@ -48,7 +58,7 @@ class Shown:
         self._timer.daemon = True
 
     def __enter__(self) -> Shown:
-        self._started = time.monotonic()
+        self._started = self._clock()
         self._timer.start()
         return self
 
@@ -62,12 +72,13 @@ class Shown:
         with self._lock:
             self._closed = True
             if self._status is not None:
-                self._status.stop()
+                with suppress(OSError):
+                    self._status.stop()
 
     def stage(self, name: str, detail: str = "") -> None:
         """The work now is `name`, on `detail`."""
         self._text = f"{name}: {detail}" if detail else name
-        if time.monotonic() - self._started >= self._patience:
+        if self._clock() - self._started >= self._patience:
             self._show()
 
     def _show(self) -> None:
@@ -76,9 +87,11 @@ class Shown:
                 return
             self._shown = self._text
             if self._stream.isatty():
-                self._spin(self._text)
+                # A terminal that is gone is no reason to end.
+                with suppress(OSError):
+                    self._spin(self._text)
             else:
-                print(_encodable(self._text, self._stream) + " ...", file=self._stream, flush=True)
+                write(f"{self._text} ...\n", self._stream)
 
     def _spin(self, text: str) -> None:
         from rich.console import Console
@@ -89,9 +102,3 @@ class Shown:
             self._status.start()
         else:
             self._status.update(Text(text))
-
-
-def _encodable(text: str, stream: TextIO) -> str:
-    """`text` with whatever the stream cannot write replaced."""
-    encoding = stream.encoding or "utf-8"
-    return text.encode(encoding, errors="replace").decode(encoding)

@@ -6,6 +6,7 @@ stay is replaced where its last node was. What only the replaced nodes read goes
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -68,6 +69,23 @@ def splice(
     if exchanges:
         _apply(result, Index(model), exchanges)
     return result
+
+
+def not_kept(old: ModelProto, new: ModelProto) -> tuple[str, ...]:
+    """What of a model is not in the one that was made of it, a line each."""
+    lost = []
+    if len(new.training_info) < len(old.training_info):
+        lost.append(
+            "training_info is left out: it says how to train weights that are no longer those"
+        )
+    tensors = {tensor.tensor_name for tensor in new.graph.quantization_annotation}
+    for annotation in old.graph.quantization_annotation:
+        if annotation.tensor_name not in tensors:
+            lost.append(
+                f"the quantization annotation of {annotation.tensor_name!r} is left out: the tensor"
+                " is gone or has another size"
+            )
+    return tuple(lost)
 
 
 def _exchanges(located: LocatedChain, new: Chain | SplitChain) -> list[_Exchange]:
@@ -169,11 +187,16 @@ def _inner(emitted: Emitted, run: Run) -> dict[str, Layout]:
 def _orphans(index: Index, dropped: set[int]) -> set[str]:
     """Constants that only dropped nodes read."""
     read = {name for node in dropped for name in index.nodes[node].input if name}
+    named = {
+        entry.value
+        for annotation in index.graph.quantization_annotation
+        for entry in annotation.quant_parameter_tensor_names
+    }
     return {
         name
         for name in read
         if index.array(name) is not None
-        and name not in index.pinned
+        and name not in index.pinned | named
         and all(reader in dropped for reader in index.readers[name])
     }
 
@@ -230,6 +253,7 @@ def _names(index: Index, site: Site) -> LayerNames:
     bias = dense.input[2] if is_gemm and len(dense.input) > 2 else ""
     if add is not None:
         bias = next((name for name in add.input if index.array(name) is not None), bias)
+    values = index.array(bias) if bias else None
     return LayerNames(
         dense=dense.name,
         add=add.name if add is not None else "",
@@ -238,6 +262,7 @@ def _names(index: Index, site: Site) -> LayerNames:
         sum=relu.input[0] if relu is not None else "",
         weight=weight,
         bias=bias,
+        bias_rank=0 if values is None else values.ndim,
         gemm=is_gemm,
         has_bias=is_gemm or add is not None,
     )
@@ -249,17 +274,26 @@ def _is_gemm(index: Index, site: Site) -> bool:
 
 
 def _inherit(index: Index, exchange: _Exchange, nodes: list[NodeProto]) -> None:
-    """Doc strings and metadata of the nodes that persist under their name."""
-    old = {index.nodes[i].name: index.nodes[i] for site in exchange.sites for i in site.nodes}
+    """Doc strings and metadata of nodes: those of the same name or, without one, the same output."""
+    old = [index.nodes[i] for site in exchange.sites for i in site.nodes]
+    by_name = {(node.op_type, node.name): node for node in old if node.name}
+    by_output = {(node.op_type, node.output[0]): node for node in old if not node.name}
     domain = index.nodes[exchange.sites[-1].nodes[-1]].domain
     for node in nodes:
         node.domain = domain
-        before = old.get(node.name) if node.name else None
-        if before is not None and before.op_type == node.op_type:
-            node.doc_string = before.doc_string
-            node.metadata_props.extend(before.metadata_props)
-            if not before.doc_string:
-                node.ClearField("doc_string")
+        before = by_name.get((node.op_type, node.name))
+        if before is None and not node.name:
+            before = by_output.get((node.op_type, node.output[0]))
+        node.ClearField("doc_string")
+        if before is not None:
+            _keep_words(before, node)
+
+
+def _keep_words(before: NodeProto | TensorProto, after: NodeProto | TensorProto) -> None:
+    """Lets what is said of something be said of what takes its place."""
+    if before.HasField("doc_string"):
+        after.doc_string = before.doc_string
+    after.metadata_props.extend(before.metadata_props)
 
 
 def _rewrite(result: ModelProto, index: Index, edit: _Edit, orphans: set[str]) -> None:
@@ -273,6 +307,8 @@ def _rewrite(result: ModelProto, index: Index, edit: _Edit, orphans: set[str]) -
     graph.node.extend(nodes)
     _replace_initializers(result, edit.initializers, orphans)
     _correct_types(result, index, edit)
+    _keep_annotations(result, index, edit)
+    result.ClearField("training_info")
 
 
 def _replace_initializers(result: ModelProto, new: list[TensorProto], orphans: set[str]) -> None:
@@ -283,16 +319,21 @@ def _replace_initializers(result: ModelProto, new: list[TensorProto], orphans: s
     for position in range(len(old) - 1, -1, -1):
         name = old[position]
         if name in fresh:
+            _keep_words(graph.initializer[position], fresh[name])
             graph.initializer[position].CopyFrom(fresh[name])
         elif name in orphans:
             del graph.initializer[position]
     graph.initializer.extend(t for t in new if t.name not in set(old))
-    _align_inputs(result, fresh, orphans & set(old))
+    _align_inputs(result, set(old), fresh, orphans & set(old))
 
 
-def _align_inputs(result: ModelProto, fresh: dict[str, TensorProto], orphans: set[str]) -> None:
+def _align_inputs(
+    result: ModelProto, before: set[str], fresh: dict[str, TensorProto], orphans: set[str]
+) -> None:
     """Graph inputs that stand for initializers follow these."""
     graph = result.graph
+    # Until that version files list initializers among the inputs, but for those of some tools.
+    all_listed = before <= {value.name for value in graph.input}
     listed = set()
     for position in range(len(graph.input) - 1, -1, -1):
         value = graph.input[position]
@@ -303,7 +344,7 @@ def _align_inputs(result: ModelProto, fresh: dict[str, TensorProto], orphans: se
             value.type.CopyFrom(kind)
         elif value.name in orphans:
             del graph.input[position]
-    if result.ir_version <= INITIALIZERS_ARE_INPUTS_UNTIL_IR:
+    if result.ir_version <= INITIALIZERS_ARE_INPUTS_UNTIL_IR and all_listed:
         graph.input.extend(
             helper.make_tensor_value_info(t.name, t.data_type, list(t.dims))
             for t in fresh.values()
@@ -318,14 +359,34 @@ def _correct_types(result: ModelProto, index: Index, edit: _Edit) -> None:
     made |= {t.name for t in graph.initializer}
     gone = {name for i in edit.dropped for name in index.nodes[i].output} - made
     gone |= {t.name for t in index.graph.initializer} - made
-    stored = {t.name for t in edit.initializers}
+    stored = {t.name: t for t in edit.initializers}
     for position in range(len(graph.value_info) - 1, -1, -1):
         value = graph.value_info[position]
         layout = edit.layouts.get(value.name)
-        if value.name in gone | stored or (layout is not None and not _corrected(value, layout)):
+        if value.name in gone:
             del graph.value_info[position]
+        elif value.name in stored:
+            tensor = stored[value.name]
+            kind = helper.make_tensor_type_proto(tensor.data_type, list(tensor.dims))
+            value.type.CopyFrom(kind)
+        elif layout is not None and not _corrected(value, layout):
+            value.type.tensor_type.ClearField("shape")
+
+
+def _keep_annotations(result: ModelProto, index: Index, edit: _Edit) -> None:
+    """Drops the quantization annotations of what went, and of what no longer has their sizes."""
+    graph = result.graph
+    sizes = {t.name: list(t.dims) for t in index.graph.initializer}
+    stored = {t.name: t for t in graph.initializer}
+    there = {name for node in graph.node for name in node.output} | stored.keys()
+    there |= {value.name for value in graph.input}
     for position in range(len(graph.quantization_annotation) - 1, -1, -1):
-        if graph.quantization_annotation[position].tensor_name in gone:
+        annotation = graph.quantization_annotation[position]
+        name = annotation.tensor_name
+        changed = name in edit.layouts or (name in stored and list(stored[name].dims) != sizes[name])
+        parameters = [entry.value for entry in annotation.quant_parameter_tensor_names]
+        per_unit = any(math.prod(sizes.get(p, ())) != 1 for p in parameters)
+        if name not in there or (changed and per_unit):
             del graph.quantization_annotation[position]
 
 

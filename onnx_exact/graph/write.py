@@ -1,12 +1,10 @@
-"""Writes a model: into a temporary folder, checked there, then moved to its place."""
+"""Writes a model: into a temporary folder, checked there; it appears with the other results."""
 
 from __future__ import annotations
 
 import os
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import onnx
@@ -15,7 +13,8 @@ from onnx import ModelProto
 from onnx.external_data_helper import convert_model_to_external_data, write_external_data_tensors
 
 from onnx_exact.errors import ModelError, OutputError
-from onnx_exact.graph.read import Source, external_files, one_line, tensors_of
+from onnx_exact.graph.read import CHECKER_ERRORS, Source, is_spelled, one_line, tensors_of
+from onnx_exact.outputs import Outputs, real, reported
 
 # What one protobuf message can hold.
 LARGEST_MESSAGE = 2**31 - 1
@@ -26,96 +25,100 @@ EXTERNAL_FROM_BYTES = 1024
 
 
 def write_model(
-    model: ModelProto, path: Path, *, source: Source, check: Callable[[Path], None]
-) -> None:
-    """Writes `model` to `path`, replacing what is there, once it has passed every check.
+    model: ModelProto,
+    path: Path,
+    *,
+    source: Source,
+    outputs: Outputs,
+    check: Callable[[Path], None],
+) -> int:
+    """Writes `model` so that it will replace what is at `path`, once it has passed every check.
 
-    External data goes to one file `<name>.data` beside it: where the source had external data, and
-    where the model is too large for one file. Nothing is left behind on any failure.
+    External data goes to one file `<name>.data` beside it: where the source had external data and
+    the model still has large tensors, and where it is too large for one file. Where it replaces its
+    source, the source's external data goes, unless another model of that folder names it.
 
     Args:
         model: complete, its external data loaded.
-        path: where it goes.
+        path: where it goes; links are followed.
         source: what it was made from.
-        check: called with the file to check before it is moved; what it raises is passed on.
+        outputs: what it appears with.
+        check: called with the file to check; what it raises is passed on.
+
+    Returns:
+        Bytes of the file and its external data.
 
     Raises:
         OutputError: the file cannot be written there.
-        ModelError: the new model fails the ONNX checker.
+        ModelError: the new model fails the ONNX checker, which the source passed.
     """
-    if path.is_dir():
-        raise OutputError(f"{path} is a folder; give a file name for the output")
-    _refuse_to_overwrite_data(source, path)
-    with _reported(path), _folder_beside(path) as folder:
-        file = folder / path.name
-        _save(model, file, external=source.external or _too_large(model))
-        try:
-            onnx.checker.check_model(str(file), full_check=True)
-        except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-            raise ModelError(f"the new model fails the ONNX checker: {one_line(error)}") from error
+    target = real(path)
+    _refuse_folder(path, target)
+    _refuse_to_overwrite_data(source, path, target)
+    with reported(path):
+        folder = outputs.folder(target)
+        file = folder / (target.name if is_spelled(Path(target.name)) else "model.onnx")
+        _save(model, file, _data_name(target), bool(source.locations) or _too_large(model))
+        made = [f for f in folder.iterdir() if f != file]
+        if made and target.parent != real(path.parent):
+            raise OutputError(
+                f"{path} is a link to another folder, and this model keeps its weights in a file"
+                f" beside it; write to {target} itself"
+            )
+        if not source.warnings:
+            _check(file, model, bool(made))
+        size = sum(f.stat().st_size for f in (file, *made))
         check(file)
         # The data first: until the model is there, nobody reads it.
-        for made in sorted(folder.iterdir(), key=lambda f: f == file):
-            os.replace(made, path.parent / made.name)
+        for data in made:
+            outputs.move(data, target.parent / data.name)
+        outputs.move(file, target)
+        _discard_data(source, target, outputs)
+    return size
 
 
-def copy_unchanged(source: Source, path: Path) -> None:
-    """Writes the source to `path` as it was, byte for byte, with its external data.
+def copy_unchanged(source: Source, path: Path, outputs: Outputs) -> None:
+    """Writes the source so that it will be at `path` as it was, with its external data.
 
     Raises:
         OutputError: the files cannot be written there, or would overwrite external data of another
             model.
     """
-    if path.is_dir():
-        raise OutputError(f"{path} is a folder; give a file name for the output")
+    target = real(path)
+    _refuse_folder(path, target)
     if source.path is None:
-        with _reported(path), _folder_beside(path) as folder:
-            file = folder / path.name
-            file.write_bytes(source.model.SerializeToString(deterministic=True))
-            os.replace(file, path)
+        with reported(path):
+            outputs.place(target).write_bytes(source.model.SerializeToString(deterministic=True))
         return
-    if path.exists() and path.samefile(source.path):
+    if target.exists() and target.samefile(source.path):
         return
-    with _reported(path), _folder_beside(path) as folder:
-        copied = [(Path(shutil.copyfile(source.path, folder / path.name)), path)]
-        for number, location in enumerate(_external_locations(source)):
-            target = path.parent / location
-            origin = source.path.parent / location
-            if target.exists():
-                if not (target.samefile(origin) or _same_bytes(target, origin)):
-                    raise OutputError(
-                        f"{target} exists and is not this model's external data;"
-                        " write to another folder"
-                    )
-                continue
-            copy = shutil.copyfile(origin, folder / f"{path.name}.{number}")
-            copied.insert(0, (Path(copy), target))
-        for copy, target in copied:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(copy, target)
+    with reported(path):
+        for location in source.locations:
+            _copy_data(source.path.parent / location, target.parent / location, outputs)
+        shutil.copyfile(source.path, outputs.place(target))
 
 
-@contextmanager
-def _reported(path: Path) -> Iterator[None]:
-    """Turns failures of the file system into one line."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise OutputError(f"cannot write {path}: {reason}; choose another output") from error
+def _copy_data(origin: Path, target: Path, outputs: Outputs) -> None:
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(origin, outputs.place(target))
+    elif not (target.samefile(origin) or _same_bytes(target, origin)):
+        raise OutputError(
+            f"{target} exists and is not this model's external data; write to another folder"
+        )
 
 
-@contextmanager
-def _folder_beside(path: Path) -> Iterator[Path]:
-    """A temporary folder on the same file system as `path`, gone at the end."""
-    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder)
+def _refuse_folder(path: Path, target: Path) -> None:
+    if target.is_dir():
+        raise OutputError(f"{path} is a folder; give a file name for the output")
 
 
-def _save(model: ModelProto, file: Path, external: bool) -> None:
+def _data_name(target: Path) -> str:
+    """The name of the file of external data; that of a file in a model is UTF-8."""
+    return f"{os.fsencode(target.name).decode('utf-8', errors='replace')}.data"
+
+
+def _save(model: ModelProto, file: Path, data: str, external: bool) -> None:
     if not external:
         file.write_bytes(model.SerializeToString())
         return
@@ -124,11 +127,20 @@ def _save(model: ModelProto, file: Path, external: bool) -> None:
     convert_model_to_external_data(
         copy,
         all_tensors_to_one_file=True,
-        location=f"{file.name}.data",
+        location=data,
         size_threshold=EXTERNAL_FROM_BYTES,
     )
     copy = write_external_data_tensors(copy, str(file.parent))
     file.write_bytes(copy.SerializeToString())
+
+
+def _check(file: Path, model: ModelProto, external: bool) -> None:
+    """The ONNX checker; by path only where that is needed, for the path has to be UTF-8."""
+    try:
+        by_path = external and is_spelled(file)
+        onnx.checker.check_model(str(file) if by_path else model, full_check=True)
+    except CHECKER_ERRORS as error:
+        raise ModelError(f"the new model fails the ONNX checker: {one_line(error)}") from error
 
 
 def _too_large(model: ModelProto) -> bool:
@@ -141,21 +153,29 @@ def _too_large(model: ModelProto) -> bool:
         return True
 
 
-def _refuse_to_overwrite_data(source: Source, path: Path) -> None:
+def _refuse_to_overwrite_data(source: Source, path: Path, target: Path) -> None:
     """The source's external data is part of the input: it may go only where the source goes too."""
-    if source.path is None or (path.exists() and path.samefile(source.path)):
+    if source.path is None or (target.exists() and target.samefile(source.path)):
         return
-    made = [path, path.with_name(f"{path.name}.data")]
-    for location in _external_locations(source):
+    made = [target, target.with_name(_data_name(target))]
+    for location in source.locations:
         data = source.path.parent / location
         if any(file.exists() and file.samefile(data) for file in made):
             raise OutputError(f"{path} would overwrite {data}, the input's data; name another")
 
 
-def _external_locations(source: Source) -> tuple[str, ...]:
-    if not source.external or source.path is None:
-        return ()
-    return external_files(onnx.load_model(source.path, format="protobuf", load_external_data=False))
+def _discard_data(source: Source, target: Path, outputs: Outputs) -> None:
+    """Lets the external data of a source go that is replaced."""
+    if source.path is None or not (target.exists() and target.samefile(source.path)):
+        return
+    others = [
+        file.read_bytes()
+        for file in source.path.parent.glob("*.onnx")
+        if file.is_file() and not file.samefile(target)
+    ]
+    for location in source.locations:
+        if not any(location.encode() in data for data in others):
+            outputs.discard(source.path.parent / location)
 
 
 def _same_bytes(first: Path, second: Path) -> bool:

@@ -171,6 +171,7 @@ class Report:
         method: how units were decided.
         seed: of all random points.
         interrupted: the user ended the deciding with Ctrl-C.
+        warnings: what is odd about the model, or could not be kept of it, a line each.
         changed: whether the new model differs from the original.
         chains: in the order of the graph.
         totals: sums over them.
@@ -197,6 +198,7 @@ class Report:
     refused: tuple[Refusal, ...] = ()
     certified: Certified | None = None
     interrupted: bool = False
+    warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("domain", "seconds"):

@@ -1,0 +1,153 @@
+"""Sizes of a graph's inputs that the file leaves open and the first weight tells."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, TensorShapeProto, ValueInfoProto
+from onnx import helper as onnx_helper
+
+# Operators behind which a tensor has the sizes it had, whatever they are.
+_SAME_SIZES = {
+    *("Abs", "Cast", "Ceil", "Clip", "Dropout", "Elu", "Erf", "Exp", "Floor", "HardSigmoid"),
+    *("Identity", "LeakyRelu", "Log", "Neg", "Relu", "Round", "Selu", "Sigmoid", "Softplus"),
+    *("Sqrt", "Tanh"),
+}
+# Operators that broadcast: with one number as the other operand the sizes stay.
+_WITH_A_NUMBER = {"Add", "Sub", "Mul", "Div", "Max", "Min", "Pow"}
+# Deeper than this an input's own sizes are hardly ever told.
+_MOST_STEPS = 16
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What a weight says of a tensor: its size along an axis, and its rank where that is fixed."""
+
+    axis: int
+    size: int
+    rank: int | None = None
+
+
+def declared_inputs(model: ModelProto) -> list[ValueInfoProto]:
+    """The graph's inputs with every size that is told, and no others than the file has.
+
+    A size below 0 is one that is not known, as runtimes take it.
+    """
+    readers = _readers(model.graph)
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    inputs = []
+    for given in model.graph.input:
+        value = ValueInfoProto()
+        value.CopyFrom(given)
+        forget_negative(value)
+        if value.name not in weights and _is_open(value):
+            for told in _told(value.name, readers, weights):
+                _fill(value, told)
+        inputs.append(value)
+    return inputs
+
+
+def forget_negative(value: ValueInfoProto) -> None:
+    """Makes sizes below 0 unknown."""
+    if value.type.HasField("tensor_type"):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.HasField("dim_value") and dim.dim_value < 0:
+                dim.Clear()
+
+
+def _readers(graph: GraphProto) -> dict[str, list[NodeProto]]:
+    readers: dict[str, list[NodeProto]] = {}
+    for node in graph.node:
+        for name in dict.fromkeys(node.input):
+            readers.setdefault(name, []).append(node)
+    return readers
+
+
+def _is_open(value: ValueInfoProto) -> bool:
+    if not value.type.HasField("tensor_type"):
+        return False
+    tensor = value.type.tensor_type
+    return not tensor.HasField("shape") or any(not d.HasField("dim_value") for d in tensor.shape.dim)
+
+
+def _told(
+    tensor: str, readers: dict[str, list[NodeProto]], weights: dict[str, TensorProto]
+) -> list[_Told]:
+    """What those say who read the tensor, or what has its sizes."""
+    found: list[_Told] = []
+    names = [tensor]
+    for name in names:
+        for node in readers.get(name, ()):
+            if node.domain not in ("", "ai.onnx") or not node.output:
+                continue
+            slot = list(node.input).index(name)
+            others = [weights.get(other) for other in node.input]
+            if (node.op_type in _SAME_SIZES and slot == 0) or (
+                node.op_type in _WITH_A_NUMBER
+                and len(others) == 2
+                and _is_number(others[1 - slot])
+            ):
+                names.append(node.output[0])
+            else:
+                found += _by_weight(node, slot, others)
+        if len(names) > _MOST_STEPS:
+            break
+    return found
+
+
+def _is_number(tensor: TensorProto | None) -> bool:
+    return tensor is not None and len(tensor.dims) <= 1 and all(size == 1 for size in tensor.dims)
+
+
+def _by_weight(
+    node: NodeProto, slot: int, operands: Sequence[TensorProto | None]
+) -> list[_Told]:
+    attributes = {a.name: a for a in node.attribute}
+    if node.op_type in ("Gemm", "MatMul") and slot < 2 and len(operands) > 1:
+        weight = operands[1 - slot]
+        if weight is None or not weight.dims:
+            return []
+        if node.op_type == "MatMul":
+            return _by_matrix(slot, list(weight.dims))
+        flags = ("transA", "transB")
+        mine, other = (
+            bool(attributes[flags[s]].i) if flags[s] in attributes else False
+            for s in (slot, 1 - slot)
+        )
+        if len(weight.dims) != 2:
+            return []
+        return [_Told((1 - slot) ^ mine, weight.dims[slot ^ other], 2)]
+    weight = operands[1] if slot == 0 and len(operands) > 1 else None
+    if weight is None or not weight.dims:
+        return []
+    if node.op_type == "Conv":
+        groups = attributes["group"].i if "group" in attributes else 1
+        return [_Told(1, weight.dims[1] * groups, len(weight.dims))] if len(weight.dims) > 2 else []
+    if node.op_type in ("ConvTranspose", "BatchNormalization", "InstanceNormalization"):
+        rank = len(weight.dims) if node.op_type == "ConvTranspose" else None
+        return [_Told(1, weight.dims[0], rank)]
+    return []
+
+
+def _by_matrix(slot: int, dims: list[int]) -> list[_Told]:
+    if slot == 0:
+        return [_Told(-1, dims[-2] if len(dims) > 1 else dims[0])]
+    return [_Told(-2, dims[-1])] if len(dims) > 1 else []
+
+
+def _fill(value: ValueInfoProto, told: _Told) -> None:
+    tensor = value.type.tensor_type
+    if told.size <= 0:
+        return
+    if not tensor.HasField("shape"):
+        if told.rank is None:
+            return
+        kind = onnx_helper.make_tensor_type_proto(tensor.elem_type, [None] * told.rank)
+        tensor.shape.CopyFrom(kind.tensor_type.shape)
+    dims: Sequence[TensorShapeProto.Dimension] = tensor.shape.dim
+    if -len(dims) <= told.axis < len(dims) and len(dims) > 1:
+        dim = dims[told.axis]
+        if not dim.HasField("dim_value"):
+            dim.Clear()
+            dim.dim_value = told.size

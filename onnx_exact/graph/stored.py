@@ -1,0 +1,91 @@
+"""Whether what a model stores of its tensors fills their sizes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, helper
+
+# Bits of the types that are packed, two or four entries in a byte.
+_PACKED = {"UINT4": 4, "INT4": 4, "FLOAT4E2M1": 4, "UINT2": 2, "INT2": 2}
+
+
+def tensors_of(model: ModelProto) -> Iterator[TensorProto]:
+    """Every tensor stored in a model: initializers and attributes, subgraphs and functions too."""
+    yield from _graph_tensors(model.graph)
+    for function in model.functions:
+        for node in function.node:
+            for attribute in node.attribute:
+                yield from _attribute_tensors(attribute)
+
+
+def misfit(model: ModelProto) -> str | None:
+    """What is wrong with the first tensor whose data does not fill its sizes; None: all do."""
+    for tensor in tensors_of(model):
+        wrong = _misfit(tensor)
+        if wrong is not None:
+            return f"the tensor {tensor.name!r} {wrong}"
+    return None
+
+
+def _graph_tensors(graph: GraphProto) -> Iterator[TensorProto]:
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield sparse.values
+        yield sparse.indices
+    for node in graph.node:
+        for attribute in node.attribute:
+            yield from _attribute_tensors(attribute)
+
+
+def _attribute_tensors(attribute: AttributeProto) -> Iterator[TensorProto]:
+    if attribute.HasField("t"):
+        yield attribute.t
+    yield from attribute.tensors
+    for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+        yield sparse.values
+        yield sparse.indices
+    if attribute.HasField("g"):
+        yield from _graph_tensors(attribute.g)
+    for graph in attribute.graphs:
+        yield from _graph_tensors(graph)
+
+
+def _misfit(tensor: TensorProto) -> str | None:
+    if any(size < 0 for size in tensor.dims):
+        return f"has the size {min(tensor.dims)}"
+    if tensor.data_type == TensorProto.UNDEFINED:
+        # What an attribute holds where it holds no tensor.
+        return None if tensor == TensorProto() or not tensor.name else "has no element type"
+    if tensor.data_type not in TensorProto.DataType.values():
+        return f"has the element type {tensor.data_type}, which ONNX does not know"
+    count = math.prod(tensor.dims)
+    if tensor.data_type == TensorProto.STRING:
+        stored, wanted = len(tensor.string_data), count
+    elif tensor.HasField("raw_data"):
+        stored, wanted = 8 * len(tensor.raw_data), 8 * -(-count * _bits(tensor) // 8)
+    else:
+        stored, wanted = _entries(tensor), -(-count * _bits(tensor) // 8)
+        wanted = wanted if _is_packed(tensor) else count
+    if stored == wanted:
+        return None
+    return f"of the sizes {list(tensor.dims)} holds {'less' if stored < wanted else 'more'} than that"
+
+
+def _is_packed(tensor: TensorProto) -> bool:
+    return TensorProto.DataType.Name(tensor.data_type) in _PACKED
+
+
+def _bits(tensor: TensorProto) -> int:
+    name = TensorProto.DataType.Name(tensor.data_type)
+    if name in _PACKED:
+        return _PACKED[name]
+    return 8 * int(helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+
+
+def _entries(tensor: TensorProto) -> int:
+    """Entries in the field that is for the tensor's type; a complex number takes two."""
+    field = getattr(tensor, helper.tensor_dtype_to_field(tensor.data_type))
+    complex_number = tensor.data_type in (TensorProto.COMPLEX64, TensorProto.COMPLEX128)
+    return len(field) // 2 if complex_number else len(field)
