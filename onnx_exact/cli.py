@@ -376,7 +376,7 @@ def _text(report: Report) -> str:
 
 
 def _print_or_warn(text: str) -> None:
-    """Prints; what was asked for is done, so that a full disk there is worth no more than a line."""
+    """Prints; what was asked for is done, so that a failure is worth no more than a line."""
     failure = streams.write(text, sys.stdout)
     if failure is not None:
         _print_error(

@@ -25,8 +25,9 @@ Feed = dict[str, NDArray[Any]]
 POINTS = 64
 # Sizes of a symbolic first axis: one, an even and an odd one that no vector unit divides.
 BATCH_SIZES = (1, 2, 7)
-# Sizes tried for the other symbolic axes; 1 where a model does not run at 2.
-OTHER_SIZES = (2, 1)
+# Sizes tried for the other symbolic axes, until a model runs: 2, or what windows and fixed weights
+# behind images mostly need.
+OTHER_SIZES = (2, 1, 3, 4, 5, 6, 7, 8, 12, 16, 24, 28, 32, 48, 64, 96, 128, 224, 256)
 # Share of the entries of a sparse corner that are at their upper side.
 SPARSE_SHARE = 0.1
 # Rows of the caller's own points that are fed at once where the first axis is symbolic.

@@ -29,11 +29,13 @@ from onnx_exact.counterexample import save_beside
 from onnx_exact.deadline import Deadline
 from onnx_exact.domains import DOMAIN_KEY, resolve_domain
 from onnx_exact.errors import ValidationError
+from onnx_exact.graph.batch import any_batch, is_runnable, with_any_batch
+from onnx_exact.graph.kept import not_kept
 from onnx_exact.graph.locate import LocatedChain, locate_chains
 from onnx_exact.graph.metadata import metadata_of, stamp
 from onnx_exact.graph.ranges import ChainDomain, Ranges
 from onnx_exact.graph.read import inputs_of, read_model, readable
-from onnx_exact.graph.splice import not_kept, splice
+from onnx_exact.graph.splice import splice
 from onnx_exact.graph.write import copy_unchanged, write_model
 from onnx_exact.network.affine import Array
 from onnx_exact.outputs import Outputs, appearing, reported
@@ -83,7 +85,7 @@ def optimize(model: ModelLike, **settings: Any) -> tuple[ModelProto, Report]:
         after = new.SerializeToString()
         size = len(after)
         with run.stage("validate"):
-            deviation = _validate(run, run.source.model.SerializeToString(), after)
+            deviation = _validate(run, new)
     with appearing() as outputs:
         _record(run, reductions, found, mark_of(after), outputs)
     lost = not_kept(run.source.model, new)
@@ -147,9 +149,8 @@ def _write(
     seen: list[Deviation] = []
 
     def check(candidate: Path) -> None:
-        before, after = readable(run.source.model, run.source.path), readable(new, candidate)
         with run.stage("validate"):
-            seen.append(_validate(run, before, after))
+            seen.append(_validate(run, new, candidate))
         _record(run, reductions, found, mark_of(candidate), outputs)
 
     with run.stage("write"):
@@ -301,8 +302,20 @@ def _provenance(run: Run) -> dict[str, str]:
     }
 
 
-def _validate(run: Run, before: bytes | Path, after: bytes | Path) -> Deviation:
-    """Compares both models in onnxruntime, at the user's points and every witness too."""
+def _validate(run: Run, new: ModelProto, file: Path | None = None) -> Deviation:
+    """Compares both models in onnxruntime, at the user's points and every witness too.
+
+    Args:
+        run: what is known of the model before.
+        new: the model after.
+        file: where it is, if it is in one.
+    """
+    inputs = run.inputs
+    if is_runnable(inputs):
+        before, after = readable(run.source.model, run.source.path), readable(new, file)
+    else:
+        inputs = any_batch(inputs)
+        before, after = (readable(with_any_batch(m), None) for m in (run.source.model, new))
     extra: list[Mapping[str, NDArray[Any]]] = []
     if run.samples is not None:
         extra.append(run.samples.rows)
@@ -314,7 +327,7 @@ def _validate(run: Run, before: bytes | Path, after: bytes | Path) -> Deviation:
     return validate(
         before,
         after,
-        run.inputs,
+        inputs,
         run.domain,
         extra=extra,
         rtol=settings.rtol,

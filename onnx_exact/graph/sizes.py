@@ -68,7 +68,9 @@ def _is_open(value: ValueInfoProto) -> bool:
     if not value.type.HasField("tensor_type"):
         return False
     tensor = value.type.tensor_type
-    return not tensor.HasField("shape") or any(not d.HasField("dim_value") for d in tensor.shape.dim)
+    return not tensor.HasField("shape") or any(
+        not d.HasField("dim_value") for d in tensor.shape.dim
+    )
 
 
 def _told(
@@ -84,9 +86,7 @@ def _told(
             slot = list(node.input).index(name)
             others = [weights.get(other) for other in node.input]
             if (node.op_type in _SAME_SIZES and slot == 0) or (
-                node.op_type in _WITH_A_NUMBER
-                and len(others) == 2
-                and _is_number(others[1 - slot])
+                node.op_type in _WITH_A_NUMBER and len(others) == 2 and _is_number(others[1 - slot])
             ):
                 names.append(node.output[0])
             else:
@@ -100,9 +100,7 @@ def _is_number(tensor: TensorProto | None) -> bool:
     return tensor is not None and len(tensor.dims) <= 1 and all(size == 1 for size in tensor.dims)
 
 
-def _by_weight(
-    node: NodeProto, slot: int, operands: Sequence[TensorProto | None]
-) -> list[_Told]:
+def _by_weight(node: NodeProto, slot: int, operands: Sequence[TensorProto | None]) -> list[_Told]:
     attributes = {a.name: a for a in node.attribute}
     if node.op_type in ("Gemm", "MatMul") and slot < 2 and len(operands) > 1:
         weight = operands[1 - slot]

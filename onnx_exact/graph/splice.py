@@ -6,15 +6,15 @@ stay is replaced where its last node was. What only the replaced nodes read goes
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from onnx import ModelProto, NodeProto, TensorProto, TensorShapeProto, ValueInfoProto, helper
+from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from onnx_exact.graph.emit import Emitted, LayerNames, Run, emit
 from onnx_exact.graph.index import Index, names_in, subgraphs
-from onnx_exact.graph.layout import Dim, Layout
+from onnx_exact.graph.kept import correct_types, keep_annotations, keep_words
+from onnx_exact.graph.layout import Layout
 from onnx_exact.graph.locate import LocatedChain, Site
 from onnx_exact.graph.names import Names
 from onnx_exact.network import Chain, Layer, SplitChain
@@ -69,23 +69,6 @@ def splice(
     if exchanges:
         _apply(result, Index(model), exchanges)
     return result
-
-
-def not_kept(old: ModelProto, new: ModelProto) -> tuple[str, ...]:
-    """What of a model is not in the one that was made of it, a line each."""
-    lost = []
-    if len(new.training_info) < len(old.training_info):
-        lost.append(
-            "training_info is left out: it says how to train weights that are no longer those"
-        )
-    tensors = {tensor.tensor_name for tensor in new.graph.quantization_annotation}
-    for annotation in old.graph.quantization_annotation:
-        if annotation.tensor_name not in tensors:
-            lost.append(
-                f"the quantization annotation of {annotation.tensor_name!r} is left out: the tensor"
-                " is gone or has another size"
-            )
-    return tuple(lost)
 
 
 def _exchanges(located: LocatedChain, new: Chain | SplitChain) -> list[_Exchange]:
@@ -274,7 +257,7 @@ def _is_gemm(index: Index, site: Site) -> bool:
 
 
 def _inherit(index: Index, exchange: _Exchange, nodes: list[NodeProto]) -> None:
-    """Doc strings and metadata of nodes: those of the same name or, without one, the same output."""
+    """Doc strings and metadata of nodes of the same name or, without one, the same output."""
     old = [index.nodes[i] for site in exchange.sites for i in site.nodes]
     by_name = {(node.op_type, node.name): node for node in old if node.name}
     by_output = {(node.op_type, node.output[0]): node for node in old if not node.name}
@@ -286,14 +269,7 @@ def _inherit(index: Index, exchange: _Exchange, nodes: list[NodeProto]) -> None:
             before = by_output.get((node.op_type, node.output[0]))
         node.ClearField("doc_string")
         if before is not None:
-            _keep_words(before, node)
-
-
-def _keep_words(before: NodeProto | TensorProto, after: NodeProto | TensorProto) -> None:
-    """Lets what is said of something be said of what takes its place."""
-    if before.HasField("doc_string"):
-        after.doc_string = before.doc_string
-    after.metadata_props.extend(before.metadata_props)
+            keep_words(before, node)
 
 
 def _rewrite(result: ModelProto, index: Index, edit: _Edit, orphans: set[str]) -> None:
@@ -306,8 +282,12 @@ def _rewrite(result: ModelProto, index: Index, edit: _Edit, orphans: set[str]) -
     del graph.node[:]
     graph.node.extend(nodes)
     _replace_initializers(result, edit.initializers, orphans)
-    _correct_types(result, index, edit)
-    _keep_annotations(result, index, edit)
+    gone = {name for i in edit.dropped for name in index.nodes[i].output}
+    gone |= {t.name for t in index.graph.initializer}
+    gone -= {name for node in graph.node for name in node.output}
+    gone -= {t.name for t in graph.initializer}
+    correct_types(graph, gone, edit.layouts, edit.initializers)
+    keep_annotations(graph, index.graph, edit.layouts)
     result.ClearField("training_info")
 
 
@@ -319,7 +299,7 @@ def _replace_initializers(result: ModelProto, new: list[TensorProto], orphans: s
     for position in range(len(old) - 1, -1, -1):
         name = old[position]
         if name in fresh:
-            _keep_words(graph.initializer[position], fresh[name])
+            keep_words(graph.initializer[position], fresh[name])
             graph.initializer[position].CopyFrom(fresh[name])
         elif name in orphans:
             del graph.initializer[position]
@@ -350,65 +330,3 @@ def _align_inputs(
             for t in fresh.values()
             if t.name not in listed
         )
-
-
-def _correct_types(result: ModelProto, index: Index, edit: _Edit) -> None:
-    """Shapes of tensors that changed are corrected; those of tensors that went are dropped."""
-    graph = result.graph
-    made = {name for node in graph.node for name in node.output}
-    made |= {t.name for t in graph.initializer}
-    gone = {name for i in edit.dropped for name in index.nodes[i].output} - made
-    gone |= {t.name for t in index.graph.initializer} - made
-    stored = {t.name: t for t in edit.initializers}
-    for position in range(len(graph.value_info) - 1, -1, -1):
-        value = graph.value_info[position]
-        layout = edit.layouts.get(value.name)
-        if value.name in gone:
-            del graph.value_info[position]
-        elif value.name in stored:
-            tensor = stored[value.name]
-            kind = helper.make_tensor_type_proto(tensor.data_type, list(tensor.dims))
-            value.type.CopyFrom(kind)
-        elif layout is not None and not _corrected(value, layout):
-            value.type.tensor_type.ClearField("shape")
-
-
-def _keep_annotations(result: ModelProto, index: Index, edit: _Edit) -> None:
-    """Drops the quantization annotations of what went, and of what no longer has their sizes."""
-    graph = result.graph
-    sizes = {t.name: list(t.dims) for t in index.graph.initializer}
-    stored = {t.name: t for t in graph.initializer}
-    there = {name for node in graph.node for name in node.output} | stored.keys()
-    there |= {value.name for value in graph.input}
-    for position in range(len(graph.quantization_annotation) - 1, -1, -1):
-        annotation = graph.quantization_annotation[position]
-        name = annotation.tensor_name
-        changed = name in edit.layouts or (name in stored and list(stored[name].dims) != sizes[name])
-        parameters = [entry.value for entry in annotation.quant_parameter_tensor_names]
-        per_unit = any(math.prod(sizes.get(p, ())) != 1 for p in parameters)
-        if name not in there or (changed and per_unit):
-            del graph.quantization_annotation[position]
-
-
-def _corrected(value: ValueInfoProto, layout: Layout) -> bool:
-    """Sets the width in a declared shape; False where the shape no longer has that form."""
-    tensor = value.type.tensor_type
-    if not tensor.HasField("shape"):
-        return True
-    dims = tensor.shape.dim
-    if len(dims) != layout.rank:
-        return False
-    others = [axis for axis in range(layout.rank) if not layout.start <= axis < layout.stop]
-    if not all(_agrees(dims[axis], layout.shape[axis]) for axis in others):
-        return False
-    for axis in range(layout.start, layout.stop):
-        dims[axis].Clear()
-        dims[axis].dim_value = layout.shape[axis].size
-    return True
-
-
-def _agrees(declared: TensorShapeProto.Dimension, dim: Dim) -> bool:
-    """Whether a declared size is this one, and not that of an axis which was here before."""
-    if declared.HasField("dim_value"):
-        return dim == Dim(declared.dim_value)
-    return dim == Dim(1, (declared.dim_param,)) if declared.dim_param else not dim.static

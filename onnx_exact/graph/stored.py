@@ -43,7 +43,9 @@ def _attribute_tensors(attribute: AttributeProto) -> Iterator[TensorProto]:
     if attribute.HasField("t"):
         yield attribute.t
     yield from attribute.tensors
-    for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+    # Asking a field that is not there for its parts would put it there.
+    one = [attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []
+    for sparse in (*one, *attribute.sparse_tensors):
         yield sparse.values
         yield sparse.indices
     if attribute.HasField("g"):
@@ -70,7 +72,9 @@ def _misfit(tensor: TensorProto) -> str | None:
         wanted = wanted if _is_packed(tensor) else count
     if stored == wanted:
         return None
-    return f"of the sizes {list(tensor.dims)} holds {'less' if stored < wanted else 'more'} than that"
+    return (
+        f"of the sizes {list(tensor.dims)} holds {'less' if stored < wanted else 'more'} than that"
+    )
 
 
 def _is_packed(tensor: TensorProto) -> bool:

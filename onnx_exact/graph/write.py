@@ -13,7 +13,8 @@ from onnx import ModelProto
 from onnx.external_data_helper import convert_model_to_external_data, write_external_data_tensors
 
 from onnx_exact.errors import ModelError, OutputError
-from onnx_exact.graph.read import CHECKER_ERRORS, Source, is_spelled, one_line, tensors_of
+from onnx_exact.graph.read import CHECKER_ERRORS, Source, is_spelled, one_line
+from onnx_exact.graph.stored import tensors_of
 from onnx_exact.outputs import Outputs, real, reported
 
 # What one protobuf message can hold.

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from types import ModuleType
+from typing import Any
 
 
 @cache
@@ -20,7 +21,8 @@ def highs() -> ModuleType:
     import highspy
 
     with _nowhere():
-        highspy.Highs()
+        make: Any = highspy.Highs
+        make()
     return highspy
 
 

@@ -85,9 +85,10 @@ class TriangleRelaxation:
         import cvxpy as cp
 
         self._objective.value = row.weight[0]
-        limits = {"highs_options": {"time_limit": seconds}} if self._solver == DEFAULT_LP_SOLVER else {}
+        limits = {}
         if self._solver == DEFAULT_LP_SOLVER:
             highs()
+            limits = {"highs_options": {"time_limit": seconds}}
         problem: Any = self._problem
         try:
             with warnings.catch_warnings():
