@@ -85,7 +85,7 @@ class Model:
         for value in self.graph.input:
             if value.name not in given:
                 tensor = value.type.tensor_type
-                dims = [d.dim_value if d.dim_value > 0 else None for d in tensor.shape.dim]
+                dims = [d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim]
                 shape = tuple(dims) if tensor.HasField("shape") else None
                 found.append(Input(value.name, shape, tensor.elem_type))
         return tuple(found)
