@@ -281,6 +281,7 @@ def _rewrite(result: ModelProto, index: Index, edit: _Edit, orphans: set[str]) -
         nodes += edit.inserted.get(i, [])
     del graph.node[:]
     graph.node.extend(nodes)
+    _inherit_from_constants(index, orphans, edit.initializers)
     _replace_initializers(result, edit.initializers, orphans)
     gone = {name for i in edit.dropped for name in index.nodes[i].output}
     gone |= {t.name for t in index.graph.initializer}
@@ -289,6 +290,13 @@ def _rewrite(result: ModelProto, index: Index, edit: _Edit, orphans: set[str]) -
     correct_types(graph, gone, edit.layouts, edit.initializers)
     keep_annotations(graph, index.graph, edit.layouts)
     result.ClearField("training_info")
+
+
+def _inherit_from_constants(index: Index, orphans: set[str], new: list[TensorProto]) -> None:
+    """Lets what is said of a Constant node be said of the initializer in its place."""
+    for tensor in new:
+        if tensor.name in orphans and tensor.name in index.producer:
+            keep_words(index.nodes[index.producer[tensor.name]], tensor)
 
 
 def _replace_initializers(result: ModelProto, new: list[TensorProto], orphans: set[str]) -> None:
