@@ -14,7 +14,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from onnx import ModelProto
 import onnx_exact
 from benchmarks.fuzz_compare import Inputs, first_difference, first_loss, session
 from benchmarks.fuzz_files import attack_file
-from benchmarks.fuzz_graphs import Array, random_graph
+from benchmarks.fuzz_graphs import Array, Graph, Tensor, random_graph
 from benchmarks.fuzz_operators import OPERATORS
 from onnx_exact.errors import NotVerifiedError, OnnxExactError
 from onnx_exact.pipeline import optimize, optimize_file
@@ -140,8 +140,8 @@ def run_block(kind: str, start: int, count: int) -> Block:
     return block
 
 
-def graph_of(number: int) -> tuple[ModelProto, set[str]]:
-    """The first runnable graph of a number, and its operators."""
+def graph_of(number: int) -> tuple[ModelProto, Graph]:
+    """The first runnable graph of a number."""
     for attempt in range(TRIES):
         model, graph = random_graph(number + attempt * 10_000_000, OPERATORS)
         try:
@@ -150,15 +150,18 @@ def graph_of(number: int) -> tuple[ModelProto, set[str]]:
         except Exception:
             # The runtime lacks a kernel for the type, or one of its own rewrites fails.
             continue
-        return model, graph.operators
+        return model, graph
     raise RuntimeError(f"no graph of number {number} runs")
 
 
-def domain_of(model: ModelProto, rng: np.random.Generator) -> dict[str, tuple[Array, Array]]:
-    """A random box for every input, of its shape with 1 for the batch."""
+def domain_of(
+    model: ModelProto, tensors: Sequence[Tensor], rng: np.random.Generator
+) -> dict[str, tuple[Array, Array]]:
+    """A random box for every input."""
     boxes = {}
-    for value in model.graph.input:
-        sizes = [d.dim_value or 1 for d in value.type.tensor_type.shape.dim]
+    declared = {v.name: v.type.tensor_type.shape.dim for v in model.graph.input}
+    for tensor in tensors:
+        sizes = [size or 1 for size in tensor.shape]
         kind = rng.random()
         if kind < 0.4:
             low, high = np.zeros(sizes), np.ones(sizes)
@@ -168,7 +171,11 @@ def domain_of(model: ModelProto, rng: np.random.Generator) -> dict[str, tuple[Ar
             low = rng.uniform(-1, 1, sizes)
             high = low + rng.uniform(0, 1, sizes) * (rng.random(sizes) < 0.8)
         # What rounds to a number of the input's type on both sides.
-        boxes[value.name] = tuple(np.asarray(v, np.float16).astype(np.float64) for v in (low, high))
+        low, high = (np.asarray(side, np.float16).astype(np.float64) for side in (low, high))
+        if any(not dim.dim_value for dim in declared[tensor.name][1:]):
+            # Where the file does not say how many entries there are, all have the same bounds.
+            low, high = np.array(low.min()), np.array(high.max())
+        boxes[tensor.name] = (low, high)
     return boxes
 
 
@@ -191,9 +198,10 @@ def attack_graph(
 ) -> list[tuple[str, str]]:
     """What is wrong with the result for one graph."""
     rng = np.random.default_rng([number, 1])
-    old, names = graph_of(number)
-    operators |= names
-    boxes = domain_of(old, rng)
+    old, graph = graph_of(number)
+    operators |= graph.operators
+    inputs = graph.live[: len(graph.inputs)]
+    boxes = domain_of(old, inputs, rng)
     options = options_of(rng)
     kept = old.SerializeToString(deterministic=True)
     try:
@@ -205,7 +213,7 @@ def attack_graph(
     if old.SerializeToString(deterministic=True) != kept:
         return [("touched", "the model that was given is another one now")]
     block.changed += report.changed
-    found = list(_judged(old, new, report, boxes, rng))
+    found = list(_judged(old, new, report, Inputs(inputs, boxes, rng), rng))
     if number % VERIFIED == 0 and "form" not in options:
         found += _verified(old, boxes, options, block, folder)
     return found
@@ -215,7 +223,7 @@ def _judged(
     old: ModelProto,
     new: ModelProto,
     report: onnx_exact.Report,
-    boxes: dict[str, tuple[Array, Array]],
+    inputs: Inputs,
     rng: np.random.Generator,
 ) -> Iterator[tuple[str, str]]:
     nodes = {name for chain in report.chains for name in chain.nodes}
@@ -227,7 +235,7 @@ def _judged(
         yield "larger", f"{totals.units_before} to {totals.units_after} units"
     if report.changed:
         try:
-            gap = first_difference(old, new, Inputs(old, boxes, rng), rng)
+            gap = first_difference(old, new, inputs, rng)
         except Exception as error:
             yield "fails", " ".join(str(error).split())[:200]
             return

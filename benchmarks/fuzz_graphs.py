@@ -36,6 +36,7 @@ class Tensor:
         dtype: its element type.
         exact: whether it is the same, bit for bit, in any two models that agree over the reals.
         reach: about the largest absolute value.
+        mixed: whether its unknown size is another than the batch: rows have become features.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Tensor:
     dtype: np.dtype[Any]
     exact: bool = True
     reach: float = 1.0
+    mixed: bool = False
 
     @property
     def is_float(self) -> bool:
@@ -57,7 +59,9 @@ class Tensor:
     @property
     def is_batched(self) -> bool:
         """Whether its first axis, and no other, is the batch."""
-        return self.rank > 0 and self.shape[0] is None and None not in self.shape[1:]
+        if self.mixed or not self.shape:
+            return False
+        return self.shape[0] is None and None not in self.shape[1:]
 
 
 @dataclass
@@ -73,7 +77,6 @@ class Graph:
     live: list[Tensor] = field(default_factory=list)
     read: set[str] = field(default_factory=set)
     operators: set[str] = field(default_factory=set)
-    functions: list[onnx.FunctionProto] = field(default_factory=list)
     counter: int = 0
 
     def name(self, stem: str) -> str:
@@ -216,6 +219,23 @@ def _from_the_left(g: Graph, x: Tensor, after: Tensor, w: Array, b: Array) -> Te
     return g.make("Transpose", [kept.name], after, perm=[1, 0])
 
 
+def columns(g: Graph, x: Tensor) -> Tensor | None:
+    """One or two affine maps along the last axis but one."""
+    if not x.is_float or x.rank < 2 or x.shape[-2] is None:
+        return None
+    for _ in range(int(g.rng.integers(1, 3))):
+        n_out = int(g.rng.integers(1, 6))
+        w, b = weights(g, x.shape[-2] or 1, n_out, x.reach)
+        shape = (*x.shape[:-2], n_out, x.shape[-1])
+        x = replace(x, shape=shape, exact=False, reach=min(REACH, 2 * x.reach))
+        x = g.make("MatMul", [g.constant(w, x.dtype), x.name], x)
+        if g.chance(0.7):
+            x = g.make("Add", [x.name, g.constant(b[:, None], x.dtype, "b")], x)
+        if g.chance(0.8):
+            x = g.make("Relu", [x.name], x)
+    return x
+
+
 def between(g: Graph, x: Tensor) -> Tensor:
     """What may stand between an affine map and its ReLU, or behind it, without ending a chain."""
     kind = g.rng.random()
@@ -258,7 +278,7 @@ Operator = Callable[[Graph, Tensor], Tensor | None]
 
 
 def random_graph(seed: int, operators: Sequence[Operator]) -> tuple[ModelProto, Graph]:
-    """A model, and the graph it was made of."""
+    """A model, and the graph it was made of, whose first live tensors are the inputs."""
     rng = np.random.default_rng(seed)
     opset = OPSETS[int(rng.integers(len(OPSETS)))]
     g = Graph(rng, opset, np.dtype(TYPES[int(rng.integers(len(TYPES)))]))
@@ -293,12 +313,20 @@ def _step(
 ) -> None:
     recent = g.live[-3:] if g.chance(0.7) else g.live
     x = g.one_of(recent)
-    usable = x.is_float and x.rank >= 2 and None not in x.shape[1:] and (x.shape[-1] or 0) > 0
+    usable = (
+        x.is_float
+        and x.rank >= 2
+        and not x.mixed
+        and None not in x.shape[1:]
+        and (x.shape[-1] or 0) > 0
+    )
     if dense_only and not usable:
         x, usable = g.live[0], True
     found: Tensor | None = None
     if usable and (dense_only or g.chance(0.4)):
         found = network(g, x, shared)
+    elif x.rank >= 2 and x.shape[-2] is not None and g.chance(0.15):
+        found = columns(g, x)
     else:
         for _ in range(6):
             operator = operators[int(g.rng.integers(len(operators)))]
@@ -320,7 +348,7 @@ def _finished(g: Graph) -> ModelProto:
         for axis, size in enumerate(t.shape):
             dim = value.type.tensor_type.shape.dim.add()
             if size is None:
-                dim.dim_param = "N" if axis == 0 else f"{t.name}_{axis}"
+                dim.dim_param = f"{t.name}_{axis}" if axis or t.mixed else "N"
             else:
                 dim.dim_value = size
         value.type.tensor_type.shape.SetInParent()
@@ -346,3 +374,29 @@ def _decorate(g: Graph, model: ModelProto) -> None:
     if g.chance(0.3):
         inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
         model.graph.value_info.extend(inferred.graph.value_info)
+    for tensor in model.graph.initializer:
+        if g.chance(0.03):
+            annotation = model.graph.quantization_annotation.add(tensor_name=tensor.name)
+            entry = annotation.quant_parameter_tensor_names.add()
+            entry.key, entry.value = "SCALE_TENSOR", tensor.name
+    _make_odd(g, model)
+
+
+def _make_odd(g: Graph, model: ModelProto) -> None:
+    """What onnxruntime runs and a strict reader might not."""
+    graph = model.graph
+    if g.chance(0.05):
+        order = g.rng.permutation(len(graph.node))
+        nodes = [graph.node[int(i)] for i in order]
+        graph.ClearField("node")
+        graph.node.extend(nodes)
+    if g.chance(0.05):
+        graph.output[0].type.tensor_type.ClearField("shape")
+    elif g.chance(0.05):
+        graph.output[0].type.tensor_type.shape.dim.add(dim_value=3)
+    for value in graph.input:
+        dims = value.type.tensor_type.shape.dim
+        if g.chance(0.08):
+            dims[len(dims) - 1].Clear()
+        if not dims[0].HasField("dim_value") and g.chance(0.08):
+            dims[0].dim_value = -1

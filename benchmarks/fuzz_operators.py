@@ -1,8 +1,8 @@
 """The operators that `fuzz_graphs` may put anywhere, each with random attributes.
 
-An operator that jumps, as rounding and comparing do, is put only behind tensors that are the same in
-both models bit for bit: elsewhere a difference in the last place may become any difference, which is
-no fault of a rewrite.
+An operator that jumps, as rounding and comparing do, is put only behind tensors that are the same
+in both models bit for bit: elsewhere a difference in the last place may become any difference,
+which is no fault of a rewrite.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ def _of_two(op: str) -> Operator:
     """Two live tensors of one shape."""
 
     def grow(g: Graph, x: Tensor) -> Tensor | None:
-        others = [t for t in g.live if t.shape == x.shape and t.dtype == x.dtype]
-        if not x.is_float or not others:
+        others = [t for t in g.live if t.shape == x.shape and t.dtype == x.dtype and not t.mixed]
+        if not x.is_float or not others or x.mixed:
             return None
         y = g.one_of(others)
         made = g.make(op, [x.name, y.name], x)
@@ -172,7 +172,14 @@ def _mix_batch(g: Graph, x: Tensor) -> Tensor | None:
         return None
     last = x.shape[-1]
     assert last is not None
-    return replace(g.make("Reshape", [x.name, g.ints(-1, last)], x), shape=(None, last))
+    kind = g.rng.random()
+    if kind < 0.3:
+        return replace(g.make("Flatten", [x.name], x, axis=0), shape=(1, None), mixed=True)
+    if kind < 0.5:
+        return replace(g.make("Flatten", [x.name], x, axis=2), shape=(None, last), mixed=True)
+    shape: Shape = g.one_of(((None, last), (last, None), (1, None, last), (None, 1, last)))
+    target = [-1 if size is None else size for size in shape]
+    return replace(g.make("Reshape", [x.name, g.ints(*target)], x), shape=shape, mixed=True)
 
 
 def _unsqueeze(g: Graph, x: Tensor) -> Tensor | None:
@@ -407,7 +414,7 @@ def _lrn(g: Graph, x: Tensor) -> Tensor | None:
 
 
 def _cast(g: Graph, x: Tensor) -> Tensor | None:
-    kinds = [np.float16, np.float32, np.float64]
+    kinds: list[Any] = [np.float16, np.float32, np.float64]
     if x.exact:
         kinds += [np.int64, np.int32, np.bool_]
     dtype = np.dtype(g.one_of(kinds))
@@ -443,8 +450,8 @@ def _logic(op: str) -> Operator:
 
 
 def _where(g: Graph, x: Tensor) -> Tensor | None:
-    masks = [t for t in g.live if t.dtype == np.bool_ and t.shape == x.shape]
-    if not masks or not x.is_float:
+    masks = [t for t in g.live if t.dtype == np.bool_ and t.shape == x.shape and not t.mixed]
+    if not masks or not x.is_float or x.mixed:
         return None
     return g.make("Where", [g.one_of(masks).name, x.name, g.constant(0.5, x.dtype)], x)
 

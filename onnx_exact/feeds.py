@@ -27,7 +27,7 @@ POINTS = 64
 BATCH_SIZES = (1, 2, 7)
 # Sizes tried for the other symbolic axes, until a model runs: 2, or what windows and fixed weights
 # behind images mostly need.
-OTHER_SIZES = (2, 1, 3, 4, 5, 6, 7, 8, 12, 16, 24, 28, 32, 48, 64, 96, 128, 224, 256)
+OTHER_SIZES = (2, 1, *range(3, 17), 20, 24, 28, 32, 48, 64, 96, 100, 128, 224, 256)
 # Share of the entries of a sparse corner that are at their upper side.
 SPARSE_SHARE = 0.1
 # Rows of the caller's own points that are fed at once where the first axis is symbolic.

@@ -259,5 +259,10 @@ def _infer(model: ModelProto, declared: Iterable[ValueInfoProto]) -> dict[str, V
             kind = value.values.data_type
             info = onnx.helper.make_tensor_value_info(value.values.name, kind, value.dims)
             graph.input.append(info)
-    done = onnx.shape_inference.infer_shapes(skeleton, strict_mode=False, data_prop=True).graph
+    try:
+        inferred = onnx.shape_inference.infer_shapes(skeleton, strict_mode=False, data_prop=True)
+    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
+        # A runtime may run what inference does not understand: nothing is known then.
+        return {value.name: value for value in graph.input}
+    done = inferred.graph
     return {value.name: value for value in (*done.output, *done.value_info, *done.input)}

@@ -227,7 +227,10 @@ def _is_loaded_by_runtime(model: bytes | Path) -> bool:
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
     try:
-        onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        # Without the fallback, which prints what went wrong to the standard output.
+        onnxruntime.InferenceSession(
+            model, options, providers=["CPUExecutionProvider"], enable_fallback=0
+        )
     except Exception:
         # Whatever it raises, it says no.
         return False
