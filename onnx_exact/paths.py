@@ -47,7 +47,10 @@ def check_writable(target: Path) -> None:
         OutputError: no such folder, no permission, or something there that is no regular file, a
             device or what /proc holds among them, also at the end of links.
     """
-    for step in _links(target):
+    steps = list(_links(target))
+    if len(steps) > _MOST_LINKS:
+        raise OutputError(f"{target} cannot be written: its links lead in a circle")
+    for step in steps:
         if any(Path(top) in step.parents for top in _NOT_FOR_FILES):
             raise OutputError(f"{target} cannot be written: {step} is no place for files")
     folder = Path(os.path.realpath(target)).parent
@@ -64,7 +67,7 @@ def check_writable(target: Path) -> None:
 
 def _links(path: Path) -> Iterator[Path]:
     """`path` and what it leads to, link by link, each as an absolute path."""
-    for _ in range(_MOST_LINKS):
+    for _ in range(_MOST_LINKS + 1):
         path = Path(os.path.abspath(path))
         yield path
         if not path.is_symlink():

@@ -173,6 +173,10 @@ def _from_file(path: Path) -> Source:
     if not model.ir_version or not model.HasField("graph"):
         raise ModelError(f"{path} is no ONNX file: it holds no graph")
     locations = external_files(model)
+    if locations and not is_spelled(path):
+        raise ModelError(
+            f"{path}: external data can be read from a path in UTF-8 alone; move the model"
+        )
     size = len(data) + sum(_external_size(path, location) for location in locations)
     try:
         load_external_data_for_model(model, str(path.parent))
@@ -184,7 +188,7 @@ def _from_file(path: Path) -> Source:
     whole: bytes | Path = data
     if locations:
         # Only what lies in other files has to be looked for from the path, which takes longer.
-        whole = readable(model, path)
+        whole = path
     warnings = _checked(model, whole, str(path))
     digest = hashlib.sha256(data).hexdigest()
     return Source(model, path, digest, size, locations, warnings)

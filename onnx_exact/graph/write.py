@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -59,7 +58,12 @@ def write_model(
     with reported(path):
         folder = outputs.folder(target)
         file = folder / (target.name if is_spelled(Path(target.name)) else "model.onnx")
-        _save(model, file, _data_name(target), bool(source.locations) or _too_large(model))
+        external = bool(source.locations) or _too_large(model)
+        if external and not is_spelled(target):
+            raise OutputError(
+                f"{path} cannot be written: external data needs a path in UTF-8; choose another"
+            )
+        _save(model, file, f"{target.name}.data", external)
         made = [f for f in folder.iterdir() if f != file]
         if made and target.parent != real(path.parent):
             raise OutputError(
@@ -67,7 +71,7 @@ def write_model(
                 f" beside it; write to {target} itself"
             )
         if not source.warnings:
-            _check(file, model, bool(made))
+            _check(model, file if made else None)
         size = sum(f.stat().st_size for f in (file, *made))
         check(file)
         # The data first: until the model is there, nobody reads it.
@@ -114,11 +118,6 @@ def _refuse_folder(path: Path, target: Path) -> None:
         raise OutputError(f"{path} is a folder; give a file name for the output")
 
 
-def _data_name(target: Path) -> str:
-    """The name of the file of external data; that of a file in a model is UTF-8."""
-    return f"{os.fsencode(target.name).decode('utf-8', errors='replace')}.data"
-
-
 def _save(model: ModelProto, file: Path, data: str, external: bool) -> None:
     if not external:
         file.write_bytes(model.SerializeToString())
@@ -135,11 +134,10 @@ def _save(model: ModelProto, file: Path, data: str, external: bool) -> None:
     file.write_bytes(copy.SerializeToString())
 
 
-def _check(file: Path, model: ModelProto, external: bool) -> None:
-    """The ONNX checker; by path only where that is needed, for the path has to be UTF-8."""
+def _check(model: ModelProto, file: Path | None) -> None:
+    """The ONNX checker, on the model's file where it has external data."""
     try:
-        by_path = external and is_spelled(file)
-        onnx.checker.check_model(str(file) if by_path else model, full_check=True)
+        onnx.checker.check_model(model if file is None else str(file), full_check=True)
     except CHECKER_ERRORS as error:
         raise ModelError(f"the new model fails the ONNX checker: {one_line(error)}") from error
 
@@ -158,7 +156,7 @@ def _refuse_to_overwrite_data(source: Source, path: Path, target: Path) -> None:
     """The source's external data is part of the input: it may go only where the source goes too."""
     if source.path is None or (target.exists() and target.samefile(source.path)):
         return
-    made = [target, target.with_name(_data_name(target))]
+    made = [target, target.with_name(f"{target.name}.data")]
     for location in source.locations:
         data = source.path.parent / location
         if any(file.exists() and file.samefile(data) for file in made):
