@@ -7,8 +7,13 @@ from collections.abc import Iterator
 
 from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, helper
 
-# Bits of the types that are packed, two or four entries in a byte.
-_PACKED = {"UINT4": 4, "INT4": 4, "FLOAT4E2M1": 4, "UINT2": 2, "INT2": 2}
+# Bits of the types that are packed as raw data, and which of them are in a typed field too, as
+# many to an entry as fit into a byte.
+_BITS = {
+    **{"UINT4": 4, "INT4": 4, "FLOAT4E2M1": 4, "UINT2": 2, "INT2": 2},
+    **{"FLOAT6E2M3": 6, "FLOAT6E3M2": 6},
+}
+_PACKED = {name for name, bits in _BITS.items() if 8 % bits == 0}
 
 
 def tensors_of(model: ModelProto) -> Iterator[TensorProto]:
@@ -66,10 +71,10 @@ def _misfit(tensor: TensorProto) -> str | None:
     if tensor.data_type == TensorProto.STRING:
         stored, wanted = len(tensor.string_data), count
     elif tensor.HasField("raw_data"):
-        stored, wanted = 8 * len(tensor.raw_data), 8 * -(-count * _bits(tensor) // 8)
+        stored, wanted = len(tensor.raw_data), _bytes(tensor, count)
     else:
-        stored, wanted = _entries(tensor), -(-count * _bits(tensor) // 8)
-        wanted = wanted if _is_packed(tensor) else count
+        packed = TensorProto.DataType.Name(tensor.data_type) in _PACKED
+        stored, wanted = _entries(tensor), _bytes(tensor, count) if packed else count
     if stored == wanted:
         return None
     return (
@@ -77,15 +82,11 @@ def _misfit(tensor: TensorProto) -> str | None:
     )
 
 
-def _is_packed(tensor: TensorProto) -> bool:
-    return TensorProto.DataType.Name(tensor.data_type) in _PACKED
-
-
-def _bits(tensor: TensorProto) -> int:
+def _bytes(tensor: TensorProto, count: int) -> int:
     name = TensorProto.DataType.Name(tensor.data_type)
-    if name in _PACKED:
-        return _PACKED[name]
-    return 8 * int(helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+    if name in _BITS:
+        return -(-count * _BITS[name] // 8)
+    return count * int(helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
 
 
 def _entries(tensor: TensorProto) -> int:
