@@ -67,7 +67,7 @@ def correct_types(
             kind = helper.make_tensor_type_proto(tensor.data_type, list(tensor.dims))
             value.type.CopyFrom(kind)
         elif layout is not None and not _corrected(value, layout):
-            value.type.tensor_type.ClearField("shape")
+            _declare(value, layout)
 
 
 def keep_annotations(graph: GraphProto, old: GraphProto, layouts: Mapping[str, Layout]) -> None:
@@ -102,6 +102,16 @@ def _corrected(value: ValueInfoProto, layout: Layout) -> bool:
         dims[axis].Clear()
         dims[axis].dim_value = layout.shape[axis].size
     return True
+
+
+def _declare(value: ValueInfoProto, layout: Layout) -> None:
+    """Sets a shape anew, with the sizes that are known."""
+    shape = value.type.tensor_type.shape
+    shape.ClearField("dim")
+    for size in layout.shape:
+        dim = shape.dim.add()
+        if size.static:
+            dim.dim_value = size.size
 
 
 def _agrees(declared: TensorShapeProto.Dimension, dim: Dim) -> bool:
