@@ -29,7 +29,7 @@ from onnx_exact.counterexample import save_beside
 from onnx_exact.deadline import Deadline
 from onnx_exact.domains import DOMAIN_KEY, resolve_domain
 from onnx_exact.errors import ValidationError
-from onnx_exact.graph.batch import any_batch, is_runnable, with_any_batch
+from onnx_exact.graph.batch import is_runnable, with_any_batch
 from onnx_exact.graph.kept import not_kept
 from onnx_exact.graph.locate import LocatedChain, locate_chains
 from onnx_exact.graph.metadata import metadata_of, stamp
@@ -310,11 +310,9 @@ def _validate(run: Run, new: ModelProto, file: Path | None = None) -> Deviation:
         new: the model after.
         file: where it is, if it is in one.
     """
-    inputs = run.inputs
-    if is_runnable(inputs):
+    if is_runnable(run.source.model):
         before, after = readable(run.source.model, run.source.path), readable(new, file)
     else:
-        inputs = any_batch(inputs)
         before, after = (readable(with_any_batch(m), None) for m in (run.source.model, new))
     extra: list[Mapping[str, NDArray[Any]]] = []
     if run.samples is not None:
@@ -327,7 +325,7 @@ def _validate(run: Run, new: ModelProto, file: Path | None = None) -> Deviation:
     return validate(
         before,
         after,
-        inputs,
+        run.inputs,
         run.domain,
         extra=extra,
         rtol=settings.rtol,

@@ -21,8 +21,8 @@ def known_shape(spec: InputLike) -> tuple[int, ...]:
 
 
 def _one_row(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of bounds that are the same for every row: a batch may be of any size."""
-    return (min(shape[0], 1), *shape[1:]) if len(shape) > 1 else shape
+    """The shape of bounds that are the same for every row, of however many."""
+    return (1, *shape[1:]) if len(shape) > 1 else shape
 
 
 def unbounded(spec: InputLike) -> Box:

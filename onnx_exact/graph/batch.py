@@ -1,29 +1,19 @@
-"""Frees the first axis of a model's inputs, where the file fixes it to more than can be run."""
+"""Models whose file fixes the batch to more rows than can be run: any batch stands for it."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import replace
-
 from onnx import ModelProto
 
-from onnx_exact.graph.read import InputSpec
-
-# Entries of all inputs together that are still run as they are.
-MOST_ENTRIES = 2**24
+from onnx_exact.graph.sizes import MOST_ROWS
 
 
-def is_runnable(inputs: Sequence[InputSpec]) -> bool:
+def is_runnable(model: ModelProto) -> bool:
     """Whether inputs of the sizes that are declared can be run."""
-    entries = sum(math.prod(size or 1 for size in spec.shape or ()) for spec in inputs)
-    return entries <= MOST_ENTRIES
-
-
-def any_batch(inputs: Sequence[InputSpec]) -> tuple[InputSpec, ...]:
-    """The inputs with a first axis of any size."""
-    return tuple(
-        replace(spec, shape=(None, *spec.shape[1:])) if spec.shape else spec for spec in inputs
+    return all(
+        not value.type.HasField("tensor_type")
+        or not value.type.tensor_type.shape.dim
+        or value.type.tensor_type.shape.dim[0].dim_value <= MOST_ROWS
+        for value in model.graph.input
     )
 
 

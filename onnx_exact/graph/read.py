@@ -20,7 +20,7 @@ from onnx_exact.errors import ModelError
 from onnx_exact.graph.index import FLOATS
 from onnx_exact.graph.order import sort_nodes
 from onnx_exact.graph.sizes import declared_inputs
-from onnx_exact.graph.stored import misfit, tensors_of
+from onnx_exact.graph.stored import misfit, repeated, tensors_of
 
 # Messages of other libraries are cut to one line of at most this many characters.
 LONGEST_REASON = 300
@@ -202,7 +202,7 @@ def _checked(model: ModelProto, whole: bytes | Path, name: str) -> tuple[str, ..
         whole: the same as bytes, or its file.
         name: for errors.
     """
-    wrong = misfit(model)
+    wrong = misfit(model) or repeated(model)
     if wrong is not None:
         raise ModelError(f"{name}: {wrong}; export the model again")
     try:

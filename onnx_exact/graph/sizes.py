@@ -16,6 +16,8 @@ _SAME_SIZES = {
 }
 # Operators that broadcast: with one number as the other operand the sizes stay.
 _WITH_A_NUMBER = {"Add", "Sub", "Mul", "Div", "Max", "Min", "Pow"}
+# A first axis that is longer is taken for a batch of unknown size: nobody runs as many rows.
+MOST_ROWS = 2**20
 # Deeper than this an input's own sizes are hardly ever told.
 _MOST_STEPS = 16
 
@@ -32,7 +34,7 @@ class _Told:
 def declared_inputs(model: ModelProto) -> list[ValueInfoProto]:
     """The graph's inputs with every size that is told, and no others than the file has.
 
-    A size below 0 is one that is not known, as runtimes take it.
+    A size below 0 is one that is not known, as runtimes take it; so is a batch beyond `MOST_ROWS`.
     """
     readers = _readers(model.graph)
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -41,6 +43,7 @@ def declared_inputs(model: ModelProto) -> list[ValueInfoProto]:
         value = ValueInfoProto()
         value.CopyFrom(given)
         forget_negative(value)
+        _forget_rows(value)
         if value.name not in weights and _is_open(value):
             for told in _told(value.name, readers, weights):
                 _fill(value, told)
@@ -54,6 +57,14 @@ def forget_negative(value: ValueInfoProto) -> None:
         for dim in value.type.tensor_type.shape.dim:
             if dim.HasField("dim_value") and dim.dim_value < 0:
                 dim.Clear()
+
+
+def _forget_rows(value: ValueInfoProto) -> None:
+    """Makes a first axis that is too long to be run unknown."""
+    if value.type.HasField("tensor_type"):
+        dims = value.type.tensor_type.shape.dim
+        if dims and dims[0].dim_value > MOST_ROWS:
+            dims[0].Clear()
 
 
 def _readers(graph: GraphProto) -> dict[str, list[NodeProto]]:

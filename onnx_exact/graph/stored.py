@@ -34,6 +34,16 @@ def misfit(model: ModelProto) -> str | None:
     return None
 
 
+def repeated(model: ModelProto) -> str | None:
+    """Which initializer of the main graph there is twice, in words; None: none."""
+    seen: set[str] = set()
+    for tensor in model.graph.initializer:
+        if tensor.name in seen:
+            return f"there is more than one initializer {tensor.name!r}"
+        seen.add(tensor.name)
+    return None
+
+
 def _graph_tensors(graph: GraphProto) -> Iterator[TensorProto]:
     yield from graph.initializer
     for sparse in graph.sparse_initializer:
