@@ -85,7 +85,7 @@ def optimize(model: ModelLike, **settings: Any) -> tuple[ModelProto, Report]:
         after = new.SerializeToString()
         size = len(after)
         with run.stage("validate"):
-            deviation = _validate(run, new)
+            deviation = _validate(run, *_runnable(run, new))
     with appearing() as outputs:
         _record(run, reductions, found, mark_of(after), outputs)
     lost = not_kept(run.source.model, new)
@@ -150,7 +150,7 @@ def _write(
 
     def check(candidate: Path) -> None:
         with run.stage("validate"):
-            seen.append(_validate(run, new, candidate))
+            seen.append(_validate(run, *_runnable(run, new, candidate)))
         _record(run, reductions, found, mark_of(candidate), outputs)
 
     with run.stage("write"):
@@ -302,18 +302,18 @@ def _provenance(run: Run) -> dict[str, str]:
     }
 
 
-def _validate(run: Run, new: ModelProto, file: Path | None = None) -> Deviation:
-    """Compares both models in onnxruntime, at the user's points and every witness too.
-
-    Args:
-        run: what is known of the model before.
-        new: the model after.
-        file: where it is, if it is in one.
-    """
+def _runnable(
+    run: Run, new: ModelProto, file: Path | None = None
+) -> tuple[bytes | Path, bytes | Path]:
+    """The model before and the one after, which may be in a file, as onnxruntime takes them."""
     if is_runnable(run.source.model):
-        before, after = readable(run.source.model, run.source.path), readable(new, file)
-    else:
-        before, after = (readable(with_any_batch(m), None) for m in (run.source.model, new))
+        return readable(run.source.model, run.source.path), readable(new, file)
+    before, after = (readable(with_any_batch(model), None) for model in (run.source.model, new))
+    return before, after
+
+
+def _validate(run: Run, before: bytes | Path, after: bytes | Path) -> Deviation:
+    """Compares both models in onnxruntime, at the user's points and every witness too."""
     extra: list[Mapping[str, NDArray[Any]]] = []
     if run.samples is not None:
         extra.append(run.samples.rows)
