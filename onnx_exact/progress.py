@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from threading import Timer
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, TextIO
 
@@ -37,6 +38,11 @@ class Shown:
 
     A context manager: leaving it ends the display. A stage that holds the interpreter's lock all
     along shows up when it first lets go.
+
+    Args:
+        stream: where to show it.
+        patience: seconds before anything is shown.
+        clock, later: what says how late it is, and what calls a function some seconds later.
     """
 
     def __init__(
@@ -44,6 +50,7 @@ class Shown:
         stream: TextIO,
         patience: float = PATIENCE_SECONDS,
         clock: Callable[[], float] = time.monotonic,
+        later: Callable[[float, Callable[[], None]], Timer] = threading.Timer,
     ) -> None:
         self._clock = clock
         self._stream = stream
@@ -54,7 +61,7 @@ class Shown:
         self._status: Status | None = None
         self._closed = False
         self._lock = threading.Lock()
-        self._timer = threading.Timer(patience, self._show)
+        self._timer = later(patience, self._show)
         self._timer.daemon = True
 
     def __enter__(self) -> Shown:
