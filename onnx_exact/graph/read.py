@@ -19,8 +19,9 @@ from onnx.external_data_helper import (
 from onnx_exact.errors import ModelError
 from onnx_exact.graph.index import FLOATS
 from onnx_exact.graph.order import sort_nodes
-from onnx_exact.graph.sizes import declared_inputs
+from onnx_exact.graph.sizes import contradiction, declared_inputs
 from onnx_exact.graph.stored import misfit, repeated, tensors_of
+from onnx_exact.outputs import real
 
 # Messages of other libraries are cut to one line of at most this many characters.
 LONGEST_REASON = 300
@@ -173,6 +174,7 @@ def _from_file(path: Path) -> Source:
     if not model.ir_version or not model.HasField("graph"):
         raise ModelError(f"{path} is no ONNX file: it holds no graph")
     locations = external_files(model)
+    path = _beside_its_data(path, locations)
     if locations and not is_spelled(path):
         raise ModelError(
             f"{path}: external data can be read from a path in UTF-8 alone; move the model"
@@ -202,7 +204,7 @@ def _checked(model: ModelProto, whole: bytes | Path, name: str) -> tuple[str, ..
         whole: the same as bytes, or its file.
         name: for errors.
     """
-    wrong = misfit(model) or repeated(model)
+    wrong = misfit(model) or repeated(model) or contradiction(model)
     if wrong is not None:
         raise ModelError(f"{name}: {wrong}; export the model again")
     try:
@@ -213,6 +215,14 @@ def _checked(model: ModelProto, whole: bytes | Path, name: str) -> tuple[str, ..
             raise ModelError(f"{name} fails the ONNX checker: {one_line(error)}") from error
         return (f"the model fails the ONNX checker, though onnxruntime runs it: {one_line(error)}",)
     return ()
+
+
+def _beside_its_data(path: Path, locations: tuple[str, ...]) -> Path:
+    """The path, or the file that it links to where the external data lies beside that alone."""
+    followed = real(path)
+    there = all((followed.parent / location).is_file() for location in locations)
+    here = all((path.parent / location).is_file() for location in locations)
+    return followed if there and not here else path
 
 
 CHECKER_ERRORS = (

@@ -51,6 +51,28 @@ def declared_inputs(model: ModelProto) -> list[ValueInfoProto]:
     return inputs
 
 
+def contradiction(model: ModelProto) -> str | None:
+    """Which size of an input is another than a weight says, in words; None: none.
+
+    No runtime runs such a model, whatever it is given.
+    """
+    readers = _readers(model.graph)
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    for value in model.graph.input:
+        dims = value.type.tensor_type.shape.dim
+        if value.name in weights or len(dims) < 2:
+            continue
+        for told in _told(value.name, readers, weights):
+            fits = -len(dims) <= told.axis < len(dims)
+            declared = dims[told.axis].dim_value if fits else 0
+            if declared > 0 and declared != told.size:
+                return (
+                    f"the input {value.name!r} has the size {declared} where a weight says"
+                    f" {told.size}"
+                )
+    return None
+
+
 def forget_negative(value: ValueInfoProto) -> None:
     """Makes sizes below 0 unknown."""
     if value.type.HasField("tensor_type"):

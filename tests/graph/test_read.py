@@ -64,6 +64,17 @@ def test_external_data_is_loaded(tmp_path: Path) -> None:
     assert not any(t.external_data for t in source.model.graph.initializer)
 
 
+def test_external_data_may_lie_beside_the_link_or_beside_the_file(tmp_path: Path) -> None:
+    there = tmp_path / "there"
+    there.mkdir()
+    path = saved(there, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    link = tmp_path / "link.onnx"
+    link.symlink_to(path)
+    assert read_model(link).model == read_model(path).model
+    (there / "weights.bin").rename(tmp_path / "weights.bin")
+    assert read_model(link).path == link
+
+
 def test_missing_external_data_is_refused(tmp_path: Path) -> None:
     path = saved(tmp_path, save_as_external_data=True, location="weights.bin", size_threshold=0)
     (tmp_path / "weights.bin").unlink()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from onnx import ModelProto
 
+from onnx_exact.errors import ModelError
 from onnx_exact.graph import inputs_of
 from onnx_exact.pipeline import analyze, optimize
 from tests.graph.build import Builder, run
@@ -88,9 +89,14 @@ def test_constant_on_the_left_tells_the_last_size_but_one() -> None:
     assert inputs_of(with_input(model, [None, None]))[0].shape == (6, None)
 
 
-def test_size_that_is_declared_is_never_overruled() -> None:
-    model = with_input(mlp(), [None, 5])
+@pytest.mark.parametrize("front", ["", "Tanh"])
+def test_size_that_is_declared_is_never_overruled_and_is_refused_where_it_cannot_be(
+    front: str,
+) -> None:
+    model = with_input(mlp(front), [None, 5])
     assert inputs_of(model)[0].shape == (None, 5)
+    with pytest.raises(ModelError, match="has the size 5 where a weight says 6"):
+        optimize(model, domain="0:1")
 
 
 def test_vector_that_is_added_tells_nothing() -> None:
