@@ -74,6 +74,9 @@ def _main(argv: Sequence[str]) -> int:
     except OnnxExactError as error:
         _print_error(f"error: {error}")
         return error.exit_code
+    except MemoryError as error:
+        _print_error(f"error: not enough memory ({error or 'of this process'})")
+        return OnnxExactError.exit_code
     except ModuleNotFoundError as error:
         name = (error.name or "").partition(".")[0]
         if name == __package__:

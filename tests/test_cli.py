@@ -353,6 +353,17 @@ def test_error_about_a_name_that_the_stream_cannot_encode_is_printed(tmp_path: P
     assert complaints(done.stderr).startswith("error: ")
 
 
+def test_too_little_memory_is_one_line(
+    source: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def hungry(*_: Any, **__: Any) -> None:
+        raise MemoryError("Unable to allocate 96 GiB")
+
+    monkeypatch.setattr(pipeline, "read_model", hungry)
+    error = refused(capfd, "analyze", source)
+    assert error == "error: not enough memory (Unable to allocate 96 GiB)\n"
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["optimize", "--help"], ["--version"]])
 def test_help_and_version_are_answered(arguments: list[str]) -> None:
     assert command(*arguments).returncode == 0

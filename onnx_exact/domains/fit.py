@@ -14,6 +14,9 @@ from onnx_exact.errors import DomainError
 from onnx_exact.network import Box
 from onnx_exact.network.affine import Array
 
+# Entries of one row of an input that bounds are held for: 2 GB for either side.
+MOST_ENTRIES = 2**28
+
 
 def known_shape(spec: InputLike) -> tuple[int, ...]:
     """The input's shape with 1 for every size that is not known; () for an unknown rank."""
@@ -26,8 +29,13 @@ def _one_row(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def unbounded(spec: InputLike) -> Box:
-    """The box of every finite value of the input."""
+    """The box of every finite value of the input.
+
+    Raises:
+        DomainError: it has too many entries.
+    """
     shape = _one_row(known_shape(spec))
+    _refuse_too_many(spec)
     return Box(np.full(shape, -np.inf), np.full(shape, np.inf), "nothing declared")
 
 
@@ -48,6 +56,7 @@ def fit_box(lower: Any, upper: Any, spec: InputLike, source: str) -> Box:
         raise DomainError(
             f"{source}: input {spec.name!r} holds no floating-point numbers and takes no domain"
         )
+    _refuse_too_many(spec)
     sides = [_fit(side, spec, source) for side in (_array(lower, -np.inf), _array(upper, np.inf))]
     try:
         low, high = np.broadcast_arrays(*sides)
@@ -55,6 +64,15 @@ def fit_box(lower: Any, upper: Any, spec: InputLike, source: str) -> Box:
     except ValueError as error:
         raise DomainError(f"{source}: input {spec.name!r}: {error}") from error
     return _storable(box, spec)
+
+
+def _refuse_too_many(spec: InputLike) -> None:
+    entries = math.prod(_one_row(known_shape(spec)))
+    if entries > MOST_ENTRIES:
+        raise DomainError(
+            f"input {spec.name!r} has {entries:,} entries for each row: bounds for more than"
+            f" {MOST_ENTRIES:,} cannot be held"
+        )
 
 
 def _array(bound: Any, infinite: float) -> Array | None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 from onnx_exact.graph.layout import Dim, Shape, static
-from onnx_exact.graph.sizes import declared_inputs, forget_negative
+from onnx_exact.graph.sizes import declared_inputs, forget_odd
 from onnx_exact.network.affine import Array
 
 DEFAULT_DOMAINS = ("", "ai.onnx")
@@ -227,7 +227,7 @@ def _inferred(model: ModelProto) -> dict[str, ValueInfoProto]:
 def _usable(declared: ValueInfoProto) -> ValueInfoProto:
     value = ValueInfoProto()
     value.CopyFrom(declared)
-    forget_negative(value)
+    forget_odd(value)
     return value
 
 
@@ -242,7 +242,7 @@ def _infer(model: ModelProto, declared: Iterable[ValueInfoProto]) -> dict[str, V
     graph = skeleton.graph
     graph.name = model.graph.name or "graph"
     graph.node.extend(model.graph.node)
-    graph.input.extend(declared_inputs(model))
+    graph.input.extend(_usable(value) for value in declared_inputs(model))
     known = {value.name: value for value in declared}
     for value in model.graph.output:
         graph.output.append(known.pop(value.name, ValueInfoProto(name=value.name)))

@@ -19,7 +19,7 @@ from onnx.external_data_helper import (
 from onnx_exact.errors import ModelError
 from onnx_exact.graph.index import FLOATS
 from onnx_exact.graph.order import sort_nodes
-from onnx_exact.graph.sizes import contradiction, declared_inputs
+from onnx_exact.graph.sizes import contradiction, declared_inputs, without_odd_sizes
 from onnx_exact.graph.stored import misfit, repeated, tensors_of
 from onnx_exact.outputs import real
 
@@ -208,13 +208,30 @@ def _checked(model: ModelProto, whole: bytes | Path, name: str) -> tuple[str, ..
     if wrong is not None:
         raise ModelError(f"{name}: {wrong}; export the model again")
     try:
-        given = str(whole) if isinstance(whole, Path) else whole
-        onnx.checker.check_model(given, full_check=True)
+        check(model, whole)
     except CHECKER_ERRORS as error:
         if not (_is_loaded_by_runtime(whole) and sort_nodes(model.graph)):
             raise ModelError(f"{name} fails the ONNX checker: {one_line(error)}") from error
         return (f"the model fails the ONNX checker, though onnxruntime runs it: {one_line(error)}",)
     return ()
+
+
+def check(model: ModelProto, whole: bytes | Path) -> None:
+    """The ONNX checker.
+
+    Args:
+        model: its external data loaded.
+        whole: the same as bytes, or its file.
+
+    Raises:
+        Exception: one of `CHECKER_ERRORS`.
+    """
+    harmless = without_odd_sizes(model)
+    if harmless is not None:
+        onnx.checker.check_model(harmless, full_check=True)
+    else:
+        given = str(whole) if isinstance(whole, Path) else whole
+        onnx.checker.check_model(given, full_check=True)
 
 
 def _beside_its_data(path: Path, locations: tuple[str, ...]) -> Path:
@@ -226,6 +243,7 @@ def _beside_its_data(path: Path, locations: tuple[str, ...]) -> Path:
 
 
 CHECKER_ERRORS = (
+    EncodeError,
     onnx.checker.ValidationError,
     onnx.shape_inference.InferenceError,
     RuntimeError,

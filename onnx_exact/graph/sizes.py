@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, TensorShapeProto, ValueInfoProto
+from onnx import (
+    AttributeProto,
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    TensorProto,
+    TensorShapeProto,
+    ValueInfoProto,
+)
 from onnx import helper as onnx_helper
 
 # Operators behind which a tensor has the sizes it had, whatever they are.
@@ -79,6 +87,56 @@ def forget_negative(value: ValueInfoProto) -> None:
         for dim in value.type.tensor_type.shape.dim:
             if dim.HasField("dim_value") and dim.dim_value < 0:
                 dim.Clear()
+
+
+def without_odd_sizes(model: ModelProto) -> ModelProto | None:
+    """A copy in which no declared size is 0 or below; None where none is.
+
+    Shape inference, and the checker with it, ends the process at some of them (std::clamp with its
+    ends the wrong way round, in Slice).
+    """
+    if not any(_is_odd(value) for graph in _graphs(model.graph) for value in _declared(graph)):
+        return None
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    for graph in _graphs(copy.graph):
+        for value in _declared(graph):
+            forget_odd(value)
+    return copy
+
+
+def forget_odd(value: ValueInfoProto) -> None:
+    """Makes sizes of 0 and below unknown."""
+    if _is_odd(value):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.HasField("dim_value") and dim.dim_value <= 0:
+                dim.Clear()
+
+
+def _is_odd(value: ValueInfoProto) -> bool:
+    if not value.type.HasField("tensor_type"):
+        return False
+    dims = value.type.tensor_type.shape.dim
+    return any(dim.HasField("dim_value") and dim.dim_value <= 0 for dim in dims)
+
+
+def _declared(graph: GraphProto) -> Iterator[ValueInfoProto]:
+    yield from graph.input
+    yield from graph.output
+    yield from graph.value_info
+
+
+def _graphs(graph: GraphProto) -> Iterator[GraphProto]:
+    """A graph and those in its nodes."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs) if _holds_graphs(attribute) else ():
+                yield from _graphs(inner)
+
+
+def _holds_graphs(attribute: AttributeProto) -> bool:
+    return attribute.HasField("g") or len(attribute.graphs) > 0
 
 
 def _forget_rows(value: ValueInfoProto) -> None:

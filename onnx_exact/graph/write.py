@@ -6,13 +6,13 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import onnx
 from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
 from onnx import ModelProto
 from onnx.external_data_helper import convert_model_to_external_data, write_external_data_tensors
 
 from onnx_exact.errors import ModelError, OutputError
 from onnx_exact.graph.read import CHECKER_ERRORS, Source, is_spelled, one_line
+from onnx_exact.graph.read import check as check_model
 from onnx_exact.graph.stored import tensors_of
 from onnx_exact.outputs import Outputs, real, reported
 
@@ -137,7 +137,7 @@ def _save(model: ModelProto, file: Path, data: str, external: bool) -> None:
 def _check(model: ModelProto, file: Path | None) -> None:
     """The ONNX checker, on the model's file where it has external data."""
     try:
-        onnx.checker.check_model(model if file is None else str(file), full_check=True)
+        check_model(model, model.SerializeToString() if file is None else file)
     except CHECKER_ERRORS as error:
         raise ModelError(f"the new model fails the ONNX checker: {one_line(error)}") from error
 

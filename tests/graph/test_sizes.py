@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from onnx import ModelProto
 
-from onnx_exact.errors import ModelError
+from onnx_exact.errors import DomainError, ModelError
 from onnx_exact.graph import inputs_of
 from onnx_exact.pipeline import analyze, optimize
 from tests.graph.build import Builder, run
@@ -133,3 +133,20 @@ def test_box_with_a_bound_for_every_row_is_still_one() -> None:
     upper = np.arange(1.0, 13.0).reshape(2, 6)
     report = analyze(model, domain={"x": (np.zeros((2, 6)), upper)})
     assert report.domain["x"]["upper"] == upper.tolist()
+
+
+def test_unknown_size_in_front_of_a_slice_does_not_end_the_process() -> None:
+    """Shape inference aborts at it: std::clamp between 0 and the size less one."""
+    b = Builder()
+    ends = [b.ints(v) for v in (-1, -7, 1, -1)]
+    model = b.model([b.gemm(b.relu(b.gemm(b.node("Slice", "x", *ends), 6, 4)), 4, 2)])
+    _, report = optimize(with_input(model, ["n", -1]), domain="0:1")
+    assert report.totals.units_before == 4
+
+
+def test_input_with_more_entries_than_can_be_held_is_refused() -> None:
+    b = Builder()
+    model = b.model([b.node("Relu", "x")], {"x": [1, 2**20, 2**20]}, check=False)
+    for domain in ("0:1", None):
+        with pytest.raises(DomainError, match="cannot be held"):
+            optimize(model, domain=domain)
