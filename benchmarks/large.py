@@ -3,7 +3,7 @@
 `python -m benchmarks.large` writes a small network beside a table of 2.2 GB into a temporary
 folder, with external data, optimizes it into a new file and in place, and checks in onnxruntime
 that the results compute the same and that the table is the same, bit for bit. It needs about 9 GB
-of disk and 16 GB of memory, and prints what it took.
+of disk and 18 GB of memory, and prints what it took.
 """
 
 from __future__ import annotations

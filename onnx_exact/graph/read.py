@@ -21,6 +21,7 @@ from onnx_exact.graph.index import FLOATS
 from onnx_exact.graph.order import sort_nodes
 from onnx_exact.graph.sizes import contradiction, declared_inputs, without_odd_sizes
 from onnx_exact.graph.stored import misfit, repeated, tensors_of
+from onnx_exact.graph.texts import unreadable_text
 from onnx_exact.outputs import real
 
 # Messages of other libraries are cut to one line of at most this many characters.
@@ -173,6 +174,9 @@ def _from_file(path: Path) -> Source:
         ) from error
     if not model.ir_version or not model.HasField("graph"):
         raise ModelError(f"{path} is no ONNX file: it holds no graph")
+    place = unreadable_text(model)
+    if place is not None:
+        raise ModelError(f"{path}: its {place} is no text in UTF-8; export the model again")
     locations = external_files(model)
     path = _beside_its_data(path, locations)
     if locations and not is_spelled(path):
