@@ -28,9 +28,11 @@ from benchmarks.measure import RSS_UNIT
 from benchmarks.networks import MODELS
 from benchmarks.processes import RESULTS, ChildError, machine, now, patience, run_child, write_text
 from benchmarks.verdicts import Verdicts, disagreements
-from onnx_exact.methods import DEFAULT_TIME_LIMIT, METHODS
+from onnx_exact.methods import METHODS
 
 VERDICTS = CACHE / "decide"
+# Seconds for deciding a case that has no limit of its own.
+LIMIT = 300.0
 # A run that takes more than this share of its time limit was ended by it.
 ENDED = 0.95
 ATTACK_SECONDS = 4 * 3600.0
@@ -187,7 +189,7 @@ class Run:
             self._save()
 
     def _decide(self, case: Case, method: str) -> None:
-        default = max(case.seconds or 0.0, DEFAULT_TIME_LIMIT)
+        default = max(case.seconds or 0.0, LIMIT)
         limit = self.args.limit if self.args.limit is not None else default
         rows = self.results["rows"].setdefault(case.name, {})
         verdicts = self._verdicts(case, method)

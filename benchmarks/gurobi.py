@@ -20,10 +20,11 @@ from onnx_exact.deadline import Deadline
 from onnx_exact.network.affine import Array
 from onnx_exact.network.chain import Chain
 from onnx_exact.stability.knowledge import Knowledge
+from onnx_exact.stability.layers import bound_by_intervals
 from onnx_exact.stability.milp.encode import Candidate, candidates_of
 from onnx_exact.stability.milp.solve import conclude
 from onnx_exact.stability.milp.tolerance import FEASIBILITY_TOLERANCE
-from onnx_exact.stability.published import Progress, bound_by_intervals
+from onnx_exact.stability.published import Progress
 from onnx_exact.stability.verdict import Status
 
 TOO_LARGE = 10010

@@ -19,7 +19,7 @@ from onnx_exact.certify.certificate import (
 from onnx_exact.certify.lift import lifted
 from onnx_exact.certify.proof import ChainProof
 from onnx_exact.certify.prove import prove_chain
-from onnx_exact.certify.summary import Certified, certify_chain, worst
+from onnx_exact.certify.summary import Certified, certify_chain
 from onnx_exact.deadline import Deadline
 from onnx_exact.errors import DomainError, OutputError
 from onnx_exact.graph.plain import is_plain
@@ -37,7 +37,12 @@ LEAST_SECONDS = 20.0
 
 
 def prove(
-    chain: Chain, box: Box, stability: Stability, nbytes: int, seconds: float
+    chain: Chain,
+    box: Box,
+    stability: Stability,
+    nbytes: int,
+    seconds: float,
+    limit: Deadline,
 ) -> tuple[Stability, ChainProof]:
     """The verdicts on a chain that a certificate can record, and their proofs.
 
@@ -47,8 +52,9 @@ def prove(
         chain, box, stability: as decided.
         nbytes: size of the model.
         seconds: that deciding took.
+        limit: by when proofs have to end.
     """
-    deadline = Deadline(max(seconds, LEAST_SECONDS))
+    deadline = limit.within(max(seconds, LEAST_SECONDS))
     proof = prove_chain(chain, box, stability, deadline, MOST_PROOF * nbytes)
     layers = tuple(
         _recorded(index, verdicts, proof) for index, verdicts in enumerate(stability.layers)
@@ -80,31 +86,30 @@ def bounds_of(chain: Chain, box: Box, stability: Stability, proof: ChainProof | 
     return Bounds.of(chain, stability, box) if proof is None else proof.bounds
 
 
-def lift(run: Run, reductions: Sequence[Reduction]) -> list[Reduction]:
-    """The reductions with new linear units lifted as far as their own bounds need it."""
-    return [
-        lifted(
-            bounds_of(located.chain, where.box, stability, proof), where.box, found, located.dtype
-        )
-        for (located, where, stability), proof, found in zip(
-            run.chains, run.proofs, reductions, strict=True
-        )
-    ]
+def lift(run: Run, place: int, reduction: Reduction) -> Reduction:
+    """The reduction of a chain with new linear units lifted as far as their own bounds need it."""
+    located, where, stability = run.chains[place]
+    bounds = bounds_of(located.chain, where.box, stability, run.proofs[place])
+    return lifted(bounds, where.box, reduction, located.dtype, run.limit.until("reduce"))
 
 
-def certified(run: Run, reductions: Sequence[Reduction]) -> Certified | None:
-    """What is certain of the new model's deviation; None for a model without chains."""
+def certify(run: Run, place: int, reduction: Reduction) -> Certified:
+    """What is certain of the deviation of a new chain."""
+    located, where, stability = run.chains[place]
+    bounds = bounds_of(located.chain, where.box, stability, run.proofs[place])
+    plain = is_plain(run.source.model, located)
+    numbers = certify_chain(
+        *(bounds, where.box, reduction, located.dtype, plain),
+        lambda: run.limit.require("certify"),
+    )
     outputs = [output.name for output in run.source.model.graph.output]
-    chains = []
-    for (located, where, stability), proof, reduction in zip(
-        run.chains, run.proofs, reductions, strict=True
-    ):
-        bounds = bounds_of(located.chain, where.box, stability, proof)
-        plain = is_plain(run.source.model, located)
-        numbers = certify_chain(bounds, where.box, reduction, located.dtype, plain)
-        whole = outputs == [located.output] and len(run.chains) == 1
-        chains.append(Certified(numbers[0], located.output, whole, *numbers[1:]))
-    return worst(chains)
+    whole = outputs == [located.output] and len(run.chains) == 1
+    return Certified(numbers[0], located.output, whole, *numbers[1:])
+
+
+def certified(run: Run, reductions: Sequence[Reduction]) -> list[Certified]:
+    """What is certain of each new chain's deviation."""
+    return [certify(run, place, found) for place, found in enumerate(reductions)]
 
 
 def refuse_infinite(box: Box, what: str) -> None:

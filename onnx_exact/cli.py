@@ -17,7 +17,6 @@ from onnx_exact.errors import OnnxExactError, OutputError
 from onnx_exact.methods import (
     DEFAULT_LP_SOLVER,
     DEFAULT_MAX_DEVIATION,
-    DEFAULT_TIME_LIMIT,
     FORMS,
     METHODS,
     REDUCTIONS,
@@ -38,8 +37,8 @@ _DOMAIN_HELP = (
     " every finite input"
 )
 _EXIT_CODES = (
-    "exit codes: 0 done, also where there was nothing to do; 1 the result could not be validated;"
-    " 2 an unusable flag, domain or model"
+    "exit codes: 0 done, also where there was nothing to do; 1 the result could not be validated,"
+    " or not within the time limit; 2 an unusable flag, domain or model"
 )
 
 
@@ -120,6 +119,7 @@ def _run(arguments: argparse.Namespace) -> None:
     with Shown(sys.stderr) as progress:
         options: dict[str, Any] = {
             "domain": arguments.domain,
+            "rebase": arguments.rebase,
             "method": arguments.method,
             "time_limit": arguments.time_limit,
             "samples": arguments.samples,
@@ -285,6 +285,13 @@ def _parser() -> argparse.ArgumentParser:
 def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--domain", metavar="SPEC", action="append", help=_DOMAIN_HELP)
     parser.add_argument(
+        "--rebase",
+        action="store_true",
+        help="take IN itself as the original, whatever its metadata say of the model that it was"
+        " made from; without it --domain has to lie in the domain that IN carries, where alone it"
+        " is valid",
+    )
+    parser.add_argument(
         "--method",
         choices=METHODS,
         default=METHODS[0],
@@ -295,8 +302,8 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         "--time-limit",
         metavar="SECONDS",
         type=_number("a positive number of seconds", lambda seconds: seconds > 0),
-        default=DEFAULT_TIME_LIMIT,
-        help="for deciding units; those left undecided then are not touched (default: %(default)g)",
+        help="for the whole run: deciding stops early enough for what comes after it, and units"
+        " left undecided then are not touched (default: no limit)",
     )
     parser.add_argument(
         "--samples", metavar="FILE", help="points of the domain to look at as well, .npy or .npz"
@@ -318,8 +325,8 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
             flag,
             metavar=flag[2].upper(),
             type=_number("a number from 0 on", lambda tolerance: tolerance >= 0),
-            help=f"{kind} tolerance of the check in onnxruntime; if one is given, the other is 0"
-            " (default: the rounding of the outputs' type)",
+            help=f"{kind} tolerance for the model's outputs in onnxruntime, integers too; if one"
+            " is given, the other is 0 (default: the chains are judged, the outputs reported)",
         )
     parser.add_argument(
         "--jobs",

@@ -55,6 +55,12 @@ class ValidationError(RefutedError):
     """The rewritten model does not agree with the original."""
 
 
+class TimeLimitError(OnnxExactError):
+    """The time limit left no room for what has to be done before anything is written."""
+
+    exit_code = 1
+
+
 class ContradictionError(OnnxExactError):
     """A bound and a witness disagree: a defect of this package, never of the user's model."""
 

@@ -3,11 +3,9 @@
 # auto: whatever decides a unit soundly at the least cost. bounds: the same without a solver.
 # isa, per-unit: the published algorithms (Serra et al. 2021, 2020), to compare with.
 METHODS = ("auto", "bounds", "isa", "per-unit")
+PUBLISHED = METHODS[2:]
 
 DEFAULT_LP_SOLVER = "HIGHS"
-
-# Seconds: a run ends within a coffee break unless the user wants it otherwise.
-DEFAULT_TIME_LIMIT = 300.0
 
 # all: whatever is exact and saves connections. published: what the papers have (Serra et al. 2020,
 # 2021), to compare with.

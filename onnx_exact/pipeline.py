@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -13,9 +12,9 @@ from typing import Any
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from onnx_exact._version import __version__
 from onnx_exact.certified import (
     certified,
+    certify,
     lift,
     mark_of,
     prove,
@@ -24,30 +23,41 @@ from onnx_exact.certified import (
 )
 from onnx_exact.certify.certificate import FileMark
 from onnx_exact.certify.proof import ChainProof
-from onnx_exact.certify.summary import Certified
+from onnx_exact.certify.rounding import outputs_as_run
+from onnx_exact.certify.summary import Certified, worst
 from onnx_exact.counterexample import save_beside
 from onnx_exact.deadline import Deadline
-from onnx_exact.domains import DOMAIN_KEY, resolve_domain
+from onnx_exact.domains import domain_of_run
 from onnx_exact.errors import ValidationError
-from onnx_exact.graph.batch import is_runnable, with_any_batch
+from onnx_exact.estimate import expected_seconds
+from onnx_exact.graph.batch import runnable
 from onnx_exact.graph.kept import not_kept
 from onnx_exact.graph.locate import LocatedChain, locate_chains
-from onnx_exact.graph.metadata import metadata_of, stamp
+from onnx_exact.graph.metadata import (
+    first_source,
+    metadata_of,
+    stamp,
+    with_metadata,
+)
+from onnx_exact.graph.plain import is_plain
 from onnx_exact.graph.ranges import ChainDomain, Ranges
-from onnx_exact.graph.read import inputs_of, read_model, readable
+from onnx_exact.graph.read import inputs_of, read_model
 from onnx_exact.graph.splice import splice
 from onnx_exact.graph.write import copy_unchanged, write_model
+from onnx_exact.limit import TimeLimit
+from onnx_exact.meaningful import meaningful, observed_range
 from onnx_exact.network.affine import Array
 from onnx_exact.outputs import Outputs, appearing, reported
 from onnx_exact.paths import check_output, check_report
+from onnx_exact.provenance import copied_metadata, provenance
 from onnx_exact.reduce import ReduceOptions, Reduction, reduce_chain
 from onnx_exact.report.assemble import assemble
 from onnx_exact.report.report import ANALYZE, OPTIMIZE, Report
 from onnx_exact.run import Run, Settings
 from onnx_exact.samples import Samples, load_samples
 from onnx_exact.stability.decide import Options, analyze_chain
-from onnx_exact.stability.verdict import Stability
-from onnx_exact.validate import Deviation, validate
+from onnx_exact.stability.verdict import Stability, Status
+from onnx_exact.validate import Deviation, Rewritten, validate
 
 ModelLike = ModelProto | str | os.PathLike[str]
 
@@ -57,14 +67,14 @@ def optimize(model: ModelLike, **settings: Any) -> tuple[ModelProto, Report]:
 
     Args:
         model: a file name or a model; neither is changed.
-        **settings: the fields of `Settings`: `domain`, `method`, `time_limit` (seconds),
-            `samples`, `reductions`, `max_deviation`, `form`, `rtol`, `atol`, `seed`,
-            `trust_solver`, `certificate` (a file name), `progress`. A certificate speaks of the
-            bytes of `SerializeToString`.
+        **settings: the fields of `Settings`: `domain`, `rebase`, `method`, `time_limit` (seconds
+            for everything), `samples`, `reductions`, `max_deviation`, `form`, `rtol`, `atol`,
+            `seed`, `trust_solver`, `certificate` (a file name), `progress`. A certificate speaks
+            of the bytes of `SerializeToString`.
 
     Returns:
         The new model and what was proved and changed. A model that could not be made smaller
-        comes back as it was.
+        comes back as it was, with the domain in its metadata.
 
     Raises:
         OnnxExactError: one line that names what is wrong and the way out.
@@ -72,20 +82,22 @@ def optimize(model: ModelLike, **settings: Any) -> tuple[ModelProto, Report]:
     chosen = Settings(**settings)
     if chosen.certificate is not None:
         check_report(Path(chosen.certificate), _files(model), "certificate")
-    run = _decide(model, chosen)
+    run = _decide(model, chosen, OPTIMIZE)
     reductions = _reduce(run)
     new = _rewrite(run, reductions)
-    found = _certify(run, reductions)
+    bounds = _certify(run, reductions)
+    found = worst(bounds)
     deviation = None
     if new is None:
-        new, size = ModelProto(), run.source.nbytes
+        new = ModelProto()
         new.CopyFrom(run.source.model)
+        stamp(new, copied_metadata(run))
         after = new.SerializeToString()
     else:
         after = new.SerializeToString()
-        size = len(after)
         with run.stage("validate"):
-            deviation = _validate(run, *_runnable(run, new))
+            deviation = _validate(run, _rewritten(run, reductions, bounds), new, None)
+    size = len(after)
     with appearing() as outputs:
         _record(run, reductions, found, mark_of(after), outputs)
     lost = not_kept(run.source.model, new)
@@ -118,14 +130,14 @@ def optimize_file(
     chosen = Settings(**settings)
     if chosen.certificate is not None:
         check_report(Path(chosen.certificate), (Path(model), path), "certificate")
-    run = _decide(model, chosen)
+    run = _decide(model, chosen, OPTIMIZE)
     reductions = _reduce(run)
     new = _rewrite(run, reductions)
-    found = _certify(run, reductions)
+    bounds = _certify(run, reductions)
     with appearing() as outputs:
-        size, deviation = _write(run, new, path, reductions, found, outputs)
+        size, deviation = _write(run, new, path, reductions, bounds, outputs)
         lost = () if new is None else not_kept(run.source.model, new)
-        report = assemble(run, OPTIMIZE, reductions, deviation, size, found, lost)
+        report = assemble(run, OPTIMIZE, reductions, deviation, size, worst(bounds), lost)
         if deliver is not None:
             deliver(report, outputs)
     return report
@@ -136,21 +148,26 @@ def _write(
     new: ModelProto | None,
     path: Path,
     reductions: list[Reduction],
-    found: Certified | None,
+    bounds: list[Certified],
     outputs: Outputs,
 ) -> tuple[int, Deviation | None]:
     """Writes what will appear at `path` and its certificate; its size, and what validation saw."""
     assert run.source.path is not None
+    found = worst(bounds)
     if new is None:
+        own = run.source.path.read_bytes()
+        entries = copied_metadata(run)
+        copied = with_metadata(own, entries) if entries else own
         with run.stage("write"):
-            copy_unchanged(run.source, path, outputs)
-            _record(run, reductions, found, mark_of(run.source.path), outputs)
-        return run.source.nbytes, None
+            _record(run, reductions, found, mark_of(copied), outputs)
+            copy_unchanged(run.source, path, outputs, copied if entries else None)
+        return run.source.nbytes + len(copied) - len(own), None
     seen: list[Deviation] = []
 
     def check(candidate: Path) -> None:
         with run.stage("validate"):
-            seen.append(_validate(run, *_runnable(run, new, candidate)))
+            chains = _rewritten(run, reductions, bounds)
+            seen.append(_validate(run, chains, new, candidate))
         _record(run, reductions, found, mark_of(candidate), outputs)
 
     with run.stage("write"):
@@ -168,70 +185,100 @@ def analyze(model: ModelLike, **settings: Any) -> Report:
 
     Args and errors are those of `optimize`.
     """
-    return assemble(_decide(model, Settings(**settings)), ANALYZE)
+    return assemble(_decide(model, Settings(**settings), ANALYZE), ANALYZE)
 
 
-def _decide(model: ModelLike, settings: Settings) -> Run:
+def _decide(model: ModelLike, settings: Settings, command: str) -> Run:
     """Reads a model and decides the units of all its chains."""
-    deadline = Deadline(settings.time_limit)
+    limit = TimeLimit(settings.time_limit)
     seconds: dict[str, float] = {}
     started = time.monotonic()
     settings.progress.stage("read")
     source = read_model(model)
     inputs = inputs_of(source.model)
-    domain = resolve_domain(settings.domain, inputs, metadata_of(source.model))
+    metadata = metadata_of(source.model)
+    first = first_source(metadata, source.sha256, rebase=settings.rebase)
+    domain = domain_of_run(settings.domain, inputs, metadata, rebase=settings.rebase)
     samples = None
     if settings.samples is not None:
         samples = load_samples(settings.samples, inputs, domain)
     located = locate_chains(source.model)
     ranges = Ranges(source.model, domain.boxes)
     seconds["read"] = time.monotonic() - started
-    run = Run(settings, source, inputs, domain, samples, (), (), seconds)
+    run = Run(settings, source, inputs, domain, first, samples, (), (), limit, seconds)
     if settings.certificate is not None:
         for name, box in domain.boxes.items():
             refuse_infinite(box, f"the input {name!r}")
+    if settings.time_limit is not None and command == OPTIMIZE:
+        networks = [chain.chain for chain in located]
+        proving = settings.certificate is not None
+        limit.expect(expected_seconds(networks, seconds["read"], proving=proving))
     chains, proofs = [], []
+    interrupted = False
     for number, chain in enumerate(located):
         where = ranges.chain_domain(chain)
         if settings.certificate is not None:
             refuse_infinite(where.box, f"the input {chain.input!r} of a chain")
         # The time that is left is shared out evenly among the chains that are left.
-        share = Deadline(deadline.remaining / (len(located) - number))
-        stability, proof = _decide_chain(run, chain, where, share)
-        ranges.assume(chain.output, stability.output_lower, stability.output_upper)
+        share = 1.0 / (len(located) - number)
+        stability, proof = _decide_chain(run, chain, where, share, interrupted)
+        if is_plain(source.model, chain):
+            # What reads it gets what a runtime computes.
+            outputs = outputs_as_run(chain.chain, stability, where.box, chain.dtype)
+            ranges.assume(chain.output, *outputs)
         chains.append((chain, where, stability))
         proofs.append(proof)
-        if stability.interrupted:
-            deadline = Deadline(0.0)
+        interrupted |= stability.interrupted
     return replace(run, chains=tuple(chains), proofs=tuple(proofs))
 
 
 def _decide_chain(
-    run: Run, chain: LocatedChain, where: ChainDomain, deadline: Deadline
+    run: Run, chain: LocatedChain, where: ChainDomain, share: float, interrupted: bool
 ) -> tuple[Stability, ChainProof | None]:
-    """Decides the units of one chain, and proves the verdicts once more where that is wanted."""
-    settings = run.settings
+    """Decides the units of one chain, and proves the verdicts once more where that is wanted.
+
+    Args:
+        run: so far.
+        chain, where: to decide, and its domain.
+        share: of the time that is left.
+        interrupted: whether the user ended the deciding before.
+    """
+    settings, limit = run.settings, run.limit
+    proving = limit.until("prove").share(share)
+    deciding = limit.until("decide").share(share)
+    if settings.certificate is not None:
+        # Proving takes about as long as deciding.
+        deciding = deciding.share(0.5)
+    if interrupted:
+        deciding = Deadline(0.0)
     options = Options(
         method=settings.method,
-        deadline=deadline,
+        deadline=deciding,
         seed=settings.seed,
         jobs=settings.jobs,
         lp_solver=settings.lp_solver,
         trust_solver=settings.trust_solver,
         progress=settings.progress.stage,
+        latest=limit.until("reduce"),
     )
     points = _chain_points(where, run.samples)
     with run.stage("decide"):
         stability = analyze_chain(chain.chain, where.box, options, points)
+    if deciding.passed and not interrupted and stability.count(Status.UNDECIDED):
+        limit.cut("decide")
     if settings.certificate is None:
         return stability, None
     with run.stage("prove"):
         spent = run.seconds["decide"]
-        return prove(chain.chain, where.box, stability, run.source.nbytes, spent)
+        found = prove(chain.chain, where.box, stability, run.source.nbytes, spent, proving)
+    if proving.passed:
+        limit.cut("prove")
+    return found
 
 
-def _certify(run: Run, reductions: list[Reduction]) -> Certified | None:
-    """Bounds the deviation of the new chains."""
+def _certify(run: Run, reductions: list[Reduction]) -> list[Certified]:
+    """Bounds the deviation of each new chain."""
+    run.limit.require("certify")
     with run.stage("certify"):
         return certified(run, reductions)
 
@@ -255,17 +302,30 @@ def _record(
 
 def _reduce(run: Run) -> list[Reduction]:
     """Reduces every chain by its verdicts."""
-    settings = run.settings
-    options = ReduceOptions(settings.reductions, settings.max_deviation, settings.form)
+    run.limit.require_rest("reduce")
     with run.stage("reduce"):
-        reductions = [
-            reduce_chain(
-                located.chain, stability, where.box, located.dtype, options, located.folded
-            )
-            for located, where, stability in run.chains
-        ]
-    with run.stage("certify"):
-        return lift(run, reductions)
+        reductions = [_reduced(run, place) for place in range(len(run.chains))]
+    if run.limit.until("reduce").passed:
+        run.limit.cut("reduce")
+    return reductions
+
+
+def _reduced(run: Run, place: int) -> Reduction:
+    """Reduces a chain, as far as the bound on its deviation says something of its outputs."""
+    settings = run.settings
+    located, where, stability = run.chains[place]
+    options = ReduceOptions(settings.reductions, settings.max_deviation, settings.form)
+
+    def attempt(exact: frozenset[int]) -> tuple[Reduction, float | None]:
+        reduction = reduce_chain(
+            *(located.chain, stability, where.box, located.dtype),
+            *(replace(options, exact=exact), located.folded, run.limit.until("reduce")),
+        )
+        reduction = lift(run, place, reduction)
+        return reduction, certify(run, place, reduction).max_abs
+
+    extent = observed_range(located.chain, where.box, stability.witnesses, settings.seed)
+    return meaningful(attempt, len(located.chain.layers), extent)
 
 
 def _rewrite(run: Run, reductions: list[Reduction]) -> ModelProto | None:
@@ -279,40 +339,25 @@ def _rewrite(run: Run, reductions: list[Reduction]) -> ModelProto | None:
         return None
     with run.stage("rewrite"):
         new = splice(run.source.model, replacements)
-        stamp(new, _provenance(run))
+        stamp(new, provenance(run))
     return new
 
 
-def _provenance(run: Run) -> dict[str, str]:
-    """What a changed model says of itself: where it is valid and what it was made from, how."""
-    options = {
-        "method": run.settings.method,
-        "reductions": run.settings.reductions,
-        "max_deviation": run.settings.max_deviation,
-        "form": run.settings.form,
-        "seed": run.settings.seed,
-    }
-    if run.settings.time_limit is not None:
-        options["time_limit"] = run.settings.time_limit
-    return {
-        DOMAIN_KEY: json.dumps(run.domain.to_json()),
-        "onnx_exact.version": __version__,
-        "onnx_exact.options": json.dumps(options),
-        "onnx_exact.source_sha256": run.source.sha256,
-    }
+def _rewritten(run: Run, reductions: list[Reduction], bounds: list[Certified]) -> list[Rewritten]:
+    """The chains that were replaced, as they are to be judged."""
+    return [
+        Rewritten(
+            *(located, reduction.network, where.box, bound.max_abs),
+            plain=is_plain(run.source.model, located),
+        )
+        for (located, where, _), reduction, bound in zip(
+            run.chains, reductions, bounds, strict=True
+        )
+        if reduction.changed
+    ]
 
 
-def _runnable(
-    run: Run, new: ModelProto, file: Path | None = None
-) -> tuple[bytes | Path, bytes | Path]:
-    """The model before and the one after, which may be in a file, as onnxruntime takes them."""
-    if is_runnable(run.source.model):
-        return readable(run.source.model, run.source.path), readable(new, file)
-    before, after = (readable(with_any_batch(model), None) for model in (run.source.model, new))
-    return before, after
-
-
-def _validate(run: Run, before: bytes | Path, after: bytes | Path) -> Deviation:
+def _validate(run: Run, chains: list[Rewritten], new: ModelProto, file: Path | None) -> Deviation:
     """Compares both models in onnxruntime, at the user's points and every witness too."""
     extra: list[Mapping[str, NDArray[Any]]] = []
     if run.samples is not None:
@@ -322,15 +367,19 @@ def _validate(run: Run, before: bytes | Path, after: bytes | Path) -> Deviation:
         if where.origin is not None and len(points):
             extra.append({where.origin.input: where.origin.to_graph(points)})
     settings = run.settings
+    old = run.source.model
     return validate(
-        before,
-        after,
+        runnable(old, run.source.path, old),
+        runnable(new, file, old),
         run.inputs,
         run.domain,
+        original=run.source.model,
+        chains=chains,
         extra=extra,
         rtol=settings.rtol,
         atol=settings.atol,
         seed=settings.seed,
+        go_on=lambda: run.limit.require("validate"),
     )
 
 

@@ -18,10 +18,10 @@ from onnx_exact.errors import UsageError
 from onnx_exact.graph.locate import LocatedChain
 from onnx_exact.graph.ranges import ChainDomain
 from onnx_exact.graph.read import InputSpec, Source
+from onnx_exact.limit import TimeLimit
 from onnx_exact.methods import (
     DEFAULT_LP_SOLVER,
     DEFAULT_MAX_DEVIATION,
-    DEFAULT_TIME_LIMIT,
     FORMS,
     METHODS,
     REDUCTIONS,
@@ -37,14 +37,17 @@ class Settings:
 
     Attributes:
         domain: None for the model's own metadata, or else every finite input.
+        rebase: the model itself is the original, whatever its metadata say of where it came from
+            and where it is valid; without it, `domain` has to lie in the domain that it carries.
         method: of `METHODS`.
-        time_limit: seconds for deciding units, None for no limit.
+        time_limit: seconds for the whole run, None for no limit.
         samples: points of the domain to look at as well.
         reductions: of `REDUCTIONS`.
         max_deviation: how far a rewrite may move a pre-activation or round it off further, in
             units of the model's own rounding; 0 for none that rounds anything.
         form: of `FORMS`.
-        rtol, atol: tolerances of the validation; None for the rounding of the outputs' type.
+        rtol, atol: tolerances for the model's outputs in onnxruntime; None to judge the chains
+            alone.
         seed: of every random choice.
         jobs: processes for splitting and for mixed-integer programs.
         lp_solver: solver of the linear relaxations, by its name in cvxpy.
@@ -57,8 +60,9 @@ class Settings:
     """
 
     domain: DomainLike | None = None
+    rebase: bool = False
     method: str = "auto"
-    time_limit: float | None = DEFAULT_TIME_LIMIT
+    time_limit: float | None = None
     samples: SamplesLike | None = None
     reductions: str = REDUCTIONS[0]
     max_deviation: float = DEFAULT_MAX_DEVIATION
@@ -117,9 +121,11 @@ class Run:
         source: the model as read.
         inputs: what has to be fed to it.
         domain: over which everything is decided.
+        first_sha256: of the model that all passes so far began with.
         samples: the user's own points.
         chains: what was found, each with its box and its verdicts.
         proofs: of the verdicts on each chain, None where there was no need of one.
+        limit: the time limit, which counts down since the run began.
         seconds: the time of each stage so far.
     """
 
@@ -127,9 +133,11 @@ class Run:
     source: Source
     inputs: tuple[InputSpec, ...]
     domain: Domain
+    first_sha256: str
     samples: Samples | None
     chains: tuple[tuple[LocatedChain, ChainDomain, Stability], ...]
     proofs: tuple[ChainProof | None, ...]
+    limit: TimeLimit
     seconds: dict[str, float]
 
     @property

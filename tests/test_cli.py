@@ -119,13 +119,14 @@ def test_flags_reach_the_pipeline(
     text = "--method bounds --time-limit 2.5 --samples s.npy --rtol 1e-3 --atol 0 --seed 7"
     arguments = ["optimize", str(source), str(tmp_path / "o.onnx"), *text.split()]
     arguments += ["--reductions", "published", "--max-deviation", "0.5", "--form", "auto"]
-    arguments += ["--trust-solver", "--certificate", "c.npz"]
+    arguments += ["--trust-solver", "--rebase", "--certificate", "c.npz"]
     assert main([*arguments, "--domain", "a=0:1", "--domain", "-1:2", "--in-place"]) == 1
     recorder.options.pop("progress")
     recorder.options.pop("deliver")
     assert recorder.options == {
         "paths": (source, tmp_path / "o.onnx"),
         "domain": ["a=0:1", "-1:2"],
+        "rebase": True,
         "method": "bounds",
         "time_limit": 2.5,
         "samples": "s.npy",
@@ -143,6 +144,7 @@ def test_flags_reach_the_pipeline(
     }
     assert main(["analyze", str(source)]) == 1
     assert recorder.options["domain"] is None
+    assert recorder.options["rebase"] is False
     assert recorder.options["method"] == METHODS[0]
     assert "in_place" not in recorder.options
 

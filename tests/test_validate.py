@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from onnx_exact.errors import ModelError, ValidationError
+from onnx_exact.errors import ModelError, TimeLimitError, ValidationError
 from onnx_exact.feeds import BATCH_SIZES, POINTS
 from tests.side_by_side import F16, F32, F64, I64, Input, Shape, affine, model, run
 
@@ -20,6 +20,19 @@ def test_same_model_agrees_at_every_kind_of_point() -> None:
     assert deviation.observed_max_abs == 0.0
     assert deviation.worst_output == "y"
     assert deviation.points >= 3 * POINTS
+
+
+def test_whoever_asks_may_end_it_before_any_run() -> None:
+    asked = []
+
+    def go_on() -> None:
+        asked.append(len(asked))
+        if len(asked) == 3:
+            raise TimeLimitError("late")
+
+    with pytest.raises(TimeLimitError, match="late"):
+        run(affine(), affine(), go_on=go_on)
+    assert asked == [0, 1, 2]
 
 
 @pytest.mark.parametrize("elem_type", [F32, F16, F64])
@@ -94,7 +107,7 @@ def test_values_that_are_not_finite_agree_only_with_themselves(value: float) -> 
             run(constant_output(other), constant_output(value), rtol=1.0, atol=1e30)
 
 
-def test_integer_outputs_have_to_be_equal_whatever_the_tolerance() -> None:
+def test_integer_outputs_have_to_be_equal_unless_a_tolerance_is_given() -> None:
     def top(scale: Sequence[float]) -> bytes:
         nodes = [
             helper.make_node("Mul", ["x", "scale"], ["s"]),
@@ -104,7 +117,10 @@ def test_integer_outputs_have_to_be_equal_whatever_the_tolerance() -> None:
 
     assert run(top([1, 1, 1]), top([2, 2, 2])).observed_max_abs == 0.0
     with pytest.raises(ValidationError, match="'y'"):
-        run(top([1, 1, 1]), top([1, 5, 1]), atol=100.0)
+        run(top([1, 1, 1]), top([1, 5, 1]))
+    with pytest.raises(ValidationError, match="'y'"):
+        run(top([1, 1, 1]), top([1, 5, 1]), atol=0.5)
+    assert run(top([1, 1, 1]), top([1, 5, 1]), atol=2.0).observed_max_abs > 0.0
 
 
 def test_output_of_another_type_or_shape_or_name_is_refused() -> None:

@@ -24,7 +24,7 @@ Rounding is allowed for as in `onnx_exact.stability.crown` (Higham 2002, section
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -66,7 +66,13 @@ class Comparison:
     bounds: Bounds
 
 
-def compare(bounds: Bounds, box: Box, new: Chain, origins: Sequence[UnitMap]) -> Comparison:
+def compare(
+    bounds: Bounds,
+    box: Box,
+    new: Chain,
+    origins: Sequence[UnitMap],
+    go_on: Callable[[], None] = lambda: None,
+) -> Comparison:
     """Bounds the deviation of a reduced chain from its original over a finite box.
 
     Args:
@@ -74,11 +80,13 @@ def compare(bounds: Bounds, box: Box, new: Chain, origins: Sequence[UnitMap]) ->
         box: shape (inputs,).
         new: the reduced chain, weights as stored.
         origins: for each of its layers, where the units of the original live on.
+        go_on: called before each layer; what it raises ends the comparison.
     """
     last = origins[-1]
     with np.errstate(over="ignore", invalid="ignore"):
         pairing = _Pairing(bounds, box, new, origins)
         for k in range(len(new.layers)):
+            go_on()
             pairing.add_layer(k)
     outputs = np.full(new.n_out, np.inf)
     if np.array_equal(last.place, np.arange(new.n_out)) and (last.factor == 1.0).all():
@@ -181,7 +189,7 @@ class _Pairing:
             _Rows(weight, layer.affine.bias[place] * factor),
             k - 1,
         )
-        e = e + self._read_off(k, link)
+        e = (e + self._read_off(k, link)) * (1.0 + gamma(FEW))
         reader = self._new_layers[k]
         underflow = SMALLEST * (1.0 + reader.total)
         e += np.where(factor != 1.0, slack(factor * reader.terms[place], FEW, underflow), 0.0)
@@ -191,7 +199,15 @@ class _Pairing:
             e = e + np.maximum(-self._bounds.lower[source][units], 0.0)
         if layer.relu and not old.relu:
             e = e + np.maximum(-self.lower[k][place], 0.0) * factor
-        self.links.append(replace(link, moved=e))
+        self.links.append(replace(link, moved=np.fmin(e, self._most(k, link))))
+
+    def _most(self, k: int, link: _Link) -> Array:
+        """What outputs can differ by at most, for what both can be."""
+        source = self._origins[k].source
+        old, new = self._old_size[source][link.units], self._new_size[k][link.place] * link.factor
+        if self._old.layers[source].relu and self._new.layers[k].relu:
+            return np.maximum(old, new * (1.0 + gamma(1)))
+        return (old + new) * (1.0 + gamma(FEW))
 
     def _read_off(self, k: int, link: _Link) -> Array:
         """What the numbers of both layers are off by adds to the difference of their units.

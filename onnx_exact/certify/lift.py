@@ -15,6 +15,7 @@ import numpy as np
 
 from onnx_exact.certify.bounds import Bounds
 from onnx_exact.certify.deviation import compare
+from onnx_exact.deadline import Deadline
 from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.chain import Chain, Layer
 from onnx_exact.network.domain import Box
@@ -27,7 +28,13 @@ from onnx_exact.reduce.units import GONE
 MARGIN = 1e-9
 
 
-def lifted(bounds: Bounds, box: Box, reduction: Reduction, dtype: FloatType) -> Reduction:
+def lifted(
+    bounds: Bounds,
+    box: Box,
+    reduction: Reduction,
+    dtype: FloatType,
+    deadline: Deadline | None = None,
+) -> Reduction:
     """The reduction with such units lifted, or as it was.
 
     Args:
@@ -35,11 +42,14 @@ def lifted(bounds: Bounds, box: Box, reduction: Reduction, dtype: FloatType) -> 
         box: of the inputs.
         reduction: in the chain form.
         dtype: in which the model stores its weights.
+        deadline: layers that are left when it passes stay as they are; None for no end.
     """
     if not box.finite or not reduction.changed or reduction.network is not reduction.chain:
         return reduction
     # A layer that is lifted is rounded off for the next one.
     for k in range(len(reduction.chain.layers) - 1):
+        if deadline is not None and deadline.passed:
+            break
         fresh = np.ones(reduction.chain.layers[k].width, dtype=bool)
         fresh[reduction.origins[k].place[reduction.origins[k].place != GONE]] = False
         if not (fresh.any() and reduction.chain.layers[k].relu):

@@ -220,6 +220,7 @@ class _Prover:
                 self._loose,
                 self._box,
                 -room[units],
+                self._deadline,
             )
             done = bounds <= -room[units]
             proof[units[done]] = Proof.SLOPES

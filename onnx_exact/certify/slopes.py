@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_exact.certify.proof import SLOPE_STEPS
+from onnx_exact.deadline import Deadline
 from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.domain import Box
 from onnx_exact.stability.crown import Relaxation, upper_bounds
@@ -45,6 +46,7 @@ def optimized_slopes(
     loose: Sequence[NDArray[np.intp]],
     box: Box,
     goal: Array,
+    deadline: Deadline,
 ) -> tuple[Array, NDArray[np.uint8]]:
     """The least bounds found, and the slopes that give them.
 
@@ -54,6 +56,7 @@ def optimized_slopes(
         loose: the units of each layer whose slopes are given.
         box: the domain.
         goal: a bound no greater is good enough, shape (rows,).
+        deadline: stops looking for better ones when it passes.
 
     Returns:
         Bounds, shape (rows,), and slopes, shape (rows, all loose units), for each row.
@@ -75,7 +78,7 @@ def optimized_slopes(
         better = found < bounds[here]
         bounds[here[better]], kept[here[better]] = found[better], values[better]
         still = bounds[here] > goal[here]
-        if not still.any():
+        if deadline.passed or not still.any():
             break
         here, alpha = here[still], alpha[still]
         with np.errstate(over="ignore", invalid="ignore"):

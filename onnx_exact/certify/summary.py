@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from onnx_exact.certify.around import split_deviation
 from onnx_exact.certify.bounds import Bounds
 from onnx_exact.certify.deviation import compare
 from onnx_exact.certify.rounding import runtime_rounding
@@ -14,6 +15,7 @@ from onnx_exact.network.affine import Array
 from onnx_exact.network.domain import Box
 from onnx_exact.reduce import Reduction
 from onnx_exact.reduce.budget import FloatType
+from onnx_exact.stability.rounding import gamma
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,12 @@ class Certified:
 
 
 def certify_chain(
-    bounds: Bounds, box: Box, reduction: Reduction, dtype: FloatType, plain: bool
+    bounds: Bounds,
+    box: Box,
+    reduction: Reduction,
+    dtype: FloatType,
+    plain: bool,
+    go_on: Callable[[], None],
 ) -> tuple[float | None, float | None, float | None]:
     """The three bounds of `Certified` for one chain.
 
@@ -45,15 +52,19 @@ def certify_chain(
         reduction: the reduced chain.
         dtype: of its weights.
         plain: whether a runtime computes with the chain's own numbers.
+        go_on: called now and then; what it raises ends the work.
     """
     if not box.finite:
         return None, None, None
     before = _largest(runtime_rounding(bounds, box, dtype)) if plain else None
     if not reduction.changed:
         return 0.0, before, before
-    if reduction.network is not reduction.chain:
-        return None, before, None
-    comparison = compare(bounds, box, reduction.chain, reduction.origins)
+    comparison = compare(bounds, box, reduction.chain, reduction.origins, go_on)
+    if reduction.split is not None:
+        with np.errstate(over="ignore", invalid="ignore"):
+            outputs = comparison.outputs + split_deviation(comparison.bounds, reduction.split)
+            outputs = np.where(np.isnan(outputs), np.inf, outputs * (1.0 + gamma(2)))
+        return _largest(outputs), before, None
     after = _largest(runtime_rounding(comparison.bounds, box, dtype)) if plain else None
     return _largest(comparison.outputs), before, after
 

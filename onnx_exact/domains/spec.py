@@ -24,6 +24,12 @@ DomainLike = str | Path | Box | tuple[Any, Any] | Mapping[str, Any] | list[Any]
 _SIDE = r"[+-]?(?:inf(?:inity)?|nan|(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)"
 _RANGE = re.compile(rf"\s*({_SIDE})\s*:\s*({_SIDE})\s*", re.IGNORECASE)
 _NO_DOMAIN = "every finite input (no domain given)"
+_METADATA = "metadata of the model"
+
+
+def is_given(spec: DomainLike | None) -> bool:
+    """Whether the caller declares a domain at all."""
+    return spec is not None and not (isinstance(spec, list) and not spec)
 
 
 def resolve_domain(
@@ -39,26 +45,42 @@ def resolve_domain(
     Raises:
         DomainError: a form, a file, an input's name, sizes or bounds that cannot be used.
     """
-    if spec is not None and not (isinstance(spec, list) and not spec):
+    if is_given(spec):
         specs = spec if isinstance(spec, list) else [spec]
         read = [_read(one, inputs) for one in specs]
         boxes: dict[str, Box] = {}
         for source, bounds in read:
             _add(boxes, source, bounds, inputs)
         return _domain(boxes, ", ".join(source for source, _ in read), inputs)
-    if DOMAIN_KEY in metadata:
-        try:
-            boxes = {}
-            bounds = parse_json(metadata[DOMAIN_KEY], "domain")
-            _add(boxes, "metadata of the model", bounds, inputs)
-        except DomainError as error:
-            raise DomainError(
-                f"the model's metadata {DOMAIN_KEY!r} cannot be used ({error});"
-                " give --domain to override it"
-            ) from error
-        # A model changed over every finite input says just that in its metadata.
-        if any(np.isfinite(b.lower).any() or np.isfinite(b.upper).any() for b in boxes.values()):
-            return _domain(boxes, "metadata of the model", inputs)
+    try:
+        carried = carried_domain(inputs, metadata)
+    except DomainError as error:
+        raise DomainError(f"{error}; give --domain to override it") from error
+    return carried or _every_finite_input(inputs)
+
+
+def carried_domain(inputs: Sequence[InputLike], metadata: Mapping[str, str]) -> Domain | None:
+    """The domain that a model carries in its metadata, under `DOMAIN_KEY`; None if it has none.
+
+    Raises:
+        DomainError: what stands there is no domain of these inputs.
+    """
+    if DOMAIN_KEY not in metadata:
+        return None
+    boxes: dict[str, Box] = {}
+    try:
+        _add(boxes, _METADATA, parse_json(metadata[DOMAIN_KEY], "domain"), inputs)
+    except DomainError as error:
+        raise DomainError(
+            f"the model's metadata {DOMAIN_KEY!r} cannot be used ({error})"
+        ) from error
+    # A model changed over every finite input says just that in its metadata.
+    if any(np.isfinite(b.lower).any() or np.isfinite(b.upper).any() for b in boxes.values()):
+        return _domain(boxes, _METADATA, inputs)
+    return _every_finite_input(inputs)
+
+
+def _every_finite_input(inputs: Sequence[InputLike]) -> Domain:
     return Domain({i.name: unbounded(i) for i in inputs if i.is_float}, _NO_DOMAIN, declared=False)
 
 

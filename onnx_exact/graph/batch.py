@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from onnx import ModelProto
 
+from onnx_exact.graph.read import readable
 from onnx_exact.graph.sizes import MOST_ROWS
 
 
-def is_runnable(model: ModelProto) -> bool:
+def runnable(model: ModelProto, path: Path | None, like: ModelProto) -> bytes | Path:
+    """A model as onnxruntime takes it: its file if there is one, or its bytes.
+
+    Where `like`, the model it is or was made of, fixes a batch that cannot be run, one of any size
+    takes its place.
+
+    Raises:
+        ModelError: it is too large for bytes, which it is to be given as.
+    """
+    if _is_runnable(like):
+        return readable(model, path)
+    return readable(_with_any_batch(model), None)
+
+
+def _is_runnable(model: ModelProto) -> bool:
     """Whether inputs of the sizes that are declared can be run."""
     return all(
         not value.type.HasField("tensor_type")
@@ -17,7 +34,7 @@ def is_runnable(model: ModelProto) -> bool:
     )
 
 
-def with_any_batch(model: ModelProto) -> ModelProto:
+def _with_any_batch(model: ModelProto) -> ModelProto:
     """A copy of a model whose inputs may have a first axis of any size."""
     free = ModelProto()
     free.CopyFrom(model)

@@ -25,7 +25,15 @@ FLOATS: dict[int, np.dtype[np.floating]] = {
     TensorProto.DOUBLE: np.dtype(np.float64),
     TensorProto.FLOAT16: np.dtype(np.float16),
 }
-INTEGERS = (TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL)
+INTEGERS = (
+    TensorProto.INT64,
+    TensorProto.INT32,
+    TensorProto.INT16,
+    TensorProto.INT8,
+    TensorProto.UINT16,
+    TensorProto.UINT8,
+    TensorProto.BOOL,
+)
 
 
 def attributes(node: NodeProto) -> dict[str, AttributeProto]:
@@ -116,7 +124,7 @@ class Index:
         """The value of a constant in its own type; None for anything that is none.
 
         An initializer counts unless a user may override it; so does a Constant node. Types other
-        than float16, float32, float64, int32, int64 and bool, and sparse tensors, are left alone.
+        than those of `FLOATS` and `INTEGERS`, and sparse tensors, are left alone.
         """
         if tensor not in self._arrays:
             self._arrays[tensor] = self._read(tensor)

@@ -9,6 +9,7 @@ import numpy as np
 from onnx_exact.graph.index import Index
 from onnx_exact.graph.layout import Layout, is_static, product
 from onnx_exact.graph.ops import Diagonal, Regroup, read_step
+from onnx_exact.network import Box
 from onnx_exact.network.affine import Array, frozen
 
 
@@ -25,6 +26,7 @@ class Origin:
         batched: whether the first axis of the input is a batch axis, so that points are fed as
             (k, *sample_shape); else each point is fed by itself, as an array of sample_shape.
         repeats: how often the point is repeated along the leading axes behind the first.
+        box: of the graph input, None where it has none.
     """
 
     input: str
@@ -33,6 +35,7 @@ class Origin:
     sample_shape: tuple[int, ...]
     batched: bool
     repeats: int = 1
+    box: Box | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scale", frozen(self.scale))
@@ -42,11 +45,15 @@ class Origin:
         """Points of the chain's input, shape (k, n), as points of the graph's, float64.
 
         Returns:
-            shape (k, *sample_shape). Rounding may leave the domain by a unit in the last place.
+            shape (k, *sample_shape), in the box of the graph input: the nearest point there of one
+            that only what the operators in between round leads to.
         """
         values = (np.asarray(points, dtype=np.float64) - self.shift) / self.scale
         repeated = np.repeat(values[:, None, :], self.repeats, axis=1)
-        return repeated.reshape(len(values), *self.sample_shape)
+        samples = repeated.reshape(len(values), *self.sample_shape)
+        # With a batch axis the box has one, too; positions of their own cannot be told apart.
+        alike = self.box is not None and not (self.batched and self.box.lower.shape[0] > 1)
+        return self.box.clip(samples) if self.box is not None and alike else samples
 
     def to_chain(self, samples: Array) -> Array:
         """Points of the graph's input, shape (k, *sample_shape), as points of the chain's (k', n).

@@ -1,28 +1,31 @@
 """The interval of every tensor of a graph over a domain, evaluated node by node when asked for.
 
-The intervals speak about real arithmetic: they hold for the numbers the graph defines, and are
-sound in spite of the float64 they are computed in. A runtime that rounds to float32 between nodes
-may leave them by its own rounding.
+The intervals hold for the numbers that the graph defines over the reals and for what any runtime
+computes in the types of the tensors, within the error that docs/guarantees.md states for each
+operator; they are sound in spite of the float64 they are computed in. They say nothing of NaN.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from onnx import ModelProto
 
-from onnx_exact.graph.bounds import EVERY_OUTPUT, RULES, Context
-from onnx_exact.graph.bounds.interval import Interval, intersect, point, unknown
-from onnx_exact.graph.index import FLOATS, Index
+from onnx_exact.graph.bounds import apply, unknown_of
+from onnx_exact.graph.bounds.interval import Interval, intersect, point
+from onnx_exact.graph.index import Index
 from onnx_exact.graph.layout import Layout
 from onnx_exact.graph.locate import LocatedChain, locate_chains
 from onnx_exact.graph.origin import Origin, trace
 from onnx_exact.graph.read import inputs_of
 from onnx_exact.network import Box
 from onnx_exact.network.affine import Array
+
+# Every integer up to this one is a float64.
+LARGEST_INTEGER = 2.0**53
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,8 +34,8 @@ class ChainDomain:
 
     Attributes:
         box: shape (n_in,), the hull over the positions of all other axes.
-        origin: the way back to a graph input, of which `box` is then the exact image (up to
-            rounding outward); None where there is no such way.
+        origin: the way back to a graph input, of which `box` is then the image, widened by what
+            the operators in between round in the model's type; None where there is no such way.
     """
 
     box: Box
@@ -71,7 +74,7 @@ class Ranges:
         return Box(found.lower, found.upper, source=f"interval of {tensor}")
 
     def assume(self, tensor: str, box_lower: Array, box_upper: Array) -> None:
-        """Takes in tighter bounds known from elsewhere.
+        """Takes in tighter bounds known from elsewhere, for the reals and for any runtime.
 
         Args:
             tensor: its name.
@@ -106,6 +109,7 @@ class Ranges:
         source = f"interval of {located.input}"
         if origin is not None:
             box = self._domain.get(origin.input)
+            origin = replace(origin, box=box)
             source = box.source if box is not None else "every finite input"
         return ChainDomain(Box(flat.lower, flat.upper, source=source), origin)
 
@@ -132,14 +136,20 @@ class Ranges:
         return sorted(wanted)
 
     def _leaf(self, tensor: str) -> Interval:
-        values = self._index.floats(tensor)
-        if values is not None:
-            found = point(values)
-        else:
-            shape = self._index.shape(tensor)
-            found = unknown(None if shape is None else len(shape))
+        values = self._constant(tensor)
+        found = self._unknown(tensor) if values is None else point(values)
         self._known[tensor] = found
         return found
+
+    def _constant(self, tensor: str) -> Array | None:
+        """The value of a constant; None where it is none, or no exact one in float64."""
+        values = self._index.floats(tensor)
+        if values is not None:
+            return values
+        stored = self._index.array(tensor)
+        if stored is None or np.abs(stored.astype(np.float64)).max(initial=0.0) > LARGEST_INTEGER:
+            return None
+        return stored.astype(np.float64)
 
     def _evaluate(self, position: int) -> None:
         index, node = self._index, self._index.nodes[position]
@@ -147,27 +157,24 @@ class Ranges:
             (self._known[name] if name in self._known else self._leaf(name)) if name else None
             for name in node.input
         )
-        rule = RULES.get(node.op_type) if index.is_standard(node) else None
-        is_constant = node.op_type == "Constant" and not inputs
         for i, output in enumerate(node.output):
             if output in self._known or not output:
                 continue
-            found = None
-            if is_constant and (values := index.floats(output)) is not None:
-                found = point(values)
-            elif rule is not None and (i == 0 or node.op_type in EVERY_OUTPUT):
-                found = self._applied(Context(index, node, inputs), output)
-            self._known[output] = unknown(self._rank(output)) if found is None else found
+            values = None if inputs else self._constant(output)
+            found = apply(index, node, inputs, i) if values is None else point(values)
+            if found is None:
+                # An operator without a rule may divide by 0.
+                found = replace(self._unknown(output), overflows=True)
+            self._known[output] = self._fitted(output, found, strict=False)
 
-    def _applied(self, context: Context, output: str) -> Interval | None:
-        if self._index.elem_type(output) not in (0, *FLOATS):
-            return None
-        found = RULES[context.node.op_type](context)
-        return None if found is None else self._fitted(output, found, strict=False)
-
-    def _rank(self, tensor: str) -> int | None:
-        shape = self._index.shape(tensor)
-        return None if shape is None else len(shape)
+    def _unknown(self, tensor: str) -> Interval:
+        """What its type says of a tensor, or that it has no entries."""
+        shape, kind = self._index.shape(tensor), self._index.elem_type(tensor)
+        found = unknown_of(kind, None if shape is None else len(shape))
+        if shape is None or not any(dim.static and dim.size == 0 for dim in shape):
+            return found
+        sizes = [dim.size if dim.static else 1 for dim in shape]
+        return found.mapped(lambda v: np.broadcast_to(v, sizes))
 
     def _fitted(self, tensor: str, found: Interval, strict: bool = True) -> Interval:
         """The interval with the tensor's rank: axes in front are added, as in broadcasting.

@@ -82,8 +82,16 @@ def write_model(
     return size
 
 
-def copy_unchanged(source: Source, path: Path, outputs: Outputs) -> None:
+def copy_unchanged(
+    source: Source, path: Path, outputs: Outputs, stamped: bytes | None = None
+) -> None:
     """Writes the source so that it will be at `path` as it was, with its external data.
+
+    Args:
+        source: the model as it was given.
+        path: where it goes.
+        outputs: what it appears with.
+        stamped: the bytes of the model's file with other metadata, None for its own.
 
     Raises:
         OutputError: the files cannot be written there, or would overwrite external data of another
@@ -93,14 +101,18 @@ def copy_unchanged(source: Source, path: Path, outputs: Outputs) -> None:
     _refuse_folder(path, target)
     if source.path is None:
         with reported(path):
-            outputs.place(target).write_bytes(source.model.SerializeToString(deterministic=True))
+            data = stamped or source.model.SerializeToString(deterministic=True)
+            outputs.place(target).write_bytes(data)
         return
-    if target.exists() and target.samefile(source.path):
+    if stamped is None and target.exists() and target.samefile(source.path):
         return
     with reported(path):
         for location in source.locations:
             _copy_data(source.path.parent / location, target.parent / location, outputs)
-        shutil.copyfile(source.path, outputs.place(target))
+        if stamped is None:
+            shutil.copyfile(source.path, outputs.place(target))
+        else:
+            outputs.place(target).write_bytes(stamped)
 
 
 def _copy_data(origin: Path, target: Path, outputs: Outputs) -> None:

@@ -58,7 +58,8 @@ def collapse(
     smallest = float(np.finfo(state.dtype).smallest_subnormal)
     # What float64 rounds is allowed for: a model of that type rounds as much.
     rounding = state.unit_roundoff * np.abs(value.value) + smallest + value.off
-    allowed = allowance(max_deviation, rounding)
+    limit = min(state.limit(index, max_deviation) for index in range(len(state.layers)))
+    allowed = allowance(limit, rounding)
     moved = np.abs(stored - value.value) + value.off
     if (moved > allowed).any():
         reason = "rounding the constant would deviate by more than is allowed"

@@ -31,7 +31,7 @@ def constant(state: State, max_deviation: float) -> tuple[State, tuple[Refusal, 
             continue
         units = np.flatnonzero(_is_constant(state, index))
         if units.size:
-            state, refusal = _move(state, index, units, max_deviation)
+            state, refusal = _move(state, index, units, state.limit(index, max_deviation))
             refused += refusal
     return state, tuple(refused)
 

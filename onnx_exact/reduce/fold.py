@@ -59,6 +59,7 @@ def product(state: State, first: int, last: int, max_deviation: float) -> Decide
     What the float64 product rounds, and what its factors are off by, counts as moved.
     """
     layers = state.layers[first : last + 1]
+    max_deviation = min(state.limit(i, max_deviation) for i in range(first, last + 1))
     if len(layers) == 1:
         return layers[0]
     size = state.input_magnitude(first)

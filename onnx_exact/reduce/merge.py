@@ -70,7 +70,8 @@ def merge(
             # All rows are zero, and the constant was refused: a layer keeps a unit.
             dependence = dependence.without(0)
         if dependence.dependent.size:
-            state, refusal = _merge_layer(state, index, dependence, max_deviation)
+            limit = state.limit(index, max_deviation)
+            state, refusal = _merge_layer(state, index, dependence, limit)
             refused += refusal
     return state, tuple(refused)
 

@@ -53,7 +53,7 @@ def needed(state: State, max_deviation: float) -> tuple[State, tuple[Refusal, ..
     """
     refused: list[Refusal] = []
     for index in range(len(state.layers) - 2, -1, -1):
-        state, refusal = narrow(state, index, max_deviation)
+        state, refusal = narrow(state, index, state.limit(index, max_deviation))
         refused += refusal
     return state, tuple(refused)
 

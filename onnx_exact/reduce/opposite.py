@@ -43,11 +43,12 @@ def opposite(state: State, max_deviation: float) -> tuple[State, tuple[Refusal, 
         first, second = _pairs(state, index)
         if not first.size:
             continue
-        linear = _with_linear(state, index, first, second, max_deviation)
+        limit = state.limit(index, max_deviation)
+        linear = _with_linear(state, index, first, second, limit)
         if isinstance(linear, Refusal):
             refused.append(linear)
             continue
-        narrowed, _ = narrow(linear, index, max_deviation)
+        narrowed, _ = narrow(linear, index, limit)
         if narrowed.layers[index].layer.width < state.layers[index].layer.width:
             state = narrowed
     return state, tuple(refused)

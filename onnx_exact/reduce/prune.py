@@ -23,6 +23,8 @@ def prune(state: State) -> State:
         kept = decided.status != Status.INACTIVE
         if not decided.layer.relu or kept.all() or not kept.any():
             continue
+        if not state.may_drop_units(index):
+            continue
         after = state.layers[index + 1]
         affine = after.layer.affine
         narrowed = after.with_affine(np.asarray(affine.weight[:, kept]), affine.bias)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from onnx_exact.deadline import Deadline
 from onnx_exact.methods import DEFAULT_MAX_DEVIATION, FORMS, REDUCTIONS
 from onnx_exact.network.chain import Chain
 from onnx_exact.network.domain import Box
@@ -24,7 +25,7 @@ from onnx_exact.reduce.runs import fold_runs
 from onnx_exact.reduce.scale import scale
 from onnx_exact.reduce.split import FormChoice, Split, split
 from onnx_exact.reduce.state import State
-from onnx_exact.reduce.store import store
+from onnx_exact.reduce.store import store, unstorable
 from onnx_exact.reduce.units import UnitMap
 from onnx_exact.reduce.unread import unread
 from onnx_exact.stability.verdict import Stability
@@ -59,7 +60,7 @@ class Reduction:
     Attributes:
         chain: the new chain in the chain form, its weights as the model's dtype stores them; the
             original object where nothing changed.
-        split: the same in the split form, where that was asked for and pays.
+        split: how the same is written in the split form, where that was asked for and pays.
         forms: which layers have which form and why, where both were weighed.
         changed: whether anything changed.
         removal_only: nothing but units were removed, so that no value is rounded.
@@ -75,13 +76,13 @@ class Reduction:
     layers: tuple[LayerReduction, ...]
     origins: tuple[UnitMap, ...]
     refused: tuple[Refusal, ...]
-    split: SplitChain | None = None
+    split: Split | None = None
     forms: tuple[FormChoice, ...] = ()
 
     @property
     def network(self) -> Chain | SplitChain:
         """What is to be written, in its form."""
-        return self.split or self.chain
+        return self.chain if self.split is None else self.split.chain
 
 
 @dataclass(frozen=True)
@@ -94,11 +95,13 @@ class ReduceOptions:
             units of the model's own rounding (see `onnx_exact.reduce.budget`); 0 refuses every
             rewrite that rounds anything.
         form: of `onnx_exact.methods.FORMS`.
+        exact: layers in which no rewrite may round anything.
     """
 
     reductions: str = REDUCTIONS[0]
     max_deviation: float = DEFAULT_MAX_DEVIATION
     form: str = FORMS[0]
+    exact: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -139,6 +142,7 @@ def reduce_chain(
     dtype: FloatType,
     options: ReduceOptions | None = None,
     folded: Sequence[bool] | None = None,
+    deadline: Deadline | None = None,
 ) -> Reduction:
     """Reduces a chain by the verdicts on its units; nothing rests on an UNDECIDED one.
 
@@ -150,6 +154,7 @@ def reduce_chain(
         options: which reductions and how much rounding.
         folded: for each layer, whether it is a product that has fewer entries than its factors in
             the model; None for none.
+        deadline: rewrites that are left when it passes are not made; None for no end.
 
     Returns:
         The reduction; equal to the original over the reals on the box, up to the rounding of
@@ -159,9 +164,18 @@ def reduce_chain(
     with one_thread(), np.errstate(over="ignore", invalid="ignore"):
         start = State.of(chain, stability, box, dtype)
         options = options or ReduceOptions()
+        staying = unstorable(start, options.max_deviation)
+        start = replace(start, frozen=frozenset(staying), exact=options.exact)
         state, reduction = _reduce(
-            start, _steps(options), folded or [False] * len(chain.layers), options.max_deviation
+            start,
+            _steps(options),
+            folded or [False] * len(chain.layers),
+            options.max_deviation,
+            deadline or Deadline(),
         )
+        known = {(r.layer, r.reason) for r in reduction.refused}
+        more = (r for r in staying.values() if (r.layer, r.reason) not in known)
+        reduction = replace(reduction, refused=(*more, *reduction.refused))
         if state is start:
             reduction = replace(reduction, chain=chain)
         form, forms = split(state, options.form, options.max_deviation)
@@ -172,17 +186,19 @@ def reduce_chain(
 def _in_split_form(reduction: Reduction, state: State, form: Split) -> Reduction:
     """The reduction with its units counted as the split form has them."""
     layers = list(reduction.layers)
-    for decided, moved in zip(state.layers, form.moved, strict=True):
-        tally = layers[decided.source]
+    for decided, around in zip(state.layers, form.around, strict=True):
+        tally, moved = layers[decided.source], int(around.sum())
         left = tally.units_after - moved
         layers[decided.source] = replace(tally, merged=tally.merged + moved, units_after=left)
-    return replace(
-        reduction, split=form.chain, changed=True, removal_only=False, layers=tuple(layers)
-    )
+    return replace(reduction, split=form, changed=True, removal_only=False, layers=tuple(layers))
 
 
 def _reduce(
-    start: State, steps: Sequence[_Step], folded: Sequence[bool], max_deviation: float
+    start: State,
+    steps: Sequence[_Step],
+    folded: Sequence[bool],
+    max_deviation: float,
+    deadline: Deadline,
 ) -> tuple[State, Reduction]:
     state = start
     none = dict.fromkeys(("removed", "merged", "folded"), 0)
@@ -192,15 +208,19 @@ def _reduce(
     while True:
         before = state
         for step in steps:
+            if deadline.passed:
+                break
             new, refusals = step.apply(state)
             overflow = overflowing(state, new)
             if overflow is not None:
                 new, refusals = state, (*refusals, overflow)
+            if state.thaws(new):
+                new = state
             _count(counts, step.counts_as, state, new)
             rounded |= step.rounds and _shape(new) != _shape(state)
             refused |= {(r.what, r.layer, r.reason): r for r in refusals}
             state = new
-        if state is before:
+        if state is before or deadline.passed:
             break
     reduced = state
     state, refusals = store(start, state, folded, max_deviation)

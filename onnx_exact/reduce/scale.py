@@ -32,7 +32,7 @@ def scale(state: State, max_deviation: float) -> tuple[State, tuple[Refusal, ...
     refused: list[Refusal] = []
     for index in range(len(state.layers) - 1):
         if state.layers[index].layer.relu:
-            state, refusal = _merge_layer(state, index, max_deviation)
+            state, refusal = _merge_layer(state, index, state.limit(index, max_deviation))
             refused += refusal
     return state, tuple(refused)
 

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from onnx_exact.methods import AUTO_FORM, CHAIN_FORM, SPLIT_FORM
 from onnx_exact.network.affine import Affine, Array
@@ -60,11 +61,14 @@ class Split:
 
     Attributes:
         chain: the layers; weights as the dtype stores them.
-        moved: number of units of each layer that went around its ReLU.
+        around: for each layer, which of its units went around its ReLU.
+        off: for each layer, what writing the matrix that it reads around the layer before it moves
+            its pre-activations by at most; None for none.
     """
 
     chain: SplitChain
-    moved: tuple[int, ...]
+    around: tuple[NDArray[np.bool_], ...]
+    off: tuple[Array | None, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +79,7 @@ class _Bypass:
     bias: Array
     saved: int
     time_saved: int
+    moved: Array
     admitted: bool
     numbers: Mapping[str, float]
 
@@ -92,7 +97,10 @@ def split(
     """
     if form == CHAIN_FORM:
         return None, ()
-    found = {index: _bypass(state, index, max_deviation) for index in range(len(state.layers) - 1)}
+    found = {
+        index: _bypass(state, index, state.limit(index, max_deviation))
+        for index in range(len(state.layers) - 1)
+    }
     pays = {index: bypass for index, bypass in found.items() if bypass and bypass.saved > 0}
     against = {index: _against(bypass, form) for index, bypass in pays.items()}
     gains = [
@@ -171,6 +179,7 @@ def _bypass(state: State, index: int, max_deviation: float) -> _Bypass | None:
         new_bias,
         before - matrix.size,
         chain_blocks - split_blocks,
+        moved,
         admitted and bool((moved <= allowance(max_deviation, rounding)).all()),
         {name: number for name, number in numbers.items() if np.isfinite(number)},
     )
@@ -197,7 +206,7 @@ def _split(state: State, taken: Mapping[int, _Bypass]) -> Split:
     """The state's chain with the bypasses in place."""
     layers: list[Layer] = []
     bypasses: list[Array | None] = []
-    moved = []
+    units, off = [], []
     for index, decided in enumerate(state.layers):
         affine, others = decided.layer.affine, decided.status != Status.ACTIVE
         around = taken.get(index - 1)
@@ -208,5 +217,7 @@ def _split(state: State, taken: Mapping[int, _Bypass]) -> Split:
             affine = affine.rows(others)
         layers.append(Layer(affine, decided.layer.relu))
         bypasses.append(None if around is None else around.matrix)
-        moved.append(int((~others).sum()) if index in taken else 0)
-    return Split(SplitChain(tuple(layers), tuple(bypasses)), tuple(moved))
+        units.append(~others if index in taken else np.zeros(others.size, dtype=bool))
+        off.append(None if around is None else around.moved)
+    chain = SplitChain(tuple(layers), tuple(bypasses))
+    return Split(chain, tuple(units), tuple(off))

@@ -75,11 +75,19 @@ class Decided:
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """The layers of a chain, first to last, over a box; `dtype` is what weights are stored in."""
+    """The layers of a chain, first to last, over a box.
+
+    Attributes:
+        dtype: what weights are stored in.
+        frozen: layers of the original chain that have to stay as they are.
+        exact: layers of the original chain in which no rewrite may round anything.
+    """
 
     layers: tuple[Decided, ...]
     box: Box
     dtype: FloatType
+    frozen: frozenset[int] = frozenset()
+    exact: frozenset[int] = frozenset()
 
     @staticmethod
     def of(chain: Chain, stability: Stability, box: Box, dtype: FloatType) -> State:
@@ -115,6 +123,21 @@ class State:
     def input_bounds(self, index: int) -> tuple[Array, Array]:
         """Sound bounds on the inputs of a layer."""
         return self.layers[index - 1].output_bounds if index else (self.box.lower, self.box.upper)
+
+    def limit(self, index: int, max_deviation: float) -> float:
+        """`max_deviation`, or 0 for a layer in which nothing may be rounded."""
+        return 0.0 if self.layers[index].source in self.exact else max_deviation
+
+    def may_drop_units(self, index: int) -> bool:
+        """Whether neither a layer nor the one that reads it has to stay as it is."""
+        return self.frozen.isdisjoint(decided.source for decided in self.layers[index : index + 2])
+
+    def thaws(self, new: State) -> bool:
+        """Whether a layer that has to stay as it is would not."""
+        if not self.frozen:
+            return False
+        kept = {id(decided.layer) for decided in new.layers}
+        return any(d.source in self.frozen and id(d.layer) not in kept for d in self.layers)
 
     def with_layers(self, start: int, stop: int, *new: Decided) -> State:
         """The state with layers[start:stop] replaced by `new`."""

@@ -17,6 +17,17 @@ from onnx_exact.reduce.budget import Refusal, allowance, figures
 from onnx_exact.reduce.state import Decided, State
 
 
+def unstorable(start: State, max_deviation: float) -> dict[int, Refusal]:
+    """The layers that cannot be written anew, and so have to stay as they are, with the reason.
+
+    Args:
+        start: what was read.
+        max_deviation: in units of the model's own rounding, see `onnx_exact.reduce.budget`.
+    """
+    found = {index: _stored(start, index, max_deviation) for index in range(len(start.layers))}
+    return {index: stored for index, stored in found.items() if isinstance(stored, Refusal)}
+
+
 def store(
     start: State, state: State, folded: Sequence[bool], max_deviation: float
 ) -> tuple[State, tuple[Refusal, ...]]:
@@ -68,10 +79,14 @@ def _stored(state: State, index: int, max_deviation: float) -> Decided | Refusal
     if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
         return Refusal(what, decided.source, f"a weight does not fit {state.dtype}")
     exact = np.column_stack([affine.weight, affine.bias]).ravel()
-    moved = np.abs(np.column_stack([weight, bias]).ravel() - exact)
-    # Entry by entry, whatever the inputs are. Subnormal numbers lie further apart.
+    off = np.zeros_like(exact)
+    if affine.error is not None:
+        off = np.column_stack([affine.error.weight, affine.error.bias]).ravel()
+    moved = np.abs(np.column_stack([weight, bias]).ravel() - exact) + off
+    # Entry by entry, whatever the inputs are. Subnormal numbers lie further apart. What reading has
+    # rounded is bounded in the certified deviation.
     tiny = 0.5 * float(np.finfo(state.dtype).smallest_subnormal)
-    allowed = allowance(max_deviation, state.unit_roundoff * np.abs(exact) + tiny)
+    allowed = allowance(max_deviation, state.unit_roundoff * np.abs(exact) + tiny + off)
     if (moved <= allowed).all():
         return decided.with_affine(weight, bias)
     reason = "rounding them would deviate by more than is allowed"

@@ -22,7 +22,7 @@ def unread(state: State) -> State:
         after = state.layers[index + 1]
         affine = after.layer.affine
         kept = np.asarray(affine.weight.any(axis=0))
-        if kept.all() or not kept.any():
+        if kept.all() or not kept.any() or not state.may_drop_units(index):
             continue
         narrowed = after.with_affine(np.asarray(affine.weight[:, kept]), affine.bias)
         state = state.with_layers(index, index + 2, state.layers[index].keep(kept), narrowed)

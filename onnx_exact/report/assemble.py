@@ -19,6 +19,7 @@ from onnx_exact.report.report import (
     Refusal,
     Report,
     SliceReport,
+    TimeReport,
     Totals,
 )
 from onnx_exact.run import Run
@@ -88,6 +89,7 @@ def assemble(
         refused=tuple(refused),
         certified=certified,
         interrupted=any(stability.interrupted for _, _, stability in run.chains),
+        time_limit=TimeReport(run.limit.seconds, tuple(run.limit.cut_short)),
         warnings=(*run.source.warnings, *lost),
     )
 

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from onnx_exact.report.report import FormReport, LayerReport, Refusal, Report
+from onnx_exact.validate import ChainDeviation
 
 
 def to_json_dict(report: Report) -> dict[str, Any]:
@@ -28,6 +29,11 @@ def to_json_dict(report: Report) -> dict[str, Any]:
         "method": report.method,
         "seed": report.seed,
         "interrupted": report.interrupted,
+        "time_limit": {
+            "seconds": report.time_limit.seconds,
+            "reached": report.time_limit.reached,
+            "cut_short": list(report.time_limit.cut_short),
+        },
         "changed": report.changed,
         "chains": [
             {
@@ -48,6 +54,7 @@ def to_json_dict(report: Report) -> dict[str, Any]:
             "observed_max_abs": None if deviation is None else deviation.observed_max_abs,
             "points": 0 if deviation is None else deviation.points,
             "worst_output": None if deviation is None else deviation.worst_output,
+            "chains": None if deviation is None else [_chain(chain) for chain in deviation.chains],
             "certified_max_abs": None if certified is None else certified.max_abs,
             "certified_of": None if certified is None else certified.of,
             "runtime_rounding_before": None if certified is None else certified.rounding_before,
@@ -67,6 +74,10 @@ def to_json(report: Report) -> str:
 
 def _layer(layer: LayerReport) -> dict[str, Any]:
     return asdict(layer)
+
+
+def _chain(chain: ChainDeviation) -> dict[str, Any]:
+    return {**asdict(chain), "unexpected": chain.unexpected}
 
 
 def _form(form: FormReport) -> dict[str, Any]:

@@ -157,6 +157,24 @@ class Refusal:
 
 
 @dataclass(frozen=True)
+class TimeReport:
+    """The time limit of a run.
+
+    Attributes:
+        seconds: None where there was none.
+        cut_short: the stages that it ended.
+    """
+
+    seconds: float | None = None
+    cut_short: tuple[str, ...] = ()
+
+    @property
+    def reached(self) -> bool:
+        """Whether it ended anything."""
+        return bool(self.cut_short)
+
+
+@dataclass(frozen=True)
 class Report:
     """Everything the user is told about one run.
 
@@ -171,6 +189,7 @@ class Report:
         method: how units were decided.
         seed: of all random points.
         interrupted: the user ended the deciding with Ctrl-C.
+        time_limit: and what it cut short.
         warnings: what is odd about the model, or could not be kept of it, a line each.
         changed: whether the new model differs from the original.
         chains: in the order of the graph.
@@ -198,6 +217,7 @@ class Report:
     refused: tuple[Refusal, ...] = ()
     certified: Certified | None = None
     interrupted: bool = False
+    time_limit: TimeReport = TimeReport()
     warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

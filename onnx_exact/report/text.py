@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from onnx_exact.certify.summary import Certified
+    from onnx_exact.validate import ChainDeviation
 
 WIDTH = 100
 WIDEST_TABLE = 1000
@@ -115,6 +116,14 @@ def _form(form: FormReport) -> str:
     )
 
 
+def _unexpected(chain: ChainDeviation) -> str:
+    return (
+        f"Warning: tensor {chain.of!r} differs by {chain.observed:.3g} from the original's in"
+        f" onnxruntime. Rounding may do that to the two, but was not seen to do as much to the"
+        f" original alone ({chain.rounding:.3g}). In float64 they differ by {chain.float64:.3g}."
+    )
+
+
 def _lines(report: Report) -> Iterable[str]:
     totals = report.totals
     for warning in report.warnings:
@@ -128,6 +137,11 @@ def _lines(report: Report) -> Iterable[str]:
     )
     if report.interrupted:
         yield "Interrupted: units that were undecided by then are not touched."
+    if report.time_limit.reached:
+        yield (
+            f"Time limit of {report.time_limit.seconds:g} s reached:"
+            f" {totals.undecided:,} undecided; cut short: {', '.join(report.time_limit.cut_short)}."
+        )
     if totals.by_solver:
         yield (
             f"Of these {totals.by_solver:,} rest on what SCIP says (--trust-solver), and with them"
@@ -152,6 +166,7 @@ def _lines(report: Report) -> Iterable[str]:
             f"Largest deviation observed: {report.deviation.observed_max_abs:.3g} in output"
             f" {report.deviation.worst_output!r}, at {report.deviation.points:,} points."
         )
+        yield from (_unexpected(found) for found in report.deviation.chains if found.unexpected)
     stages = ", ".join(
         f"{name} {seconds:.2f}" for name, seconds in report.seconds.items() if name != "total"
     )
@@ -182,7 +197,8 @@ def proved(report: Report) -> str:
             f" {totals.stably_active:,} more never negative; nothing was changed."
         )
     if not report.changed:
-        return f"Nothing could be taken away {where}: the output is a copy of the input."
+        carried = " that carries the domain" if report.domain_declared else ""
+        return f"Nothing could be taken away {where}: the output is a copy of the input{carried}."
     dtype = "/".join(sorted({chain.dtype for chain in report.chains}))
     same = "the new network is the same function over the reals"
     if any(chain.rounded for chain in report.chains):

@@ -171,6 +171,8 @@ def upper_bounds(
     coefficients, constant = rows.weight, rows.bias
     inputs = layers[-1].magnitude if layers else np.maximum(np.abs(box.lower), np.abs(box.upper))
     error = rows.off(inputs)
+    # A constant alone has no slack of its own that the sum of the two could be rounded within.
+    error = np.where(error > 0.0, error + gamma(0) * (np.abs(constant) + error), 0.0)
     best = np.full(rows.n_out, np.inf)
     for k in range(len(layers) - 1, -1, -1):
         live, layer = layers[k].live, layers[k].narrowed()

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from onnx_exact.deadline import Deadline
 from onnx_exact.errors import ContradictionError
 from onnx_exact.memory import keep_memory
-from onnx_exact.methods import DEFAULT_LP_SOLVER
+from onnx_exact.methods import DEFAULT_LP_SOLVER, PUBLISHED
 from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.chain import Chain
 from onnx_exact.network.domain import Box
@@ -29,7 +29,7 @@ from onnx_exact.stability.branch import MOST_INPUTS, Branching
 from onnx_exact.stability.confirm import Sign, take_over, trusted
 from onnx_exact.stability.evolve import evolve_sign
 from onnx_exact.stability.knowledge import Knowledge
-from onnx_exact.stability.layers import Layers
+from onnx_exact.stability.layers import Layers, bound_by_intervals
 from onnx_exact.stability.search import Effort, search_layer
 from onnx_exact.stability.slopes import optimized_upper_bounds
 from onnx_exact.stability.split_layer import MOST_FAILURES, Splitter
@@ -40,8 +40,9 @@ Index = NDArray[np.intp]
 
 # The first round with mixed-integer programs: before, searches show more signs in less time.
 MILP_FROM_ROUND = 2
-# Seconds for a single mixed-integer program, round by round; then all the time there is.
-MILP_SECONDS = (10.0, 60.0)
+# Seconds for a single mixed-integer program, round by round, the last for all rounds from there on:
+# without a time limit a run has to end too.
+MILP_SECONDS = (10.0, 60.0, 300.0)
 # Seconds for branching on one layer, round by round.
 BRANCH_SECONDS = (120.0, 240.0, 480.0)
 # Parts before the compiled kernel is worth loading, and before a population is sent out.
@@ -78,6 +79,8 @@ class Options:
         lp_solver: the solver of the linear relaxation, by its name in cvxpy.
         trust_solver: whether verdicts may rest on what a solver says, beyond its tolerance.
         progress: called with a stage and a detail.
+        latest: by then the first bounds on all layers have to end too; what is left of them is
+            bounded by intervals alone.
     """
 
     method: str = "auto"
@@ -87,6 +90,7 @@ class Options:
     lp_solver: str = DEFAULT_LP_SOLVER
     trust_solver: bool = False
     progress: Callable[[str, str], None] = _silent
+    latest: Deadline = field(default_factory=Deadline)
 
 
 def analyze_chain(
@@ -125,7 +129,7 @@ def _decide(knowledge: Knowledge, options: Options, samples: Array | None) -> No
     points = first_points(knowledge.chain.layers[0].affine, box, options.seed)
     if samples is not None:
         knowledge.show(samples)
-    if options.method in ("isa", "per-unit") and box.finite:
+    if options.method in PUBLISHED and box.finite:
         _decide_as_published(knowledge, options, points)
         return
     # Bounds over a finite box lead to better points than more of these.
@@ -135,7 +139,7 @@ def _decide(knowledge: Knowledge, options: Options, samples: Array | None) -> No
 
 
 def _decide_as_published(knowledge: Knowledge, options: Options, points: Iterable[Array]) -> None:
-    from onnx_exact.stability.published import bound_by_intervals, decide_at_once, decide_one_by_one
+    from onnx_exact.stability.published import decide_at_once, decide_one_by_one
 
     believed = Knowledge(
         knowledge.chain, knowledge.box, believing=True, trusting=options.trust_solver
@@ -181,13 +185,17 @@ class _Decider:
             before = self.knowledge.open_units
             self._round(rounds)
             rounds += 1
-            if rounds > MILP_FROM_ROUND + len(MILP_SECONDS) and self.knowledge.open_units == before:
+            all_means = rounds >= MILP_FROM_ROUND + len(MILP_SECONDS)
+            if all_means and self.knowledge.open_units == before:
                 break
 
     def _first_pass(self) -> None:
         """Bounds every layer, with as many of the units before it decided as is cheap."""
         for index, layer in enumerate(self.knowledge.chain.layers):
             self._tell("bounds", index)
+            if self.options.latest.passed:
+                bound_by_intervals(self.knowledge, index)
+                continue
             self._run_corners(self.layers.bound(index))
             if layer.relu and self.knowledge.box.finite:
                 self._search(index, FIRST_EFFORT, SEARCH_SECONDS[0])
@@ -197,6 +205,8 @@ class _Decider:
     def confirm(self, signs: set[Sign]) -> None:
         """Bounds every layer, and branches for some signs alone."""
         for index, layer in enumerate(self.knowledge.chain.layers):
+            if self.options.latest.passed:
+                return
             self._run_corners(self.layers.bound(index))
             mine = {(unit, positive) for of, unit, positive in signs if of == index}
             if layer.relu and mine:
@@ -259,6 +269,8 @@ class _Decider:
         """A population search for each open sign of a layer."""
         for positive in (True, False):
             for unit in self._open_units(index, positive):
+                if self.options.deadline.passed:
+                    return
                 self._tell("witnesses", index)
                 evolve_sign(
                     self.knowledge, index, int(unit), positive, self.rng, self.options.deadline
@@ -330,8 +342,7 @@ class _Decider:
         from onnx_exact.stability.milp.pool import settle_layer
 
         self._tell("milp", index)
-        last = number >= len(MILP_SECONDS)
-        seconds = self.options.deadline.remaining if last else MILP_SECONDS[number]
+        seconds = MILP_SECONDS[min(number, len(MILP_SECONDS) - 1)]
         settle_layer(self.knowledge, index, seconds, self.options.deadline, self.options.jobs)
 
     def _conclude(

@@ -15,6 +15,13 @@ from onnx_exact.stability.verdict import Evidence, Status
 CORNERS_BATCH = 64
 
 
+def bound_by_intervals(knowledge: Knowledge, index: int) -> None:
+    """Interval bounds on a layer from those of the layer before."""
+    layer = knowledge.chain.layers[index]
+    low, high = knowledge.output_bounds(index - 1)
+    knowledge.tighten(index, Evidence.INTERVAL, *interval_bounds(layer.affine, low, high))
+
+
 class Layers:
     """Keeps the relaxations of all layers in step with what is known.
 
@@ -38,12 +45,10 @@ class Layers:
             The last functionals of the linear bounds on signs that stay open, shape (functionals,
             inputs) each: where they are greatest over the box is a corner worth running forward.
         """
-        knowledge, layer = self.knowledge, self.knowledge.chain.layers[index]
-        low, high = knowledge.output_bounds(index - 1)
-        knowledge.tighten(index, Evidence.INTERVAL, *interval_bounds(layer.affine, low, high))
+        bound_by_intervals(self.knowledge, index)
         if index == 0:
             self._settle_extremes()
-        elif knowledge.box.finite:
+        elif self.knowledge.box.finite:
             return self._bound_backward(index)
         return []
 

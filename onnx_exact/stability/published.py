@@ -13,11 +13,10 @@ from collections.abc import Callable, Iterable
 
 from onnx_exact.deadline import Deadline
 from onnx_exact.network.affine import Array
-from onnx_exact.stability.interval import interval_bounds
 from onnx_exact.stability.knowledge import Knowledge
+from onnx_exact.stability.layers import bound_by_intervals
 from onnx_exact.stability.milp.pool import settle_layer
 from onnx_exact.stability.milp.solve import settle_with_one_milp
-from onnx_exact.stability.verdict import Evidence
 
 Progress = Callable[[str, str], None]
 
@@ -31,13 +30,16 @@ def decide_at_once(
         knowledge: what is known already.
         deadline: for everything.
         progress: called with a stage and a detail.
-        points: samples in batches, looked at as long as there are candidates.
+        points: samples in batches, looked at as long as there are candidates and time; the first
+            batch in any case.
     """
     for index in range(len(knowledge.chain.layers)):
         bound_by_intervals(knowledge, index)
     for batch in points:
         if knowledge.open_units:
             knowledge.show(batch)
+        if deadline.passed:
+            break
     unclear = settle_with_one_milp(knowledge, deadline, progress)
     # What solutions claim and their own forward pass denies has to be asked for by itself.
     for index in sorted({candidate.layer for candidate in unclear}):
@@ -53,10 +55,3 @@ def decide_one_by_one(
         if knowledge.chain.layers[index].relu and not deadline.passed:
             progress("milp", f"layer {index + 1}, {knowledge.open_units} units open")
             settle_layer(knowledge, index, deadline.remaining, deadline, jobs)
-
-
-def bound_by_intervals(knowledge: Knowledge, index: int) -> None:
-    """Interval bounds on a layer from those of the layer before."""
-    layer = knowledge.chain.layers[index]
-    low, high = knowledge.output_bounds(index - 1)
-    knowledge.tighten(index, Evidence.INTERVAL, *interval_bounds(layer.affine, low, high))

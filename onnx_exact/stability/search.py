@@ -117,7 +117,7 @@ class _Climb:
             gradient /= np.where(scale > 0.0, scale, 1.0)
             length = STEP_LENGTHS[0] + (STEP_LENGTHS[1] - STEP_LENGTHS[0]) * step / steps
             self._move(gradient, first, second, step, np.float32(length) * side)
-            if step % SHOW_EVERY == 0 or step == steps:
+            if step % SHOW_EVERY == 0 or step == steps or deadline.passed:
                 found += self._show()
                 still = self._still_open()
                 if deadline.passed or not still.any():

@@ -10,6 +10,7 @@ import pytest
 
 from onnx_exact.certify.bounds import Bounds
 from onnx_exact.certify.deviation import Comparison, compare
+from onnx_exact.errors import TimeLimitError
 from onnx_exact.methods import REDUCTIONS
 from onnx_exact.network import Affine, Box, Chain, Layer
 from onnx_exact.network.affine import Array
@@ -182,3 +183,20 @@ def test_one_of_two_opposite_units_is_linear_but_for_the_other(scale: float) -> 
     exact = exact_deviation(chain, reduction.chain, points_of(box))
     assert Fraction(float(comparison.outputs[0])) >= exact[0]
     assert comparison.outputs[0] <= 1e-5
+
+
+def test_a_comparison_may_be_ended_before_any_layer() -> None:
+    case = random_case("normal", 3)
+    stability = analyze_chain(case.chain, case.box, Options(method="bounds"))
+    bounds = Bounds.of(case.chain, stability, case.box)
+    origins = [UnitMap.identity(k, layer.width) for k, layer in enumerate(case.chain.layers)]
+    asked = []
+
+    def go_on() -> None:
+        asked.append(len(asked))
+        if len(asked) == len(case.chain.layers):
+            raise TimeLimitError("late")
+
+    with pytest.raises(TimeLimitError):
+        compare(bounds, case.box, case.chain, origins, go_on)
+    assert len(asked) == len(case.chain.layers)

@@ -10,6 +10,7 @@ import numpy as np
 from onnx_exact.certify.bounds import Bounds
 from onnx_exact.certify.deviation import compare
 from onnx_exact.certify.lift import lifted
+from onnx_exact.deadline import Deadline
 from onnx_exact.network import Affine, Chain, Layer
 from onnx_exact.reduce import Reduction, UnitMap, reduce_chain
 from onnx_exact.reduce.units import GONE
@@ -38,6 +39,7 @@ def test_a_unit_that_is_cut_off_is_lifted_as_far_as_it_needs() -> None:
     before = compare(bounds, box, short, reduction.origins)
     assert 0.25 <= before.outputs[0] <= 0.25001
     found = lifted(bounds, box, reduction, F32).chain
+    assert lifted(bounds, box, reduction, F32, Deadline(0.0)) is reduction
     after = compare(bounds, box, found, reduction.origins)
     assert 2.0 <= found.layers[0].affine.bias[0] <= 2.0 + 1e-6
     assert after.outputs[0] <= 1e-6

@@ -281,3 +281,17 @@ def test_a_sum_of_zeros_needs_no_margin() -> None:
     proof = proved(chain, cube(2), decided(chain, cube(2)))
     assert kinds(proof, 1) == [Proof.BOUNDS]
     assert proof.bounds.upper[1][0] == 0.0
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_proofs_without_time_hold_all_the_same(seed: int) -> None:
+    """Bounds are there, and what takes longer is left to be taken for granted."""
+    chain, box = random_chain(seed, 3, 6, 6, 4, shift=1.0), cube(3, -1.0, 1.0)
+    stability = decided(chain, box)
+    proof = prove_chain(chain, box, stability, Deadline(0.0))
+    assert not proof.trees
+    truth = enumerate_regions(chain, box)
+    for index, ranges in enumerate(truth.ranges):
+        for unit, (least, most) in enumerate(ranges):
+            assert proof.bounds.lower[index][unit] <= least
+            assert most <= proof.bounds.upper[index][unit]

@@ -15,7 +15,7 @@ from onnx_exact.network import Affine, Box, Chain, Layer
 
 # Largest deviation between a float64 view and onnxruntime, relative to the largest value seen.
 TOLERANCE = {np.dtype(np.float16): 1e-2, np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-12}
-# onnxruntime computes in float32, intervals speak about real numbers.
+# What sums in float32 may be off by, of numbers that are computed in float64 here.
 SLACK = 1e-4
 BATCH = 3
 

@@ -12,7 +12,7 @@ from onnx import ModelProto
 
 from onnx_exact.errors import ModelError, OutputError
 from onnx_exact.graph import copy_unchanged as copy_among
-from onnx_exact.graph import metadata_of, read_model, stamp
+from onnx_exact.graph import metadata_of, read_model, stamp, with_metadata
 from onnx_exact.graph import write as write_module
 from onnx_exact.graph import write_model as write_among
 from onnx_exact.graph.read import Source
@@ -238,6 +238,24 @@ def test_stamp_sets_its_entries_and_keeps_the_others() -> None:
         "onnx_exact.version": "1",
     }
     assert len(model.metadata_props) == 3
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_metadata_of_a_serialized_model_change_nothing_else(there: bool) -> None:
+    model = small()
+    model.metadata_props.add(key="author", value="someone")
+    if there:
+        model.metadata_props.add(key="onnx_exact.domain", value="old")
+    # Unknown fields, as a later version of ONNX may write them.
+    data = model.SerializeToString() + b"\xfa\x3f\x03abc"
+    found = with_metadata(data, {"onnx_exact.domain": "new", "onnx_exact.version": "1"})
+    assert b"\xfa\x3f\x03abc" in found
+    assert there or found.startswith(data)
+    new = ModelProto.FromString(found)
+    onnx.checker.check_model(new)
+    expected = {"author": "someone", "onnx_exact.domain": "new", "onnx_exact.version": "1"}
+    assert metadata_of(new) == expected
+    assert new.graph == model.graph
 
 
 def test_external_data_of_the_input_is_never_overwritten(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from onnx_exact.deadline import Deadline
 from onnx_exact.methods import DEFAULT_MAX_DEVIATION, FORMS, REDUCTIONS
 from onnx_exact.reduce import ReduceOptions, reduce_chain
 from onnx_exact.reduce.constant import constant
@@ -95,6 +96,38 @@ def test_all_reductions_together_leave_the_function_as_it_was(reductions: str, f
         allowed = own_rounding(case.chain, case.box, dtype)
         for moved, limit in zip(difference, allowed, strict=True):
             assert moved <= (0 if reduction.removal_only else limit), case
+
+
+class Looks(Deadline):
+    """Passes after so many looks at it."""
+
+    def __init__(self, looks: int) -> None:
+        super().__init__()
+        self.left = looks
+
+    @property
+    def passed(self) -> bool:
+        self.left -= 1
+        return self.left < 0
+
+
+@every_family
+def test_reductions_that_are_cut_short_leave_the_function_as_it_was(family: str) -> None:
+    """Wherever they are, between any two rewrites."""
+    dtype, partly = DTYPES[0], 0
+    for seed in range(0, NETWORKS, 10):
+        case, truth, stability = study(family, seed)
+        reduce = partial(reduce_chain, case.chain, stability, case.box, dtype)
+        whole = reduce().chain.connections
+        for looks in range(10):
+            found = reduce(deadline=Looks(looks))
+            assert looks or not found.changed
+            partly += found.changed and found.chain.connections > whole
+            allowed = own_rounding(case.chain, case.box, dtype)
+            difference = largest_difference(truth.regions, found.chain)
+            for moved, limit in zip(difference, allowed, strict=True):
+                assert moved <= (0 if found.removal_only else limit), case
+    assert partly
 
 
 @every_family

@@ -24,7 +24,7 @@ from onnx_exact.report import (
     to_text,
 )
 from onnx_exact.report.text import SHOWN_REFUSALS, WIDTH
-from onnx_exact.validate import Deviation
+from onnx_exact.validate import ChainDeviation, Deviation
 
 LAYERS = (
     LayerReport(1000, 300, 100, 590, 10, removed=300, merged=40, folded=0, units_after=660),
@@ -132,6 +132,23 @@ def test_json_has_null_for_numbers_that_are_not_finite_and_for_what_was_not_run(
     assert data["refused"][0]["numbers"] == {"error": None}
     assert set(data["deviation"].values()) == {None, 0}
     assert data["totals"]["units_after"] is None
+
+
+def test_chain_that_differs_more_than_its_rounding_explains_is_a_warning() -> None:
+    seen = ChainDeviation("logits", observed=2e-3, rounding=1e-6, expected=1e-5, float64=1.5e-3)
+    known = Deviation(3.25e-6, 512, "logits", (seen,))
+    (chain,) = to_json_dict(changed(deviation=known))["deviation"]["chains"]
+    assert chain == {
+        "of": "logits",
+        "observed": 2e-3,
+        "rounding": 1e-6,
+        "expected": 1e-5,
+        "float64": 1.5e-3,
+        "unexpected": True,
+    }
+    assert "Warning: tensor 'logits' differs by 0.002" in to_text(changed(deviation=known))
+    usual = Deviation(3.25e-6, 512, "logits", (dataclasses.replace(seen, observed=1e-6),))
+    assert "Warning" not in to_text(changed(deviation=usual))
 
 
 def test_json_takes_numbers_of_numpy() -> None:

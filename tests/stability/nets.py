@@ -14,8 +14,7 @@ from onnx_exact.network.affine import Array
 from onnx_exact.stability import crown
 from onnx_exact.stability.interval import interval_bounds
 from onnx_exact.stability.knowledge import Knowledge
-from onnx_exact.stability.layers import Layers
-from onnx_exact.stability.published import bound_by_intervals
+from onnx_exact.stability.layers import Layers, bound_by_intervals
 from onnx_exact.stability.verdict import Stability, Status
 from tests.oracle.exact import exact_layers, preactivations
 from tests.oracle.regions import Enumeration

@@ -17,6 +17,7 @@ from tests.oracle.networks import random_case
 from tests.oracle.regions import enumerate_regions
 from tests.stability.nets import (
     box_of,
+    by_intervals,
     chain_of,
     cube,
     random_chain,
@@ -220,3 +221,39 @@ def test_signs_are_split_first_where_the_least_share_of_the_range_is_left(
     assert asked[0] == (0, True)
     assert asked[-1] == (0, False)
     assert {(1, True), (1, False)} <= set(asked[1:-1])
+
+
+def test_without_a_limit_the_last_rounds_have_a_time_for_each_program_and_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nothing settles the one sign that is open, whoever is asked."""
+    from onnx_exact.stability.milp import pool
+
+    asked: list[tuple[float, float]] = []
+
+    def settle(
+        knowledge: Knowledge, layer: int, seconds: float, limit: Deadline, jobs: int
+    ) -> None:
+        asked.append((seconds, limit.remaining))
+
+    monkeypatch.setattr(pool, "settle_layer", settle)
+    for name in ("_search", "_branch", "_split", "_optimize_slopes"):
+        monkeypatch.setattr(decide._Decider, name, lambda *_: None)
+    # |x + y| + |x - y| < 5/2, which no linear bound shows.
+    halves = ([[1, 1], [1, -1], [-1, 1], [-1, -1]], [0.0] * 4)
+    chain = chain_of(halves, ([[1, 1, 1, 1]], [-2.5]), relu_at_end=True)
+    assert analyze_chain(chain, cube(2, -1.0, 1.0)).count(Status.UNDECIDED) == 1
+    assert asked == [(seconds, INF) for seconds in decide.MILP_SECONDS]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_bounds_that_came_too_late_are_by_intervals_alone(seed: int) -> None:
+    chain, box = random_chain(seed, 3, 5, 5, 4, shift=1.0), cube(3, -1.0, 1.0)
+    closed = Deadline(0.0)
+    stability = analyze_chain(chain, box, Options(deadline=closed, latest=closed))
+    assert not wrong_verdicts(stability, enumerate_regions(chain, box))
+    expected = by_intervals(chain, box)
+    for index, verdicts in enumerate(stability.layers):
+        assert verdicts is not None
+        np.testing.assert_array_equal(verdicts.lower, expected.lower[index])
+        np.testing.assert_array_equal(verdicts.upper, expected.upper[index])

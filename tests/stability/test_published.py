@@ -10,7 +10,8 @@ from onnx_exact.stability import published
 from onnx_exact.stability.decide import Options, analyze_chain
 from onnx_exact.stability.interval import interval_bounds
 from onnx_exact.stability.knowledge import Knowledge
-from onnx_exact.stability.published import bound_by_intervals, decide_at_once, decide_one_by_one
+from onnx_exact.stability.layers import bound_by_intervals
+from onnx_exact.stability.published import decide_at_once, decide_one_by_one
 from onnx_exact.stability.verdict import Evidence, Status
 from tests.oracle.networks import SOURCES, random_case
 from tests.oracle.regions import enumerate_regions
@@ -97,6 +98,15 @@ def test_the_one_program_looks_at_samples_only_while_there_are_candidates() -> N
     decide_at_once(knowledge, Deadline(0.0), silent, [many, many[:7], many[:5]])
     assert knowledge.open_units == 0
     assert looked == [1000]
+
+
+def test_the_one_program_looks_at_samples_only_while_there_is_time() -> None:
+    knowledge = Knowledge(random_chain(1, 8, 20, 20), cube(8, -1.0, 1.0))
+    few, looked = np.zeros((3, 8)), []
+    show = knowledge.show
+    knowledge.show = lambda points: looked.append(len(points)) or show(points)  # type: ignore
+    decide_at_once(knowledge, Deadline(0.0), silent, [few, few])
+    assert looked == [3]
 
 
 def test_samples_spare_the_one_program_and_are_not_asked_for_by_per_unit() -> None:

@@ -1,50 +1,11 @@
-"""How each operator acts on intervals. One family of them a file."""
+"""How each operator acts on intervals. One family of them a file.
+
+An interval holds for the operator's definition over the reals and for every evaluation in the type
+of the tensor, within the error that docs/guarantees.md states for each operator.
+"""
 
 from __future__ import annotations
 
-from onnx_exact.graph.bounds import axes, dense, elementwise
-from onnx_exact.graph.bounds.context import Context, Rule
-from onnx_exact.graph.bounds.interval import Interval
+from onnx_exact.graph.bounds.operators import OPERATORS, apply, unknown_of
 
-__all__ = ["EVERY_OUTPUT", "RULES", "Context", "Interval", "Rule"]
-
-# The rule holds for all outputs of these, for the first output alone of all others.
-EVERY_OUTPUT = {"Split"}
-
-RULES: dict[str, Rule] = {
-    "Abs": elementwise.absolute,
-    "Add": elementwise.add,
-    "AveragePool": axes.average_pool,
-    "BatchNormalization": elementwise.batch_normalization,
-    "Cast": elementwise.cast,
-    "Clip": elementwise.clip,
-    "Concat": axes.concat,
-    "Conv": dense.conv,
-    "Div": elementwise.div,
-    "Dropout": elementwise.dropout,
-    "Flatten": axes.reshape,
-    "Gather": axes.pick,
-    "Gemm": dense.gemm,
-    "GlobalAveragePool": axes.max_pool,
-    "GlobalMaxPool": axes.max_pool,
-    "Identity": elementwise.identity,
-    "LeakyRelu": elementwise.leaky_relu,
-    "MatMul": dense.matmul,
-    "Max": elementwise.largest,
-    "MaxPool": axes.max_pool,
-    "Min": elementwise.smallest,
-    "Mul": elementwise.mul,
-    "Neg": elementwise.neg,
-    "Relu": elementwise.relu,
-    "Reshape": axes.reshape,
-    "Sigmoid": elementwise.sigmoid,
-    "Slice": axes.pick,
-    "Softmax": elementwise.softmax,
-    "Split": axes.pick,
-    "Squeeze": axes.reshape,
-    "Sub": elementwise.sub,
-    "Sum": elementwise.total,
-    "Tanh": elementwise.tanh,
-    "Transpose": axes.transpose,
-    "Unsqueeze": axes.reshape,
-}
+__all__ = ["OPERATORS", "apply", "unknown_of"]

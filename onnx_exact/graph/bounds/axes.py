@@ -1,16 +1,17 @@
-"""Intervals through operators that only move, pick or join entries, and through pooling."""
+"""Intervals through operators that only move, pick or join entries."""
 
 from __future__ import annotations
-
-from functools import reduce
 
 import numpy as np
 
 from onnx_exact.graph.bounds.context import Context
-from onnx_exact.graph.bounds.interval import Interval
+from onnx_exact.graph.bounds.interval import Interval, between, join
 from onnx_exact.graph.layout import Shape, is_static, product
 from onnx_exact.graph.ops.regroup import reshaped
 from onnx_exact.network.affine import Array
+
+# Pad takes its pads and its value as inputs since this operator set.
+PAD_INPUTS_SINCE = 11
 
 
 def reshape(c: Context) -> Interval | None:
@@ -58,6 +59,26 @@ def pick(c: Context) -> Interval | None:
     return _anywhere(c)
 
 
+def one_hot(c: Context) -> Interval | None:
+    """One of the two values of the third input."""
+    values = c.inputs[2]
+    rank = c.rank_out() or 0
+    return None if values is None else values.hull().mapped(lambda v: v.reshape((1,) * rank))
+
+
+def pad(c: Context) -> Interval | None:
+    """Entries of the input, and the constant around them."""
+    found = _anywhere(c)
+    if c.text("mode", "constant") != "constant":
+        return found
+    filled = between(0.0, 0.0, 0)
+    if c.index.opset < PAD_INPUTS_SINCE:
+        filled = c.attribute("value", 0.0)
+    elif len(c.inputs) > 2 and c.inputs[2] is not None:
+        filled = c.inputs[2].hull().mapped(lambda v: v.reshape(()))
+    return join([found, filled])
+
+
 def transpose(c: Context) -> Interval | None:
     """Axes in another order."""
     axes = c.integers("perm") or list(range(c.x.rank))[::-1]
@@ -78,10 +99,7 @@ def concat(c: Context) -> Interval | None:
     if len(sizes) < len(inputs) or not is_static(tuple(sizes)):
         # Where each input lies is not known: the same bounds all along the axis.
         inputs = [x.hull((axis,)) for x in inputs]
-        return Interval(
-            reduce(np.minimum, [x.lower for x in inputs]),
-            reduce(np.maximum, [x.upper for x in inputs]),
-        )
+        return join(inputs)
     common = [max(x.lower.shape[a] for x in inputs) for a in range(rank)]
 
     def joined(parts: list[Array]) -> Array:
@@ -91,16 +109,3 @@ def concat(c: Context) -> Interval | None:
         return np.concatenate(pieces, axis)
 
     return Interval(joined([x.lower for x in inputs]), joined([x.upper for x in inputs]))
-
-
-def max_pool(c: Context) -> Interval | None:
-    """Something between the least and the largest entry of each channel."""
-    return c.x.hull(tuple(range(2, c.x.rank))) if c.x.rank > 2 else None
-
-
-def average_pool(c: Context) -> Interval | None:
-    """As for the maximum, with the zeros of the padding where these count."""
-    found = max_pool(c)
-    if found is not None and c.integer("count_include_pad", 0):
-        return Interval(np.minimum(found.lower, 0.0), np.maximum(found.upper, 0.0))
-    return found

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from onnx import NodeProto
+from onnx import NodeProto, TensorProto
 
 from onnx_exact.graph.bounds.interval import Interval
+from onnx_exact.graph.bounds.types import FLOAT_TYPES, FloatType
 from onnx_exact.graph.index import Index, attributes
 from onnx_exact.graph.layout import Shape
 from onnx_exact.network.affine import Array
@@ -19,11 +20,18 @@ class Context:
     """A node and the intervals of its inputs, None for an input that is left out.
 
     Every interval has the rank of its tensor, or none where the rank is not known.
+
+    Attributes:
+        index: of the graph.
+        node: of an operator that has a rule.
+        inputs: one interval for each of the node's inputs.
+        kind: the type that the node computes in; float32 for one that only moves entries.
     """
 
     index: Index
     node: NodeProto
     inputs: tuple[Interval | None, ...]
+    kind: FloatType = FLOAT_TYPES[TensorProto.FLOAT]
 
     @property
     def x(self) -> Interval:
@@ -56,6 +64,16 @@ class Context:
         known = attributes(self.node)
         return known[name].f if name in known else default
 
+    def attribute(self, name: str, default: float) -> Interval:
+        """A real attribute, stored in float32, in the type that the node computes in.
+
+        A default may be meant as the decimal number, or as the float32 nearest to it.
+        """
+        known = attributes(self.node)
+        values = [known[name].f] if name in known else [default, float(np.float32(default))]
+        found = Interval(np.asarray(min(values)), np.asarray(max(values)))
+        return self.kind.flushed(self.kind.outward(found))
+
     def text(self, name: str, default: str) -> str:
         """A string attribute."""
         known = attributes(self.node)
@@ -72,6 +90,11 @@ class Context:
             return None
         values = self.index.floats(self.node.input[position])
         return values if values is not None and np.isfinite(values).all() else None
+
+    def is_everywhere(self, position: int, value: float) -> bool:
+        """Whether an input is a constant that has this value in every entry."""
+        values = self.index.floats(self.node.input[position])
+        return values is not None and values.size > 0 and bool((values == value).all())
 
 
 # The interval of the first output; None where nothing is known.

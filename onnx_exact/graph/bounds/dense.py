@@ -8,14 +8,18 @@ from math import prod
 
 import numpy as np
 
-from onnx_exact.graph.bounds import interval
+from onnx_exact.graph.bounds import interval, sums
 from onnx_exact.graph.bounds.context import Context
 from onnx_exact.graph.bounds.interval import Interval
+from onnx_exact.graph.bounds.windows import Windows
 from onnx_exact.network.affine import Array
 
 # Above so many multiplications a convolution is bounded channel by channel instead of entry by
 # entry: 2e9 are a few seconds.
 LARGEST_CONVOLUTION = 2_000_000_000
+# Roundings of a term beside its product and the sums: of the factors of Gemm and with them, or of a
+# scale that a runtime has multiplied the weights by.
+FACTORS = 4
 
 
 def gemm(c: Context) -> Interval | None:
@@ -29,13 +33,13 @@ def gemm(c: Context) -> Interval | None:
         x = x.mapped(np.transpose)
     if c.integer("transB" if slot == 0 else "transA", 0):
         matrix = matrix.T
-    found = interval.multiply(
-        _product(x, matrix, slot), interval.point(np.asarray(c.number("alpha", 1.0)))
-    )
-    if len(c.inputs) > 2 and c.inputs[2] is not None:
-        beta = interval.point(np.asarray(c.number("beta", 1.0)))
-        found = interval.add(found, interval.multiply(c.inputs[2], beta))
-    return found
+    alpha, beta = c.number("alpha", 1.0), c.number("beta", 1.0)
+    if alpha == 0.0:
+        return None
+    added = c.inputs[2] if len(c.inputs) > 2 else None
+    if added is not None and beta != 1.0:
+        added = interval.multiply(added, interval.point(np.asarray(beta)))
+    return _product(c, x, alpha * matrix, slot, added, max(1.0, 1.0 / abs(alpha)))
 
 
 def matmul(c: Context) -> Interval | None:
@@ -43,7 +47,7 @@ def matmul(c: Context) -> Interval | None:
     x, matrix, slot = _sides(c)
     if x is None or matrix is None or x.rank == 0 or matrix.ndim == 0:
         return None
-    return _product(x, matrix, slot)
+    return _product(c, x, matrix, slot)
 
 
 def _sides(c: Context) -> tuple[Interval | None, Array | None, int]:
@@ -52,31 +56,29 @@ def _sides(c: Context) -> tuple[Interval | None, Array | None, int]:
     return c.inputs[slot], c.constant(1 - slot), slot
 
 
-def _product(x: Interval, matrix: Array, slot: int) -> Interval:
+def _product(
+    c: Context,
+    x: Interval,
+    matrix: Array,
+    slot: int,
+    added: Interval | None = None,
+    scale: float = 1.0,
+) -> Interval:
     axis = -1 if slot == 0 or x.rank == 1 else -2
-    terms = matrix.shape[-2 if slot == 0 and matrix.ndim > 1 else -1]
+    along = -2 if slot == 0 and matrix.ndim > 1 else -1
+    length = matrix.shape[along]
 
     def full(values: Array) -> Array:
         shape = list(values.shape)
-        shape[axis] = terms
+        shape[axis] = length
         return np.broadcast_to(values, shape)
 
     def times(weight: Array, values: Array) -> Array:
         return np.asarray(values @ weight if slot == 0 else weight @ values)
 
-    return interval.linear(times, matrix, x.mapped(full), terms)
-
-
-@dataclass(frozen=True)
-class _Geometry:
-    """Of a convolution: kernel, strides, dilations, pads before and after, sizes of the output."""
-
-    kernel: tuple[int, ...]
-    strides: Sequence[int]
-    dilations: Sequence[int]
-    before: Sequence[int]
-    after: Sequence[int]
-    out: tuple[int, ...]
+    terms = int(np.count_nonzero(matrix, axis=along).max(initial=0))
+    how = sums.Sum(c.kind, terms, FACTORS, scale)
+    return sums.linear(times, matrix, x.mapped(full), how, added)
 
 
 def conv(c: Context) -> Interval | None:
@@ -84,65 +86,98 @@ def conv(c: Context) -> Interval | None:
     weight, shape = c.constant(1), c.shape()
     if weight is None or weight.ndim < 3 or shape is None or c.x.rank != weight.ndim:
         return None
-    group = c.integer("group", 1)
+    windows, group = Windows.of(c, weight.shape[2:]), c.integer("group", 1)
+    if windows is None or group < 1 or weight.shape[0] % group:
+        return None
+    layer = _layer(c, weight, group)
     sizes = [dim.size for dim in shape[2:] if dim.static]
-    geometry = _geometry(c, weight.shape[2:], sizes) if len(sizes) == weight.ndim - 2 else None
-    channels = group * weight.shape[1]
-    if geometry is not None and prod(geometry.out) * weight.size <= LARGEST_CONVOLUTION:
-        found = _per_entry(c.x, weight, group, geometry, (channels, *sizes))
-    else:
-        found = _per_channel(c, weight, group, channels)
-    if len(c.inputs) > 2 and c.inputs[2] is not None:
+    placed = _placed(windows, sizes) if len(sizes) == weight.ndim - 2 else None
+    if placed is not None and prod(placed.out) * weight.size <= LARGEST_CONVOLUTION:
+        return _per_entry(c.x, layer, placed, (group * weight.shape[1], *sizes))
+    return _per_channel(c.x, layer, windows.padded)
+
+
+def conv_transpose(c: Context) -> Interval | None:
+    """A transposed convolution with constant weights, channel by channel.
+
+    Every weight meets at most one entry of each channel in every entry of the output.
+    """
+    weight, group = c.constant(1), c.integer("group", 1)
+    if weight is None or weight.ndim < 3 or c.x.rank != weight.ndim:
+        return None
+    if group < 1 or len(weight) % group:
+        return None
+    parts = np.split(weight, group)
+    turned = np.concatenate([np.swapaxes(part, 0, 1) for part in parts])
+    return _per_channel(c.x, _layer(c, turned, group), padded=True)
+
+
+def _layer(c: Context, weight: Array, group: int) -> _Layer:
+    added = c.inputs[2] if len(c.inputs) > 2 else None
+    if added is not None:
         along_channels = (1, -1, *[1] * (weight.ndim - 2))
-        bias = c.inputs[2].mapped(lambda v: v.reshape(along_channels))
-        found = interval.add(found, bias)
-    return found
+        added = added.mapped(lambda v: v.reshape(along_channels))
+    terms = int(np.count_nonzero(weight.reshape(len(weight), -1), axis=1).max(initial=0))
+    return _Layer(weight, group, added, sums.Sum(c.kind, terms, FACTORS))
 
 
-def _geometry(c: Context, kernel: tuple[int, ...], sizes: list[int]) -> _Geometry | None:
-    n = len(kernel)
-    strides, dilations = c.integers("strides") or [1] * n, c.integers("dilations") or [1] * n
-    extent = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
-    pads = c.integers("pads") or [0] * (2 * n)
-    before, after = pads[:n], pads[n:]
-    mode = c.text("auto_pad", "NOTSET")
-    if mode in ("SAME_UPPER", "SAME_LOWER"):
-        out = [-(-size // stride) for size, stride in zip(sizes, strides, strict=True)]
+@dataclass(frozen=True, eq=False)
+class _Layer:
+    """Weights, the number of groups, the bias, and how sums are evaluated."""
+
+    weight: Array
+    group: int
+    added: Interval | None
+    how: sums.Sum
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """Windows on an image of known size: pads before and after, and sizes of the output."""
+
+    windows: Windows
+    before: Sequence[int]
+    after: Sequence[int]
+    out: tuple[int, ...]
+
+
+def _placed(w: Windows, sizes: list[int]) -> _Placed | None:
+    """None where no window fits."""
+    before, after = w.before, w.after
+    if w.auto_pad.startswith("SAME"):
+        out = [-(-size // stride) for size, stride in zip(sizes, w.strides, strict=True)]
         total = [
             max((o - 1) * stride + e - size, 0)
-            for o, stride, e, size in zip(out, strides, extent, sizes, strict=True)
+            for o, stride, e, size in zip(out, w.strides, w.extent, sizes, strict=True)
         ]
         small, large = [t // 2 for t in total], [t - t // 2 for t in total]
-        before, after = (small, large) if mode == "SAME_UPPER" else (large, small)
-    elif mode == "VALID":
-        before, after = [0] * n, [0] * n
-    elif mode != "NOTSET":
+        before, after = (small, large) if w.auto_pad == "SAME_UPPER" else (large, small)
+    lengths = [s + b + a - e for s, b, a, e in zip(sizes, before, after, w.extent, strict=True)]
+    if min(lengths) < 0:
         return None
-    lengths = [s + b + a - e for s, b, a, e in zip(sizes, before, after, extent, strict=True)]
-    if min(*lengths, *before, *after) < 0:
-        return None
-    out_sizes = tuple(length // s + 1 for length, s in zip(lengths, strides, strict=True))
-    return _Geometry(kernel, strides, dilations, before, after, out_sizes)
+    out_sizes = tuple(length // s + 1 for length, s in zip(lengths, w.strides, strict=True))
+    return _Placed(w, before, after, out_sizes)
 
 
-def _per_entry(
-    x: Interval, weight: Array, group: int, g: _Geometry, entry: tuple[int, ...]
-) -> Interval:
-    pads = [(0, 0), (0, 0), *zip(g.before, g.after, strict=True)]
+def _per_entry(x: Interval, layer: _Layer, placed: _Placed, entry: tuple[int, ...]) -> Interval:
+    pads = [(0, 0), (0, 0), *zip(placed.before, placed.after, strict=True)]
+    windows = placed.windows
 
     def times(w: Array, values: Array) -> Array:
         padded = np.pad(np.broadcast_to(values, (values.shape[0], *entry)), pads)
-        total = np.zeros((values.shape[0], w.shape[0], *g.out))
-        for tap in np.ndindex(*g.kernel):
+        total = np.zeros((values.shape[0], w.shape[0], *placed.out))
+        for tap in np.ndindex(*windows.kernel):
             picks = tuple(
                 slice(t * d, t * d + (o - 1) * s + 1, s)
-                for t, d, o, s in zip(tap, g.dilations, g.out, g.strides, strict=True)
+                for t, d, o, s in zip(
+                    tap, windows.dilations, placed.out, windows.strides, strict=True
+                )
             )
             part = padded[(slice(None), slice(None), *picks)]
-            total += _by_group(w[(slice(None), slice(None), *tap)], part, group)
+            total += _by_group(w[(slice(None), slice(None), *tap)], part, layer.group)
         return total
 
-    return interval.linear(times, weight, x, weight[0].size + 1)
+    return sums.linear(times, layer.weight, x, layer.how, layer.added)
 
 
 def _by_group(matrix: Array, values: Array, group: int) -> Array:
@@ -153,15 +188,16 @@ def _by_group(matrix: Array, values: Array, group: int) -> Array:
     return np.asarray(blocks @ columns).reshape(batch, matrix.shape[0], *sizes)
 
 
-def _per_channel(c: Context, weight: Array, group: int, channels: int) -> Interval:
+def _per_channel(x: Interval, layer: _Layer, padded: bool) -> Interval:
+    weight = layer.weight
     axes = tuple(range(2, weight.ndim))
-    x = c.x.hull(axes)
-    padded = any(c.integers("pads") or []) or c.text("auto_pad", "NOTSET").startswith("SAME")
+    x = x.hull(axes)
     if padded:
-        x = Interval(np.minimum(x.lower, 0.0), np.maximum(x.upper, 0.0))
+        x = Interval(np.minimum(x.lower, 0.0), np.maximum(x.upper, 0.0), x.overflows)
+    channels = layer.group * weight.shape[1]
 
     def times(w: Array, values: Array) -> Array:
         full = np.broadcast_to(values, (values.shape[0], channels, *values.shape[2:]))
-        return _by_group(w.sum(axis=axes), full, group)
+        return _by_group(w.sum(axis=axes), full, layer.group)
 
-    return interval.linear(times, weight, x, weight[0].size + 1)
+    return sums.linear(times, weight, x, layer.how, layer.added)

@@ -1,55 +1,78 @@
-"""Intervals through operators that act entry by entry."""
+"""Intervals through operators that act entry by entry, but for approximated functions."""
 
 from __future__ import annotations
 
 from functools import reduce
 
 import numpy as np
+from onnx import TensorProto
 
-from onnx_exact.graph.bounds import interval
+from onnx_exact.graph.bounds import interval, single, sums
 from onnx_exact.graph.bounds.context import Context
 from onnx_exact.graph.bounds.interval import Interval
-from onnx_exact.graph.index import FLOATS
-from onnx_exact.graph.ops.normalization import in_inference_form, scale_and_shift
+from onnx_exact.graph.bounds.types import FLOAT_TYPES, INTEGER_TYPES
 from onnx_exact.graph.ops.passthrough import trains
 from onnx_exact.network.affine import Array
 
-# numpy's exp and tanh are within a few units in the last place; this is sixty-four of them.
-TRANSCENDENTAL_SLACK = 2.0**-47
-LEAKY_ALPHA_DEFAULT = float(np.float32(0.01))
-# Clip takes its bounds as inputs since this operator set.
+LEAKY_ALPHA_DEFAULT = 0.01
+# Before these operator sets Dropout trained unless told, and arithmetic had axes of its own.
+DROPOUT_RUNS_SINCE = 7
+BROADCASTS_SINCE = 7
+# Clip takes its bounds as inputs since this operator set; before, it always has some.
 CLIP_INPUTS_SINCE = 11
-# Operations behind every entry of a normalised tensor: var + eps, root, quotient, two products.
-NORMALIZATION_OPERATIONS = 8
+CLIP_DEFAULT = float(np.finfo(np.float32).max)
 
 
 def add(c: Context) -> Interval | None:
     """x + y."""
-    a, b = c.inputs
-    return None if a is None or b is None else interval.add(a, b)
+    found = _operands(c)
+    return None if found is None else single.add(c.kind, *found)
 
 
 def sub(c: Context) -> Interval | None:
     """x - y."""
-    a, b = c.inputs
-    return None if a is None or b is None else interval.add(a, interval.negate(b))
+    found = _operands(c)
+    return None if found is None else single.add(c.kind, found[0], interval.negate(found[1]))
 
 
 def mul(c: Context) -> Interval | None:
     """x * y."""
-    a, b = c.inputs
-    return None if a is None or b is None else interval.multiply(a, b)
+    found = _operands(c)
+    return None if found is None else single.multiply(c.kind, *found)
 
 
 def div(c: Context) -> Interval | None:
     """x / y."""
+    found = _operands(c)
+    return None if found is None else single.divide(c.kind, *found)
+
+
+def _operands(c: Context) -> tuple[Interval, Interval] | None:
+    """Both inputs; None where they are not broadcast as in numpy."""
     a, b = c.inputs
-    return None if a is None or b is None else interval.divide(a, b)
+    if a is None or b is None or (c.index.opset < BROADCASTS_SINCE and c.node.attribute):
+        return None
+    return a, b
 
 
 def total(c: Context) -> Interval | None:
-    """The sum of all inputs."""
-    return reduce(interval.add, [x for x in c.inputs if x is not None])
+    """The sum of all inputs, in any order."""
+    known = [x for x in c.inputs if x is not None]
+    terms = [x for x in known if (x.lower != 0.0).any() or (x.upper != 0.0).any()] or known[:1]
+    if len(terms) < 3:
+        found = terms[0] if len(terms) == 1 else single.add(c.kind, *terms)
+        rank = max(x.rank for x in known)
+        return found.mapped(lambda v: v.reshape((1,) * (rank - v.ndim) + v.shape))
+    stacked = Interval(
+        np.stack(np.broadcast_arrays(*[x.lower for x in terms])),
+        np.stack(np.broadcast_arrays(*[x.upper for x in terms])),
+        any(x.overflows for x in terms),
+    )
+
+    def along(weight: Array, values: Array) -> Array:
+        return np.asarray(np.tensordot(weight, values, 1))
+
+    return sums.linear(along, np.ones(len(terms)), stacked, sums.Sum(c.kind, len(terms)))
 
 
 def largest(c: Context) -> Interval | None:
@@ -86,57 +109,57 @@ def relu(c: Context) -> Interval | None:
 
 
 def leaky_relu(c: Context) -> Interval | None:
-    """x for x >= 0, alpha x below."""
-    alpha = c.number("alpha", LEAKY_ALPHA_DEFAULT)
-    if alpha < 0.0:
-        return None
-    scaled = interval.multiply(c.x, interval.point(np.asarray(alpha)))
-    return Interval(
-        np.where(c.x.lower >= 0.0, c.x.lower, scaled.lower),
-        np.where(c.x.upper >= 0.0, c.x.upper, scaled.upper),
-    )
+    """x for x >= 0, alpha x below: the union of both where x may be either."""
+    alpha = c.attribute("alpha", LEAKY_ALPHA_DEFAULT)
+    below = single.multiply(c.kind, c.x.mapped(lambda v: np.minimum(v, 0.0)), alpha)
+    return interval.by_sign(c.x, below)
 
 
 def clip(c: Context) -> Interval | None:
     """min(max(x, low), high), non-decreasing in all three."""
-    # A bound that is left out does not clip.
-    low, high = (np.asarray(-np.inf),) * 2, (np.asarray(np.inf),) * 2
-    if c.index.opset < CLIP_INPUTS_SINCE:
-        low = (np.asarray(c.number("min", -np.inf)),) * 2
-        high = (np.asarray(c.number("max", np.inf)),) * 2
-    else:
-        given = [*c.inputs[1:3], None, None][:2]
-        low, high = (
-            (x.lower, x.upper) if x is not None else none
-            for x, none in zip(given, (low, high), strict=True)
-        )
+    low, high = _clip_bound(c, 1, "min", -1.0), _clip_bound(c, 2, "max", 1.0)
     return interval.valid(
-        np.minimum(np.maximum(c.x.lower, low[0]), high[0]),
-        np.minimum(np.maximum(c.x.upper, low[1]), high[1]),
+        np.minimum(np.maximum(c.x.lower, low.lower), high.lower),
+        np.minimum(np.maximum(c.x.upper, low.upper), high.upper),
     )
 
 
-def sigmoid(c: Context) -> Interval | None:
-    """1 / (1 + exp(-x))."""
-    with np.errstate(over="ignore"):
-        return _between(c, lambda v: 1.0 / (1.0 + np.exp(-v)), 0.0)
+def _clip_bound(c: Context, position: int, name: str, sign: float) -> Interval:
+    """A bound of Clip; one that is left out, or infinite, does not clip."""
+    if c.index.opset < CLIP_INPUTS_SINCE:
+        if abs(c.number(name, np.inf)) < CLIP_DEFAULT:
+            return c.attribute(name, 0.0)
+        return interval.join(
+            [Interval(np.asarray(v), np.asarray(v)) for v in (sign * CLIP_DEFAULT, sign * np.inf)]
+        )
+    given = c.inputs[position] if len(c.inputs) > position else None
+    if given is None or c.is_everywhere(position, sign * np.inf):
+        return Interval(np.asarray(sign * np.inf), np.asarray(sign * np.inf))
+    return given
 
 
-def tanh(c: Context) -> Interval | None:
-    """The hyperbolic tangent."""
-    return _between(c, np.tanh, -1.0)
+def hard_sigmoid(c: Context) -> Interval | None:
+    """min(max(alpha x + beta, 0), 1)."""
+    scaled = single.multiply(c.kind, c.x, c.attribute("alpha", 0.2))
+    found = single.add(c.kind, scaled, c.attribute("beta", 0.5))
+    return interval.valid(np.clip(found.lower, 0.0, 1.0), np.clip(found.upper, 0.0, 1.0))
 
 
-def _between(c: Context, f: interval.Function, least: float) -> Interval:
-    """A non-decreasing function with values in [least, 1]."""
-    low, high = f(c.x.lower), f(c.x.upper)
-    low, high = low - TRANSCENDENTAL_SLACK * np.abs(low), high + TRANSCENDENTAL_SLACK * np.abs(high)
-    return Interval(np.clip(low, least, 1.0), np.clip(high, least, 1.0))
+def sqrt(c: Context) -> Interval | None:
+    """The root; nothing is known where x may be negative."""
+    low, high = np.sqrt(np.maximum(c.x.lower, 0.0)), np.sqrt(np.maximum(c.x.upper, 0.0))
+    found = interval.extremes(
+        [low, high], [v * v == x for v, x in ((low, c.x.lower), (high, c.x.upper))]
+    )
+    defined = c.x.lower >= 0.0
+    found = c.kind.outward(Interval(np.maximum(found.lower, 0.0), found.upper))
+    return Interval(np.where(defined, found.lower, -np.inf), np.where(defined, found.upper, np.inf))
 
 
-def softmax(c: Context) -> Interval | None:
-    """Something between 0 and 1."""
-    return interval.between(0.0, 1.0, c.x.rank)
+def where(c: Context) -> Interval | None:
+    """One of the two, entry by entry."""
+    a, b = c.inputs[1:3]
+    return None if a is None or b is None else interval.join([a, b])
 
 
 def identity(c: Context) -> Interval | None:
@@ -146,39 +169,25 @@ def identity(c: Context) -> Interval | None:
 
 def dropout(c: Context) -> Interval | None:
     """x in inference form."""
-    return None if trains(c.index, c.node) else c.x
+    return None if c.index.opset < DROPOUT_RUNS_SINCE or trains(c.index, c.node) else c.x
 
 
 def cast(c: Context) -> Interval | None:
-    """x, between real numbers: what a narrower type rounds is rounding of the model's own."""
-    kinds = (c.integer("to", 0), c.index.elem_type(c.node.input[0]))
-    return c.x if all(kind in FLOATS for kind in kinds) else None
-
-
-def batch_normalization(c: Context) -> Interval | None:
-    """s x + t per channel."""
-    if c.x.rank < 2 or c.index.opset < 7 or not in_inference_form(c.node):
+    """x rounded to the type that it is cast to; what does not fit there gives anything there."""
+    target = c.integer("to", 0)
+    if target in FLOAT_TYPES:
+        source = FLOAT_TYPES.get(c.index.elem_type(c.node.input[0]))
+        x = c.x if source is None else source.flushed(c.x)
+        kind = FLOAT_TYPES[target]
+        holds = source is not None and source.digits <= kind.digits
+        # A wider type holds every number, but perhaps not as a normal one.
+        return kind.flushed(kind.outward(x, np.asarray(holds)))
+    if target not in INTEGER_TYPES:
         return None
-    constants = [c.constant(i) for i in range(1, 5)]
-    parameters = [p for p in constants if p is not None and p.ndim == 1]
-    found = scale_and_shift(c.node, parameters) if len(parameters) == 4 else None
-    if found is None:
-        return None
-    per_channel = (-1, *[1] * (c.x.rank - 2))
-    scale, shift = (v.reshape(per_channel) for v in found)
-    moved = (np.abs(parameters[1]) + np.abs(parameters[2] * found[0])).reshape(per_channel)
-    image = interval.add(interval.multiply(c.x, interval.point(scale)), interval.point(shift))
-    with np.errstate(invalid="ignore", over="ignore"):
-        return interval.valid(
-            image.lower - _rounding(c.x.lower, c.x.upper, scale, moved),
-            image.upper + _rounding(c.x.lower, c.x.upper, scale, moved),
-        )
-
-
-def _rounding(lower: Array, upper: Array, scale: Array, moved: Array) -> Array:
-    # Sides that are infinite stay so; the slack is finite wherever a side is.
-    size = np.maximum(
-        np.where(np.isfinite(lower), np.abs(lower), 0.0),
-        np.where(np.isfinite(upper), np.abs(upper), 0.0),
-    )
-    return interval.gamma(NORMALIZATION_OPERATIONS) * (size * np.abs(scale) + moved)
+    if target == TensorProto.BOOL:
+        return interval.between(0.0, 1.0, c.x.rank)
+    least, greatest = INTEGER_TYPES[target]
+    # Toward 0 says the standard; a runtime may round.
+    low, high = np.floor(c.x.lower), np.ceil(c.x.upper)
+    fits = (low >= least) & (high <= greatest)
+    return Interval(np.where(fits, low, least), np.where(fits, high, greatest))

@@ -30,12 +30,14 @@ what they can amount to.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_exact.deadline import Deadline
 from onnx_exact.network.affine import Array
 from onnx_exact.stability.knowledge import Knowledge
 from onnx_exact.stability.milp.tolerance import FEASIBILITY_TOLERANCE, tolerances
@@ -141,12 +143,22 @@ def _largest_number(knowledge: Knowledge, layer: int) -> float:
     return largest if np.isfinite(reach).all() else np.inf
 
 
-def encode(knowledge: Knowledge, candidates: list[Candidate]) -> Encoding:
+class OutOfTimeError(Exception):
+    """A deadline passed before a program was complete."""
+
+
+def encode(
+    knowledge: Knowledge, candidates: list[Candidate], deadline: Deadline | None = None
+) -> Encoding:
     """The program over all layers up to the last candidate's.
 
     Args:
         knowledge: finite bounds on every layer up to there.
         candidates: at least one.
+        deadline: by which it has to be complete; None for no end.
+
+    Raises:
+        OutOfTimeError: it passed.
     """
     model, inputs = _empty(knowledge)
     by_unit = {(c.layer, c.unit, c.positive): c for c in candidates}
@@ -155,15 +167,20 @@ def encode(knowledge: Knowledge, candidates: list[Candidate]) -> Encoding:
     for index in range(max(c.layer for c in candidates) + 1):
         below = [
             _add_unit(model, knowledge, index, unit, below, by_unit, indicators)
-            for unit in range(knowledge.chain.layers[index].width)
+            for unit in _in_time(knowledge.chain.layers[index].width, deadline)
         ]
     return Encoding(model, inputs, indicators)
 
 
-def encode_one(knowledge: Knowledge, candidate: Candidate) -> Encoding:
+def encode_one(
+    knowledge: Knowledge, candidate: Candidate, deadline: Deadline | None = None
+) -> Encoding:
     """The program whose objective is one candidate's signed, scaled pre-activation: a maximum.
 
     Only units that the candidate depends on are in it.
+
+    Raises:
+        OutOfTimeError: as of `encode`.
     """
     model, inputs = _empty(knowledge)
     sign = candidate.scale if candidate.positive else -candidate.scale
@@ -174,7 +191,7 @@ def encode_one(knowledge: Knowledge, candidate: Candidate) -> Encoding:
     for index in range(candidate.layer):
         below = [
             _add_unit(model, knowledge, index, unit, below, {}, {}) if needed[index][unit] else None
-            for unit in range(knowledge.chain.layers[index].width)
+            for unit in _in_time(knowledge.chain.layers[index].width, deadline)
         ]
     bounds = knowledge.upper if candidate.positive else knowledge.lower
     bound = sign * float(bounds[candidate.layer][candidate.unit])
@@ -184,6 +201,14 @@ def encode_one(knowledge: Knowledge, candidate: Candidate) -> Encoding:
     _add_row(model, row, below, inputs_of, [(value, -1.0)], constant)
     model.setObjective(value, "maximize")
     return Encoding(model, inputs, {})
+
+
+def _in_time(units: int, deadline: Deadline | None) -> Iterator[int]:
+    """The units of a layer, as long as there is time."""
+    for unit in range(units):
+        if deadline is not None and deadline.passed:
+            raise OutOfTimeError
+        yield unit
 
 
 def _needed(knowledge: Knowledge, candidate: Candidate) -> list[NDArray[np.bool_]]:

@@ -11,7 +11,13 @@ from collections.abc import Callable, Iterable
 from onnx_exact.deadline import Deadline
 from onnx_exact.network.affine import Array
 from onnx_exact.stability.knowledge import Knowledge
-from onnx_exact.stability.milp.encode import Candidate, candidates_of, encode, limit_time
+from onnx_exact.stability.milp.encode import (
+    Candidate,
+    OutOfTimeError,
+    candidates_of,
+    encode,
+    limit_time,
+)
 from onnx_exact.stability.milp.outcome import Outcome, solved
 
 # Once no more than this share of the candidates is left, a program without the others is smaller by
@@ -56,7 +62,10 @@ def _solve(
 
     from onnx_exact.stability.milp.shrink import SHOWS_SOMETHING, attach_shrinking
 
-    encoding = encode(knowledge, candidates)
+    try:
+        encoding = encode(knowledge, candidates, deadline)
+    except OutOfTimeError:
+        return Outcome.OPEN, set()
     model = encoding.model
     model.setObjective(quicksum(encoding.indicators.values()), "maximize")
     model.setObjlimit(SHOWS_SOMETHING)

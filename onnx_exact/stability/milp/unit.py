@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onnx_exact.deadline import Deadline
 from onnx_exact.network.affine import Array
 from onnx_exact.stability.knowledge import Knowledge
-from onnx_exact.stability.milp.encode import Candidate, encode_one, limit_time
+from onnx_exact.stability.milp.encode import Candidate, OutOfTimeError, encode_one, limit_time
 from onnx_exact.stability.milp.outcome import Outcome, solved
 
 
@@ -50,10 +51,14 @@ def ask(knowledge: Knowledge, candidate: Candidate, seconds: float) -> SignAnswe
         found.append(points[int(values.argmax())])
         return True
 
-    encoding = encode_one(knowledge, candidate)
+    deadline = Deadline(seconds)
+    try:
+        encoding = encode_one(knowledge, candidate, deadline)
+    except OutOfTimeError:
+        return SignAnswer(candidate, Outcome.OPEN, np.empty((0, knowledge.chain.n_in)), seconds)
     model = encoding.model
     model.setObjlimit(-candidate.delta * candidate.scale)
-    limit_time(model, seconds)
+    limit_time(model, deadline.remaining)
     collector = attach(model, encoding.inputs, shows)
     outcome = solved(model, lambda: collector.shown or collector.error is not None)
     if collector.error is not None:

@@ -16,18 +16,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from onnx_exact.deadline import Deadline
 from onnx_exact.stability.knowledge import Knowledge
 from onnx_exact.stability.milp.encode import (
     LARGEST_NUMBER,
     Candidate,
     Encoding,
+    OutOfTimeError,
     candidates_of,
     encode,
     encode_one,
 )
+from onnx_exact.stability.milp.outcome import Outcome
+from onnx_exact.stability.milp.solve import settle_with_one_milp
+from onnx_exact.stability.milp.unit import ask
 from tests.oracle.networks import random_case
 from tests.oracle.regions import enumerate_regions
-from tests.stability.nets import bounded, box_of, by_intervals, chain_of, cube
+from tests.stability.nets import bounded, box_of, by_intervals, chain_of, cube, random_chain
 
 if TYPE_CHECKING:
     from pyscipopt import Model
@@ -198,3 +203,19 @@ def test_margins_grow_with_the_bounds() -> None:
     small = by_intervals(chain_of(([[1.0]], [0]), ([[1.0]], [0])), cube(1, -1.0, 1.0))
     large = by_intervals(chain_of(([[1000.0]], [0]), ([[1.0]], [0])), cube(1, -1.0, 1.0))
     assert 0.0 < 100 * candidates_of(small)[0].delta < candidates_of(large)[0].delta
+
+
+def test_a_program_that_is_not_complete_in_time_is_none() -> None:
+    """Some networks take longer to write down than there is to solve them."""
+    knowledge = bounded(random_chain(0, 4, 5, 5, 3), cube(4, -1.0, 1.0))[0]
+    candidates = candidates_of(knowledge)
+    for late in (
+        lambda: encode(knowledge, candidates, Deadline(0.0)),
+        lambda: encode_one(knowledge, candidates[-1], Deadline(0.0)),
+    ):
+        with pytest.raises(OutOfTimeError):
+            late()
+    assert candidates[-1].layer > 0
+    assert ask(knowledge, candidates[-1], 0.0).outcome is Outcome.OPEN
+    settle_with_one_milp(knowledge, Deadline(0.0), lambda *_: None)
+    assert candidates_of(knowledge) == candidates

@@ -41,9 +41,9 @@ def test_many_signs_take_few_programs(seed: int, monkeypatch: pytest.MonkeyPatch
     assert count >= 8
     sizes: list[int] = []
 
-    def counted(knowledge: object, candidates: list[Candidate]) -> object:
+    def counted(known: Knowledge, candidates: list[Candidate], deadline: Deadline) -> Encoding:
         sizes.append(len(candidates))
-        return encode(knowledge, candidates)  # type: ignore[arg-type]
+        return encode(known, candidates, deadline)
 
     monkeypatch.setattr(solve, "encode", counted)
     unclear = solve.settle_with_one_milp(knowledge, Deadline(SECONDS), silent)

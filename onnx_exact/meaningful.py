@@ -1,0 +1,95 @@
+"""Takes rewrites back whose certified deviation says nothing about the outputs.
+
+A bound on |new - old| is meaningful where it is small beside what the outputs are. Above a
+thousandth of their range, rewrites that round are taken back, layer by layer, the costliest first,
+until it is below; where there is no bound, all of them are. Removing units rounds nothing and
+always stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from onnx_exact.network.affine import Array
+from onnx_exact.network.chain import Chain
+from onnx_exact.network.domain import Box
+from onnx_exact.reduce import Reduction
+from onnx_exact.reduce.budget import Refusal
+
+# Of the range of a chain's outputs: what its new outputs may be off by.
+MEANINGFUL = 1e-3
+# Points at which the range is observed, besides witnesses and the user's own.
+POINTS = 1000
+
+# The reduction with nothing rounded in some layers, and the bound on its deviation if there is one.
+Attempt = Callable[[frozenset[int]], tuple[Reduction, float | None]]
+
+
+def observed_range(chain: Chain, box: Box, points: Array, seed: int) -> float:
+    """Largest minus least output that is observed, or the largest magnitude where that is more.
+
+    Args:
+        chain: the original.
+        box: of its inputs.
+        points: shape (points, inputs), to be looked at as well as random ones.
+        seed: of these.
+    """
+    rng = np.random.default_rng(seed)
+    with np.errstate(over="ignore", invalid="ignore"):
+        values = chain.forward(np.concatenate([points, box.sample(rng, POINTS)]))
+        values = values[np.isfinite(values)]
+        if not values.size:
+            return 0.0
+        most = max(float(values.max() - values.min()), float(np.abs(values).max()))
+    return most if np.isfinite(most) else float(np.finfo(np.float64).max)
+
+
+def meaningful(attempt: Attempt, layers: int, extent: float) -> Reduction:
+    """The reduction with as little taken back as it takes.
+
+    Args:
+        attempt: reduces the chain.
+        layers: number of layers of the chain.
+        extent: the range of its outputs.
+    """
+    reduction, deviation = attempt(frozenset())
+    if reduction.removal_only or _fits(deviation, extent):
+        return reduction
+    everything = frozenset(range(layers))
+    if deviation is None:
+        strict, _ = attempt(everything)
+        return _noted(strict, "there is no bound on how far they would move the outputs", {})
+    exact: frozenset[int] = frozenset()
+    for layer in _by_cost(attempt, layers):
+        exact = exact | {layer}
+        found, bound = attempt(exact)
+        if found.removal_only or _fits(bound, extent):
+            break
+    numbers = {"deviation": deviation, "allowed": MEANINGFUL * extent, "layers": float(len(exact))}
+    reason = (
+        f"they might move the outputs by up to {deviation:.2g}, which is more than"
+        f" {MEANINGFUL:g} of their range, {extent:.2g}"
+    )
+    return _noted(found, reason, numbers)
+
+
+def _fits(deviation: float | None, extent: float) -> bool:
+    return deviation is not None and deviation <= MEANINGFUL * extent
+
+
+def _by_cost(attempt: Attempt, layers: int) -> list[int]:
+    """The layers, first those without whose rewrites the bound is least."""
+    without = []
+    for layer in range(layers):
+        _, bound = attempt(frozenset({layer}))
+        without.append((np.inf if bound is None else bound, layer))
+    return [layer for _, layer in sorted(without)]
+
+
+def _noted(reduction: Reduction, reason: str, numbers: dict[str, float]) -> Reduction:
+    """The reduction with what was taken back among what was refused."""
+    refusal = Refusal("rewrites that round", 0, reason, numbers)
+    return replace(reduction, refused=(refusal, *reduction.refused))

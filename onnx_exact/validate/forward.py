@@ -1,0 +1,102 @@
+"""A chain's forward pass in float64, and what rounding can make of it at the points at hand.
+
+The running error analysis of Higham 2002, section 3.3, with the magnitudes that the points show in
+place of bounds over a domain: one vector a layer does for all points of a pass. What the numbers of
+a layer are off by for having been computed when the model was read comes on top.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_exact.certify.rounding import layer_rounding
+from onnx_exact.network.affine import Affine, Array, Error
+from onnx_exact.network.chain import Chain
+from onnx_exact.network.split import SplitChain
+
+FLOAT64: np.dtype[np.floating[Any]] = np.dtype(np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class Pass:
+    """What a chain makes of some points.
+
+    Attributes:
+        values: its outputs in float64, shape (points, outputs).
+        finite: the points at which nothing overflows, shape (points,).
+        float64: bounds on what the values are off by at these, shape (outputs,), from those of the
+            chain that the model's file defines.
+        runtime: the same for an evaluation in another type.
+    """
+
+    values: Array
+    finite: NDArray[np.bool_]
+    float64: Array
+    runtime: Array
+
+
+@dataclass(frozen=True, eq=False)
+class _Tensor:
+    """The outputs of one layer, and bounds on what they are off by, by type of arithmetic."""
+
+    values: Array
+    errors: dict[np.dtype[np.floating[Any]], Array]
+
+
+def run_forward(
+    network: Chain | SplitChain, points: Array, dtype: np.dtype[np.floating[Any]]
+) -> Pass:
+    """Evaluates a chain in float64, and bounds the rounding of that and of one in `dtype`.
+
+    Args:
+        network: the chain.
+        points: shape (points, inputs), taken as given.
+        dtype: in which a runtime stores and computes.
+    """
+    exact = np.zeros(points.shape[1])
+    before = here = _Tensor(points, {FLOAT64: exact, dtype: exact})
+    finite = _finite(points)
+    bypasses = (
+        network.bypasses if isinstance(network, SplitChain) else (None,) * len(network.layers)
+    )
+    for layer, bypass in zip(network.layers, bypasses, strict=True):
+        affine, read = layer.affine, here
+        if bypass is not None:
+            affine, read = _joined(affine, bypass), _beside(here, before)
+        with np.errstate(over="ignore", invalid="ignore"):
+            g = affine.apply(read.values)
+        finite = finite & _finite(g)
+        # Beyond the float64 values lie the exact ones, which the bounds are about.
+        size = np.abs(read.values[finite]).max(axis=0, initial=0.0) + read.errors[FLOAT64]
+        off = affine.off(size)
+        errors = {
+            kind: layer_rounding(affine, size, error, kind) + off
+            for kind, error in read.errors.items()
+        }
+        before, here = here, _Tensor(np.maximum(g, 0.0) if layer.relu else g, errors)
+    return Pass(here.values, finite, here.errors[FLOAT64], here.errors[dtype])
+
+
+def _finite(values: Array) -> NDArray[np.bool_]:
+    """The rows without nan or infinity."""
+    return np.asarray(np.isfinite(values).all(axis=1))
+
+
+def _joined(affine: Affine, bypass: Array) -> Affine:
+    """A layer and its bypass as one map of both inputs."""
+    error = affine.error
+    if error is not None:
+        error = Error(np.hstack([error.weight, np.zeros_like(bypass)]), error.bias)
+    return Affine(np.hstack([affine.weight, bypass]), affine.bias, error)
+
+
+def _beside(first: _Tensor, second: _Tensor) -> _Tensor:
+    """Two tensors as one."""
+    errors = {
+        kind: np.concatenate([first.errors[kind], second.errors[kind]]) for kind in first.errors
+    }
+    return _Tensor(np.hstack([first.values, second.values]), errors)

@@ -1,0 +1,87 @@
+"""A chain's nodes as they stand in a file, evaluated in float64.
+
+Nothing of how chains are read is used: the nodes run in onnxruntime with every floating-point
+constant, and the input, in float64. The constants are fed, so that there is no second copy of them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import ModelProto, TensorProto, helper
+
+from onnx_exact.errors import ValidationError
+from onnx_exact.graph.index import Index
+from onnx_exact.network.affine import Array
+from onnx_exact.validate.outside import walk_back
+from onnx_exact.validate.sessions import Session, errors, one_line
+
+
+class WrittenChain:
+    """The nodes between two tensors of a model."""
+
+    def __init__(self, model: ModelProto, read: str, made: str) -> None:
+        """Takes the nodes out of a model, which is not needed any more after that.
+
+        Args:
+            model: with external data loaded.
+            read, made: the tensors that the chain reads and makes.
+
+        Raises:
+            ValidationError: the nodes read other tensors than `read` and constants, or cannot be
+                evaluated.
+        """
+        index = Index(model)
+        positions, ends = walk_back(model, [made], {read})
+        kept = [i for i in positions if index.nodes[i].op_type != "Constant"]
+        constants = ends | {
+            t for i in positions if i not in set(kept) for t in index.nodes[i].output
+        }
+        self._constants: dict[str, NDArray[Any]] = {}
+        for name in sorted(constants - {read}):
+            values = index.array(name)
+            if values is None:
+                raise ValidationError(f"the rewritten chain of {made!r} reads the tensor {name!r}")
+            if values.dtype.kind == "f":
+                values = values.astype(np.float64, copy=False)
+            self._constants[name] = values
+        self._read = read if read in ends else None
+        fed = [_value(name, array.dtype) for name, array in self._constants.items()]
+        if self._read is not None:
+            fed.append(_value(read, np.dtype(np.float64)))
+        graph = helper.make_graph(
+            [index.nodes[i] for i in kept], "chain", fed, [_value(made, np.dtype(np.float64))]
+        )
+        alone = helper.make_model(
+            graph, opset_imports=model.opset_import, ir_version=model.ir_version
+        )
+        self._made = made
+        name = f"the chain of {made!r} in float64"
+        data = alone.SerializeToString()
+        self._session = Session(data, ValidationError, name, optimized=False)
+
+    def run(self, values: Array) -> Array:
+        """What the nodes make of the chain's input, a tensor of the shape that it has there.
+
+        Raises:
+            ValidationError: they cannot be run on it.
+        """
+        feed = dict(self._constants)
+        if self._read is not None:
+            feed[self._read] = np.ascontiguousarray(values)
+        try:
+            return np.asarray(self._session.run(feed)[self._made], dtype=np.float64)
+        except errors() as error:
+            raise ValidationError(
+                f"the rewritten chain of {self._made!r} fails in float64: {one_line(error)}"
+            ) from error
+
+
+def _value(name: str, dtype: np.dtype[Any]) -> onnx.ValueInfoProto:
+    kind = helper.np_dtype_to_tensor_dtype(dtype)
+    info = helper.make_tensor_value_info(name, kind, None)
+    assert info.type.tensor_type.elem_type != TensorProto.UNDEFINED
+    return info

@@ -1,0 +1,1 @@
+"""How a result is judged: chains, what is outside of them, outputs."""
