@@ -28,6 +28,11 @@ class Outputs:
         self._moves: list[tuple[Path, Path]] = []
         self._unneeded: list[Path] = []
         self._undo: list[tuple[Path, Path | None]] = []
+        self._inputs: set[Path] = set()
+
+    def protect(self, path: Path) -> None:
+        """Lets no file be placed at `path`, which is read."""
+        self._inputs.add(real(path))
 
     def folder(self, path: Path) -> Path:
         """A new empty folder beside `path`.
@@ -62,9 +67,11 @@ class Outputs:
 
         Raises:
             OSError: nothing can be written there.
-            OutputError: another file is to become `path`.
+            OutputError: another file is to become `path`, or it is part of the input.
         """
         path = real(path)
+        if path in self._inputs:
+            raise OutputError(f"{path} is part of the input; name another file to write to")
         made = self.folder(path) / path.name
         self.move(made, path)
         return made

@@ -250,7 +250,40 @@ def test_external_data_beside_a_path_that_is_no_utf_8_is_refused_in_one_line(
     assert len(os.listdir(tmp_path)) == 3
 
 
+@linux
+@pytest.mark.parametrize("device", ["/dev/zero", "/dev/null", "/dev/stdin"])
+def test_input_that_is_no_regular_file_is_refused(tmp_path: Path, device: str) -> None:
+    done = shell(tmp_path, f"echo x | $ONNX_EXACT analyze {device}")
+    assert done.returncode == 2
+    assert complaints(done.stderr) == (f"error: {device} is no regular file; give an ONNX file\n")
+
+
 # -- external data --
+
+
+@posix
+def test_in_place_by_a_link_replaces_the_file_and_its_data(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    external(tmp_path / "there")
+    link = tmp_path / "link.onnx"
+    link.symlink_to("there/in.onnx")
+    optimize_file(link, link, in_place=True, domain="0:1")
+    assert link.is_symlink()
+    onnx.load(tmp_path / "there" / "in.onnx")
+    assert not (tmp_path / "there" / "weights.bin").exists()
+
+
+@pytest.mark.parametrize("flag", ["--report", "--certificate"])
+def test_external_data_of_the_input_is_not_written_over(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], flag: str
+) -> None:
+    path = external(tmp_path)
+    before = (tmp_path / "weights.bin").read_bytes()
+    arguments = [str(path), str(tmp_path / "out.onnx"), "--domain", "0:1"]
+    assert main(["optimize", *arguments, flag, str(tmp_path / "weights.bin")]) == 2
+    assert "part of the input" in complaints(capfd.readouterr().err)
+    assert (tmp_path / "weights.bin").read_bytes() == before
+    assert sorted(os.listdir(tmp_path)) == ["in.onnx", "weights.bin"]
 
 
 def test_in_place_the_old_data_file_goes(tmp_path: Path) -> None:

@@ -276,6 +276,9 @@ def _is_loaded_by_runtime(model: bytes | Path) -> bool:
 def _bytes_of(path: Path) -> bytes:
     if path.is_dir():
         raise ModelError(f"{path} is a folder; give an ONNX file")
+    if path.exists() and not path.is_file():
+        # It would be read more than once, or without an end.
+        raise ModelError(f"{path} is no regular file; give an ONNX file")
     try:
         data = path.read_bytes()
     except FileNotFoundError as error:

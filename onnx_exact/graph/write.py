@@ -55,6 +55,7 @@ def write_model(
     target = real(path)
     _refuse_folder(path, target)
     _refuse_to_overwrite_data(source, path, target)
+    _protect_data(source, outputs)
     with reported(path):
         folder = outputs.folder(target)
         file = folder / (target.name if is_spelled(Path(target.name)) else "model.onnx")
@@ -65,7 +66,7 @@ def write_model(
             )
         _save(model, file, f"{target.name}.data", external)
         made = [f for f in folder.iterdir() if f != file]
-        if made and target.parent != real(path.parent):
+        if made and target.parent != real(path.parent) and not _is_source(source, target):
             raise OutputError(
                 f"{path} is a link to another folder, and this model keeps its weights in a file"
                 f" beside it; write to {target} itself"
@@ -99,12 +100,13 @@ def copy_unchanged(
     """
     target = real(path)
     _refuse_folder(path, target)
+    _protect_data(source, outputs)
     if source.path is None:
         with reported(path):
             data = stamped or source.model.SerializeToString(deterministic=True)
             outputs.place(target).write_bytes(data)
         return
-    if stamped is None and target.exists() and target.samefile(source.path):
+    if stamped is None and _is_source(source, target):
         return
     with reported(path):
         for location in source.locations:
@@ -123,6 +125,18 @@ def _copy_data(origin: Path, target: Path, outputs: Outputs) -> None:
         raise OutputError(
             f"{target} exists and is not this model's external data; write to another folder"
         )
+
+
+def _is_source(source: Source, target: Path) -> bool:
+    """Whether the file that is written is the one that was read."""
+    return source.path is not None and target.exists() and target.samefile(source.path)
+
+
+def _protect_data(source: Source, outputs: Outputs) -> None:
+    """Keeps reports and certificates off the files that the source is read from."""
+    if source.path is not None:
+        for location in source.locations:
+            outputs.protect(source.path.parent / location)
 
 
 def _refuse_folder(path: Path, target: Path) -> None:
@@ -166,7 +180,7 @@ def _too_large(model: ModelProto) -> bool:
 
 def _refuse_to_overwrite_data(source: Source, path: Path, target: Path) -> None:
     """The source's external data is part of the input: it may go only where the source goes too."""
-    if source.path is None or (target.exists() and target.samefile(source.path)):
+    if source.path is None or _is_source(source, target):
         return
     made = [target, target.with_name(f"{target.name}.data")]
     for location in source.locations:
@@ -177,7 +191,7 @@ def _refuse_to_overwrite_data(source: Source, path: Path, target: Path) -> None:
 
 def _discard_data(source: Source, target: Path, outputs: Outputs) -> None:
     """Lets the external data of a source go that is replaced."""
-    if source.path is None or not (target.exists() and target.samefile(source.path)):
+    if source.path is None or not _is_source(source, target):
         return
     others = [
         file.read_bytes()
