@@ -99,8 +99,7 @@ def _draw(
         return rng.integers(0, SMALL_INTEGERS, shape).astype(dtype)
     box = domain.boxes[spec.name]
     whole = Box(np.broadcast_to(box.lower, shape), np.broadcast_to(box.upper, shape))
-    largest = float(np.finfo(dtype).max)
-    return np.asarray(np.clip(kind(whole, rng)[0], -largest, largest), dtype=dtype)
+    return _stored(np.asarray(kind(whole, rng)[0]), dtype)
 
 
 def _batches(
@@ -126,11 +125,20 @@ def _batches(
             part = array[start * size : (start + at_once) * size]
             missing = -len(part) % size
             part = np.concatenate([part, np.repeat(part[-1:], missing, axis=0)])
-            dtype = numpy_type(by_name[name].elem_type)
-            feed[name] = part.astype(dtype if dtype is not None else part.dtype)
+            feed[name] = _stored(part, numpy_type(by_name[name].elem_type))
             if by_name[name].shape == ():
                 feed[name] = feed[name].reshape(())
         yield feed, max(len(a) if a.ndim else 1 for a in feed.values())
+
+
+def _stored(values: NDArray[Any], dtype: np.dtype[Any] | None) -> NDArray[Any]:
+    """Values in an input's type, those beyond its largest number at that."""
+    if dtype is None or dtype == values.dtype:
+        return values
+    if dtype.kind == "f":
+        largest = float(np.finfo(dtype).max)
+        values = np.clip(values, -largest, largest)
+    return np.asarray(values, dtype=dtype)
 
 
 def _symbolic_batch(inputs: Sequence[InputLike]) -> bool:

@@ -20,6 +20,7 @@ from onnx_exact.pipeline import optimize
 GRAPHS, FILES = 60, 120
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", range(0, GRAPHS, 20))
 def test_nothing_is_wrong_with_random_graphs(start: int) -> None:
     block = fuzz.run_block("graphs", start, 20)
@@ -27,6 +28,7 @@ def test_nothing_is_wrong_with_random_graphs(start: int) -> None:
     assert block.changed > 0
 
 
+@pytest.mark.slow
 def test_nothing_is_wrong_with_files_that_were_tampered_with() -> None:
     block = fuzz.run_block("files", 100, FILES)
     assert block.findings == []
