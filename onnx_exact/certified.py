@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -161,23 +160,3 @@ def write_record(
     )
     certificate = Certificate(original, result, run.domain.to_json(), max_abs, chains)
     write_certificate(certificate, path)
-
-
-@contextmanager
-def appearing(path: Path | None) -> Iterator[Path | None]:
-    """A temporary name to write a file under, which it loses for `path` if nothing goes wrong.
-
-    Raises:
-        OutputError: the file cannot be moved there.
-    """
-    if path is None:
-        yield None
-        return
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        yield partial
-        partial.replace(path)
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
-    finally:
-        partial.unlink(missing_ok=True)

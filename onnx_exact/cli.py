@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import re
 import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from onnx_exact import streams
 from onnx_exact._version import __version__
-from onnx_exact.errors import OnnxExactError
+from onnx_exact.errors import OnnxExactError, OutputError
 from onnx_exact.methods import (
     DEFAULT_LP_SOLVER,
     DEFAULT_MAX_DEVIATION,
@@ -23,8 +23,11 @@ from onnx_exact.methods import (
 )
 
 if TYPE_CHECKING:
+    from onnx_exact.outputs import Outputs
     from onnx_exact.report import Report
 
+# The name of a report that goes to the standard output.
+STDOUT = "-"
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 _DOMAIN_HELP = (
@@ -46,17 +49,33 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments, without the program's name; those of the process if None.
 
     Raises:
-        SystemExit: from argparse, with code 0 after help and 2 after a bad flag.
+        SystemExit: from argparse, with code 0 after help and 2 after a bad flag; on a signal that
+            ends the process, with 128 and its number.
     """
-    arguments = _parser().parse_args(_joined(sys.argv[1:] if argv is None else argv))
+    streams.open_missing()
+    streams.end_by_exceptions()
     try:
+        return _main(sys.argv[1:] if argv is None else argv)
+    except KeyboardInterrupt:
+        _print_error("interrupted")
+        return INTERRUPTED
+    finally:
+        streams.settle()
+
+
+def _main(argv: Sequence[str]) -> int:
+    try:
+        arguments = _parser().parse_args(_joined(argv))
         if arguments.command == "verify":
             _verify(arguments)
         else:
-            _print_report(_run(arguments), sys.stdout)
+            _run(arguments)
     except OnnxExactError as error:
         _print_error(f"error: {error}")
         return error.exit_code
+    except MemoryError as error:
+        _print_error(f"error: not enough memory ({error or 'of this process'})")
+        return OnnxExactError.exit_code
     except ModuleNotFoundError as error:
         name = (error.name or "").partition(".")[0]
         if name == __package__:
@@ -65,9 +84,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"error: {name} is not installed; install onnx-exact with pip, which brings it"
         )
         return OnnxExactError.exit_code
-    except KeyboardInterrupt:
-        _print_error("interrupted")
-        return INTERRUPTED
     return 0
 
 
@@ -83,10 +99,11 @@ def _verify(arguments: argparse.Namespace) -> None:
     except NotVerifiedError as error:
         save_beside(error, result)
         raise
-    _print_text(to_text(found), sys.stdout)
+    _print_or_warn(to_text(found))
 
 
-def _run(arguments: argparse.Namespace) -> Report:
+def _run(arguments: argparse.Namespace) -> None:
+    from onnx_exact.outputs import appearing
     from onnx_exact.paths import check_report
     from onnx_exact.progress import Shown
 
@@ -97,7 +114,7 @@ def _run(arguments: argparse.Namespace) -> Report:
         models = (source, target)
         if arguments.certificate is not None:
             models = (source, target, Path(arguments.certificate))
-    if arguments.report is not None:
+    if arguments.report not in (None, STDOUT):
         check_report(Path(arguments.report), models)
     with Shown(sys.stderr) as progress:
         options: dict[str, Any] = {
@@ -116,6 +133,9 @@ def _run(arguments: argparse.Namespace) -> Report:
         }
         from onnx_exact import pipeline
 
+        def deliver(report: Report, outputs: Outputs) -> None:
+            _deliver(report, arguments.report, outputs)
+
         if arguments.command == "optimize":
             options |= {
                 "reductions": arguments.reductions,
@@ -123,14 +143,29 @@ def _run(arguments: argparse.Namespace) -> Report:
                 "form": arguments.form,
                 "certificate": arguments.certificate,
             }
-            report = pipeline.optimize_file(source, target, in_place=arguments.in_place, **options)
+            report = pipeline.optimize_file(
+                source, target, in_place=arguments.in_place, deliver=deliver, **options
+            )
         else:
-            report = pipeline.analyze(source, **options)
-    if arguments.report is not None:
-        from onnx_exact.report import write_json
+            with appearing() as outputs:
+                report = pipeline.analyze(source, **options)
+                deliver(report, outputs)
+    if arguments.report != STDOUT:
+        _print_or_warn(_text(report))
 
-        write_json(report, Path(arguments.report))
-    return report
+
+def _deliver(report: Report, where: str | None, outputs: Outputs) -> None:
+    """Writes the report as JSON, where it is wanted: to a file that appears with the others."""
+    from onnx_exact.outputs import reported
+    from onnx_exact.report import to_json
+
+    if where == STDOUT:
+        failure = streams.write(to_json(report), sys.stdout)
+        if failure is not None:
+            raise OutputError(f"the report cannot be printed: {failure.strerror or failure}")
+    elif where is not None:
+        with reported(Path(where)):
+            outputs.place(Path(where)).write_text(to_json(report), encoding="utf-8")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -280,7 +315,11 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         " by default, what bounds do not confirm changes nothing",
     )
     parser.add_argument("--require-proof", action=_Removed, nargs=0, help=argparse.SUPPRESS)
-    parser.add_argument("--report", metavar="FILE", help="write everything found as JSON")
+    parser.add_argument(
+        "--report",
+        metavar="FILE",
+        help="write everything found as JSON; - for the standard output, and no text there",
+    )
     for flag, kind in (("--rtol", "relative"), ("--atol", "absolute")):
         parser.add_argument(
             flag,
@@ -334,28 +373,26 @@ def _seed(text: str) -> int:
     return int(text)
 
 
-def _print_report(report: Report, stream: TextIO) -> None:
+def _text(report: Report) -> str:
+    """The report for the standard output."""
     from onnx_exact.report import to_text
     from onnx_exact.report.text import WIDTH
 
     width = WIDTH
-    if stream.isatty():
+    if sys.stdout.isatty():
         width = shutil.get_terminal_size((WIDTH, 24)).columns
-    unicode = (stream.encoding or "ascii").lower().startswith("utf")
-    _print_text(to_text(report, width=width, unicode=unicode), stream)
+    unicode = (sys.stdout.encoding or "ascii").lower().startswith("utf")
+    return to_text(report, width=width, unicode=unicode)
 
 
-def _print_text(text: str, stream: TextIO) -> None:
-    encoding = stream.encoding or "ascii"
-    try:
-        stream.write(text.encode(encoding, errors="replace").decode(encoding))
-        stream.flush()
-    except BrokenPipeError:
-        # The reader has seen enough; without this the interpreter complains at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+def _print_or_warn(text: str) -> None:
+    """Prints; what was asked for is done, so that a failure is worth no more than a line."""
+    failure = streams.write(text, sys.stdout)
+    if failure is not None:
+        _print_error(
+            f"warning: done, but the text cannot be printed: {failure.strerror or failure}"
+        )
 
 
 def _print_error(message: str) -> None:
-    encoding = sys.stderr.encoding or "ascii"
-    line = " ".join(message.split())
-    print(line.encode(encoding, errors="replace").decode(encoding), file=sys.stderr)
+    streams.write(" ".join(message.split()) + "\n", sys.stderr)

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from onnx_exact.errors import RefutedError
+from onnx_exact.errors import OutputError, RefutedError
+from onnx_exact.outputs import appearing
 
 
 def save_beside(error: RefutedError, result: Path) -> None:
@@ -21,5 +22,10 @@ def save_beside(error: RefutedError, result: Path) -> None:
         return
     path = result.with_name(result.name + ".counterexample.npz")
     arrays: dict[str, Any] = dict(error.counterexample)
-    np.savez(path, **arrays)
+    try:
+        with appearing() as outputs:
+            np.savez(outputs.place(path), allow_pickle=False, **arrays)
+    except (OSError, OutputError) as failure:
+        error.args = (f"{error}; the input that shows it cannot be saved ({failure})",)
+        return
     error.args = (f"{error}; the input that shows it is in {path}",)

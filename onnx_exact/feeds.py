@@ -25,8 +25,9 @@ Feed = dict[str, NDArray[Any]]
 POINTS = 64
 # Sizes of a symbolic first axis: one, an even and an odd one that no vector unit divides.
 BATCH_SIZES = (1, 2, 7)
-# Sizes tried for the other symbolic axes; 1 where a model does not run at 2.
-OTHER_SIZES = (2, 1)
+# Sizes tried for the other symbolic axes, until a model runs: 2, or what windows and fixed weights
+# behind images mostly need.
+OTHER_SIZES = (2, 1, *range(3, 17), 20, 24, 28, 32, 48, 64, 96, 100, 128, 224, 256)
 # Share of the entries of a sparse corner that are at their upper side.
 SPARSE_SHARE = 0.1
 # Rows of the caller's own points that are fed at once where the first axis is symbolic.
@@ -98,8 +99,7 @@ def _draw(
         return rng.integers(0, SMALL_INTEGERS, shape).astype(dtype)
     box = domain.boxes[spec.name]
     whole = Box(np.broadcast_to(box.lower, shape), np.broadcast_to(box.upper, shape))
-    largest = float(np.finfo(dtype).max)
-    return np.asarray(np.clip(kind(whole, rng)[0], -largest, largest), dtype=dtype)
+    return _stored(np.asarray(kind(whole, rng)[0]), dtype)
 
 
 def _batches(
@@ -125,11 +125,20 @@ def _batches(
             part = array[start * size : (start + at_once) * size]
             missing = -len(part) % size
             part = np.concatenate([part, np.repeat(part[-1:], missing, axis=0)])
-            dtype = numpy_type(by_name[name].elem_type)
-            feed[name] = part.astype(dtype if dtype is not None else part.dtype)
+            feed[name] = _stored(part, numpy_type(by_name[name].elem_type))
             if by_name[name].shape == ():
                 feed[name] = feed[name].reshape(())
         yield feed, max(len(a) if a.ndim else 1 for a in feed.values())
+
+
+def _stored(values: NDArray[Any], dtype: np.dtype[Any] | None) -> NDArray[Any]:
+    """Values in an input's type, those beyond its largest number at that."""
+    if dtype is None or dtype == values.dtype:
+        return values
+    if dtype.kind == "f":
+        largest = float(np.finfo(dtype).max)
+        values = np.clip(values, -largest, largest)
+    return np.asarray(values, dtype=dtype)
 
 
 def _symbolic_batch(inputs: Sequence[InputLike]) -> bool:

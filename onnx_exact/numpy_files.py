@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
@@ -28,6 +29,8 @@ def read_arrays(path: Path) -> dict[str | None, NDArray[Any]]:
         raise ValueError(f"{path}: {error.strerror or error}") from error
     except (
         *(ValueError, EOFError, KeyError, MemoryError, NotImplementedError, SyntaxError),
-        *(zipfile.BadZipFile, zlib.error),
+        *(OverflowError, RecursionError, TypeError, zipfile.BadZipFile, zlib.error),
+        # The header is read as Python; one with brackets that do not close is no SyntaxError.
+        tokenize.TokenError,
     ) as error:
         raise ValueError(f"{path}: not a readable .npy or .npz file of numbers") from error

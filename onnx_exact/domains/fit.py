@@ -14,15 +14,28 @@ from onnx_exact.errors import DomainError
 from onnx_exact.network import Box
 from onnx_exact.network.affine import Array
 
+# Entries of one row of an input that bounds are held for: 2 GB for either side.
+MOST_ENTRIES = 2**28
+
 
 def known_shape(spec: InputLike) -> tuple[int, ...]:
     """The input's shape with 1 for every size that is not known; () for an unknown rank."""
-    return tuple(1 if size is None else size for size in spec.shape or ())
+    return tuple(1 if size is None or size < 0 else size for size in spec.shape or ())
+
+
+def _one_row(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of bounds that are the same for every row, of however many."""
+    return (1, *shape[1:]) if len(shape) > 1 else shape
 
 
 def unbounded(spec: InputLike) -> Box:
-    """The box of every finite value of the input."""
-    shape = known_shape(spec)
+    """The box of every finite value of the input.
+
+    Raises:
+        DomainError: it has too many entries.
+    """
+    shape = _one_row(known_shape(spec))
+    _refuse_too_many(spec)
     return Box(np.full(shape, -np.inf), np.full(shape, np.inf), "nothing declared")
 
 
@@ -43,12 +56,23 @@ def fit_box(lower: Any, upper: Any, spec: InputLike, source: str) -> Box:
         raise DomainError(
             f"{source}: input {spec.name!r} holds no floating-point numbers and takes no domain"
         )
+    _refuse_too_many(spec)
     sides = [_fit(side, spec, source) for side in (_array(lower, -np.inf), _array(upper, np.inf))]
     try:
-        box = Box(sides[0], sides[1], source)
+        low, high = np.broadcast_arrays(*sides)
+        box = Box(low, high, source)
     except ValueError as error:
         raise DomainError(f"{source}: input {spec.name!r}: {error}") from error
     return _storable(box, spec)
+
+
+def _refuse_too_many(spec: InputLike) -> None:
+    entries = math.prod(_one_row(known_shape(spec)))
+    if entries > MOST_ENTRIES:
+        raise DomainError(
+            f"input {spec.name!r} has {entries:,} entries for each row: bounds for more than"
+            f" {MOST_ENTRIES:,} cannot be held"
+        )
 
 
 def _array(bound: Any, infinite: float) -> Array | None:
@@ -77,7 +101,7 @@ def _fit(values: Array | None, spec: InputLike, source: str) -> Array:
         raise DomainError(f"{where}: bounds are numbers or arrays of numbers, all rows as long")
     shape = known_shape(spec)
     if values.ndim == 0 or (values.size == 1 and math.prod(shape) != 0):
-        return np.full(shape, values.reshape(-1)[0])
+        return np.full(_one_row(shape), values.reshape(-1)[0])
     sample = shape[1:]
     for target in (shape, sample):
         if spec.shape is not None and values.size == math.prod(target):
@@ -86,7 +110,7 @@ def _fit(values: Array | None, spec: InputLike, source: str) -> Array:
                     f"{where}: bounds of shape {values.shape} are no regrouping of {target};"
                     " give them in the input's own order"
                 )
-            return np.broadcast_to(values.reshape(target), shape)
+            return values.reshape(target if len(target) == len(shape) else (1, *target))
     raise DomainError(f"{where} takes {_sizes(spec)}, not {values.size} in shape {values.shape}")
 
 

@@ -50,17 +50,29 @@ def domain_of_run(
 
 def same_boxes(first: Domain, second: Domain) -> bool:
     """Whether two domains of the same inputs hold the same points."""
+    pairs = (_aligned(box, second.boxes[name]) for name, box in first.boxes.items())
     return all(
-        np.array_equal(box.lower, second.boxes[name].lower)
-        and np.array_equal(box.upper, second.boxes[name].upper)
-        for name, box in first.boxes.items()
+        np.array_equal(one.lower, other.lower) and np.array_equal(one.upper, other.upper)
+        for one, other in pairs
     )
+
+
+def _aligned(first: Box, second: Box) -> tuple[Box, Box]:
+    """Two boxes of one input, of which one may have a row for all, with rows for both."""
+    if first.lower.shape == second.lower.shape:
+        return first, second
+    shape = np.broadcast_shapes(first.lower.shape, second.lower.shape)
+    one, other = (
+        Box(np.broadcast_to(b.lower, shape), np.broadcast_to(b.upper, shape), b.source)
+        for b in (first, second)
+    )
+    return one, other
 
 
 def _refuse_beyond(given: Domain, carried: Domain) -> None:
     """Raises unless every point of one domain lies in the other, input by input."""
     for name, box in given.boxes.items():
-        own = carried.boxes[name]
+        box, own = _aligned(box, carried.boxes[name])
         beyond = np.flatnonzero((box.lower < own.lower) | (box.upper > own.upper))
         if beyond.size:
             raise DomainError(

@@ -34,6 +34,7 @@ class LayerNames:
         weight, bias: the initializers.
         gemm: whether the old layer was a Gemm, not a MatMul.
         has_bias: whether the old layer added anything.
+        bias_rank: how many axes what it added had.
     """
 
     dense: str = ""
@@ -45,6 +46,7 @@ class LayerNames:
     bias: str = ""
     gemm: bool = True
     has_bias: bool = True
+    bias_rank: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,17 +181,21 @@ class _Emitter:
         """From row or column form to the layout of the run's output."""
         target, output = self._run.layout_out, self._run.outputs[-1]
         if target.is_column and not layout.is_column:
-            column = Layout(
-                (*layout.shape[:-2], layout.shape[-1], layout.shape[-2]),
-                layout.rank - 2,
-                layout.rank - 1,
-            )
+            # Positions keep their order: those behind the features in the end become one axis.
+            split = (*target.lead, product(target.trail), Dim(layout.width))
+            if layout.shape != split:
+                x = self._reshape(x, split, self._kept(layout.shape, target.lead))
+            column = Layout((*target.lead, split[-1], split[-2]), len(split) - 2, len(split) - 1)
             if column.shape == target.shape:
                 self._transpose(x, column, output)
                 return
             x, layout = self._transpose(x, column, self._fresh(output)), column
-        kept = len(target.lead) if layout.shape[: len(target.lead)] == target.lead else 0
-        self._reshape(x, target.shape, [0] * kept, output)
+        self._reshape(x, target.shape, self._kept(layout.shape, target.lead), output)
+
+    @staticmethod
+    def _kept(shape: Shape, lead: Shape) -> list[int]:
+        """How a Reshape is told to leave the first axes as they are, where they are these."""
+        return [0] * len(lead) if shape[: len(lead)] == lead else []
 
     def _reshape(self, x: Any, shape: Shape, kept: list[int], name: str = "") -> Any:
         """Reshape: the first axes kept as they are, at most one other of unknown size."""
@@ -289,6 +295,9 @@ class _Emitter:
         return self._stored(values, wish or f"{output}_weight")
 
     def _bias(self, values: Array, names: LayerNames, output: str) -> Any:
+        # Readers index the second axis of a bias that had one.
+        lacking = min(names.bias_rank, self._layouts[output].rank) - values.ndim
+        values = values.reshape((1,) * max(0, lacking) + values.shape)
         return self._stored(values, names.bias or f"{output}_bias")
 
     def _stored(self, values: Array, wish: str) -> Any:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 from onnx_exact.graph.layout import Dim, Shape, static
+from onnx_exact.graph.sizes import declared_inputs, forget_odd
 from onnx_exact.network.affine import Array
 
 DEFAULT_DOMAINS = ("", "ai.onnx")
@@ -222,12 +223,20 @@ def _constant_value(node: NodeProto) -> NDArray[np.generic] | None:
 def _inferred(model: ModelProto) -> dict[str, ValueInfoProto]:
     """Types of all tensors of the main graph.
 
-    Declared types of interior tensors may be stale: they count only where inference alone does not
-    reach, such as behind a custom operator.
+    Declared types but those of inputs may be stale or wrong: they count only where inference alone
+    does not reach, such as behind a custom operator.
     """
     found = _infer(model, ())
-    declared = [v for v in model.graph.value_info if not _has_shape(found.get(v.name))]
+    types = (*model.graph.value_info, *model.graph.output)
+    declared = [_usable(v) for v in types if not _has_shape(found.get(v.name))]
     return _infer(model, declared) if declared else found
+
+
+def _usable(declared: ValueInfoProto) -> ValueInfoProto:
+    value = ValueInfoProto()
+    value.CopyFrom(declared)
+    forget_odd(value)
+    return value
 
 
 def _has_shape(info: ValueInfoProto | None) -> bool:
@@ -241,9 +250,11 @@ def _infer(model: ModelProto, declared: Iterable[ValueInfoProto]) -> dict[str, V
     graph = skeleton.graph
     graph.name = model.graph.name or "graph"
     graph.node.extend(model.graph.node)
-    graph.input.extend(model.graph.input)
-    graph.output.extend(model.graph.output)
-    graph.value_info.extend(declared)
+    graph.input.extend(_usable(value) for value in declared_inputs(model))
+    known = {value.name: value for value in declared}
+    for value in model.graph.output:
+        graph.output.append(known.pop(value.name, ValueInfoProto(name=value.name)))
+    graph.value_info.extend(known.values())
     inputs = {value.name for value in graph.input}
     for tensor in model.graph.initializer:
         if len(tensor.raw_data) <= SHAPE_INFERENCE_BYTES:
@@ -256,5 +267,10 @@ def _infer(model: ModelProto, declared: Iterable[ValueInfoProto]) -> dict[str, V
             kind = value.values.data_type
             info = onnx.helper.make_tensor_value_info(value.values.name, kind, value.dims)
             graph.input.append(info)
-    done = onnx.shape_inference.infer_shapes(skeleton, strict_mode=False, data_prop=True).graph
+    try:
+        inferred = onnx.shape_inference.infer_shapes(skeleton, strict_mode=False, data_prop=True)
+    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
+        # A runtime may run what inference does not understand: nothing is known then.
+        return {value.name: value for value in graph.input}
+    done = inferred.graph
     return {value.name: value for value in (*done.output, *done.value_info, *done.input)}

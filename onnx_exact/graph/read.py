@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError, EncodeError  # type: ignore[import-untyped]
-from onnx import AttributeProto, GraphProto, ModelProto, TensorProto
+from onnx import ModelProto
 from onnx.external_data_helper import (
     ExternalDataInfo,
     load_external_data_for_model,
@@ -19,6 +18,11 @@ from onnx.external_data_helper import (
 
 from onnx_exact.errors import ModelError
 from onnx_exact.graph.index import FLOATS
+from onnx_exact.graph.order import sort_nodes
+from onnx_exact.graph.sizes import contradiction, declared_inputs, without_odd_sizes
+from onnx_exact.graph.stored import misfit, repeated, tensors_of
+from onnx_exact.graph.texts import unreadable_text
+from onnx_exact.outputs import real
 
 # Messages of other libraries are cut to one line of at most this many characters.
 LONGEST_REASON = 300
@@ -49,25 +53,28 @@ class Source:
     """A model as it was given.
 
     Attributes:
-        model: with external data loaded; nobody else holds this object.
+        model: with external data loaded and the nodes sorted; nobody else holds this object.
         path: its file, None for a model in memory.
         sha256: of the file, or of the deterministic serialization of a model in memory.
         nbytes: size of the file and of its external data.
-        external: whether it kept tensors in external data.
+        locations: of its external data, from the file's folder on.
+        warnings: what is wrong with it that keeps no runtime from running it, a line each.
     """
 
     model: ModelProto
     path: Path | None
     sha256: str
     nbytes: int
-    external: bool
+    locations: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def read_model(model_or_path: ModelProto | str | os.PathLike[str]) -> Source:
     """Loads and checks a model.
 
     Raises:
-        ModelError: it is missing, no ONNX file, fails the checker, or lacks its external data.
+        ModelError: it is missing, no ONNX file, lacks its external data, holds a tensor that is not
+            all there, or fails the ONNX checker and onnxruntime cannot load it either.
     """
     if isinstance(model_or_path, ModelProto):
         return _from_memory(model_or_path)
@@ -79,7 +86,7 @@ def inputs_of(model: ModelProto) -> tuple[InputSpec, ...]:
     given = {tensor.name for tensor in model.graph.initializer}
     given |= {tensor.values.name for tensor in model.graph.sparse_initializer}
     specs = []
-    for value in model.graph.input:
+    for value in declared_inputs(model):
         if value.name in given:
             continue
         if not value.type.HasField("tensor_type"):
@@ -105,39 +112,37 @@ def external_files(model: ModelProto) -> tuple[str, ...]:
     )
 
 
-def tensors_of(model: ModelProto) -> Iterator[TensorProto]:
-    """Every tensor stored in a model: initializers and attributes, subgraphs and functions too."""
-    yield from _graph_tensors(model.graph)
-    for function in model.functions:
-        for node in function.node:
-            for attribute in node.attribute:
-                yield from _attribute_tensors(attribute)
-
-
-def _graph_tensors(graph: GraphProto) -> Iterator[TensorProto]:
-    yield from graph.initializer
-    for sparse in graph.sparse_initializer:
-        yield sparse.values
-        yield sparse.indices
-    for node in graph.node:
-        for attribute in node.attribute:
-            yield from _attribute_tensors(attribute)
-
-
-def _attribute_tensors(attribute: AttributeProto) -> Iterator[TensorProto]:
-    if attribute.HasField("t"):
-        yield attribute.t
-    yield from attribute.tensors
-    if attribute.HasField("g"):
-        yield from _graph_tensors(attribute.g)
-    for graph in attribute.graphs:
-        yield from _graph_tensors(graph)
-
-
 def one_line(error: BaseException) -> str:
     """What another library's exception says, in one line."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= LONGEST_REASON else text[: LONGEST_REASON - 3] + "..."
+
+
+def is_spelled(path: Path) -> bool:
+    """Whether other libraries can be given the path: only one in UTF-8."""
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def readable(model: ModelProto, path: Path | None) -> bytes | Path:
+    """A model as other libraries can read it: its file, or its bytes where its path is not UTF-8.
+
+    Raises:
+        ModelError: it is too large for bytes.
+    """
+    if path is not None and is_spelled(path):
+        return path
+    try:
+        data: bytes = model.SerializeToString()
+    except (EncodeError, ValueError) as error:
+        raise ModelError(
+            f"{path} cannot be given to onnxruntime: it is above 2 GB and its path is not UTF-8;"
+            " move it"
+        ) from error
+    return data
 
 
 def _from_memory(given: ModelProto) -> Source:
@@ -149,15 +154,13 @@ def _from_memory(given: ModelProto) -> Source:
         )
     try:
         data = model.SerializeToString(deterministic=True)
-        onnx.checker.check_model(model, full_check=True)
     except (EncodeError, ValueError) as error:
         raise ModelError(
             f"the model cannot be serialized ({one_line(error)}); above 2 GB save it with"
             " external data and pass the file name"
         ) from error
-    except _CHECKER_ERRORS as error:
-        raise ModelError(f"the model fails the ONNX checker: {one_line(error)}") from error
-    return Source(model, None, hashlib.sha256(data).hexdigest(), len(data), external=False)
+    warnings = _checked(model, data, "the model")
+    return Source(model, None, hashlib.sha256(data).hexdigest(), len(data), warnings=warnings)
 
 
 def _from_file(path: Path) -> Source:
@@ -171,13 +174,16 @@ def _from_file(path: Path) -> Source:
         ) from error
     if not model.ir_version or not model.HasField("graph"):
         raise ModelError(f"{path} is no ONNX file: it holds no graph")
+    place = unreadable_text(model)
+    if place is not None:
+        raise ModelError(f"{path}: its {place} is no text in UTF-8; export the model again")
     locations = external_files(model)
+    path = _beside_its_data(path, locations)
+    if locations and not is_spelled(path):
+        raise ModelError(
+            f"{path}: external data can be read from a path in UTF-8 alone; move the model"
+        )
     size = len(data) + sum(_external_size(path, location) for location in locations)
-    try:
-        # Only what lies in other files has to be looked for from the path, which takes longer.
-        onnx.checker.check_model(str(path) if locations else data, full_check=True)
-    except _CHECKER_ERRORS as error:
-        raise ModelError(f"{path} fails the ONNX checker: {one_line(error)}") from error
     try:
         load_external_data_for_model(model, str(path.parent))
     except (OSError, ValueError, onnx.checker.ValidationError) as error:
@@ -185,11 +191,63 @@ def _from_file(path: Path) -> Source:
     if locations:
         for tensor in tensors_of(model):
             tensor.ClearField("data_location")
+    whole: bytes | Path = data
+    if locations:
+        # Only what lies in other files has to be looked for from the path, which takes longer.
+        whole = path
+    warnings = _checked(model, whole, str(path))
     digest = hashlib.sha256(data).hexdigest()
-    return Source(model, path, digest, size, external=bool(locations))
+    return Source(model, path, digest, size, locations, warnings)
 
 
-_CHECKER_ERRORS = (
+def _checked(model: ModelProto, whole: bytes | Path, name: str) -> tuple[str, ...]:
+    """Checks a model, and sorts its nodes where they are not; warnings.
+
+    Args:
+        model: its external data loaded.
+        whole: the same as bytes, or its file.
+        name: for errors.
+    """
+    wrong = misfit(model) or repeated(model) or contradiction(model)
+    if wrong is not None:
+        raise ModelError(f"{name}: {wrong}; export the model again")
+    try:
+        check(model, whole)
+    except CHECKER_ERRORS as error:
+        if not (_is_loaded_by_runtime(whole) and sort_nodes(model.graph)):
+            raise ModelError(f"{name} fails the ONNX checker: {one_line(error)}") from error
+        return (f"the model fails the ONNX checker, though onnxruntime runs it: {one_line(error)}",)
+    return ()
+
+
+def check(model: ModelProto, whole: bytes | Path) -> None:
+    """The ONNX checker.
+
+    Args:
+        model: its external data loaded.
+        whole: the same as bytes, or its file.
+
+    Raises:
+        Exception: one of `CHECKER_ERRORS`.
+    """
+    harmless = without_odd_sizes(model)
+    if harmless is not None:
+        onnx.checker.check_model(harmless, full_check=True)
+    else:
+        given = str(whole) if isinstance(whole, Path) else whole
+        onnx.checker.check_model(given, full_check=True)
+
+
+def _beside_its_data(path: Path, locations: tuple[str, ...]) -> Path:
+    """The path, or the file that it links to where the external data lies beside that alone."""
+    followed = real(path)
+    there = all((followed.parent / location).is_file() for location in locations)
+    here = all((path.parent / location).is_file() for location in locations)
+    return followed if there and not here else path
+
+
+CHECKER_ERRORS = (
+    EncodeError,
     onnx.checker.ValidationError,
     onnx.shape_inference.InferenceError,
     RuntimeError,
@@ -198,9 +256,29 @@ _CHECKER_ERRORS = (
 )
 
 
+def _is_loaded_by_runtime(model: bytes | Path) -> bool:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    try:
+        # Without the fallback, which prints what went wrong to the standard output.
+        onnxruntime.InferenceSession(
+            model, options, providers=["CPUExecutionProvider"], enable_fallback=0
+        )
+    except Exception:
+        # Whatever it raises, it says no.
+        return False
+    return True
+
+
 def _bytes_of(path: Path) -> bytes:
     if path.is_dir():
         raise ModelError(f"{path} is a folder; give an ONNX file")
+    if path.exists() and not path.is_file():
+        # It would be read more than once, or without an end.
+        raise ModelError(f"{path} is no regular file; give an ONNX file")
     try:
         data = path.read_bytes()
     except FileNotFoundError as error:

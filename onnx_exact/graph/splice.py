@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from onnx import ModelProto, NodeProto, TensorProto, TensorShapeProto, ValueInfoProto, helper
+from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from onnx_exact.graph.emit import Emitted, LayerNames, Run, emit
 from onnx_exact.graph.index import Index, names_in, subgraphs
-from onnx_exact.graph.layout import Dim, Layout
+from onnx_exact.graph.kept import correct_types, keep_annotations, keep_words
+from onnx_exact.graph.layout import Layout
 from onnx_exact.graph.locate import LocatedChain, Site
 from onnx_exact.graph.names import Names
 from onnx_exact.network import Chain, Layer, SplitChain
@@ -169,11 +170,16 @@ def _inner(emitted: Emitted, run: Run) -> dict[str, Layout]:
 def _orphans(index: Index, dropped: set[int]) -> set[str]:
     """Constants that only dropped nodes read."""
     read = {name for node in dropped for name in index.nodes[node].input if name}
+    named = {
+        entry.value
+        for annotation in index.graph.quantization_annotation
+        for entry in annotation.quant_parameter_tensor_names
+    }
     return {
         name
         for name in read
         if index.array(name) is not None
-        and name not in index.pinned
+        and name not in index.pinned | named
         and all(reader in dropped for reader in index.readers[name])
     }
 
@@ -230,6 +236,7 @@ def _names(index: Index, site: Site) -> LayerNames:
     bias = dense.input[2] if is_gemm and len(dense.input) > 2 else ""
     if add is not None:
         bias = next((name for name in add.input if index.array(name) is not None), bias)
+    values = index.array(bias) if bias else None
     return LayerNames(
         dense=dense.name,
         add=add.name if add is not None else "",
@@ -238,6 +245,7 @@ def _names(index: Index, site: Site) -> LayerNames:
         sum=relu.input[0] if relu is not None else "",
         weight=weight,
         bias=bias,
+        bias_rank=0 if values is None else values.ndim,
         gemm=is_gemm,
         has_bias=is_gemm or add is not None,
     )
@@ -249,17 +257,19 @@ def _is_gemm(index: Index, site: Site) -> bool:
 
 
 def _inherit(index: Index, exchange: _Exchange, nodes: list[NodeProto]) -> None:
-    """Doc strings and metadata of the nodes that persist under their name."""
-    old = {index.nodes[i].name: index.nodes[i] for site in exchange.sites for i in site.nodes}
+    """Doc strings and metadata of nodes of the same name or, without one, the same output."""
+    old = [index.nodes[i] for site in exchange.sites for i in site.nodes]
+    by_name = {(node.op_type, node.name): node for node in old if node.name}
+    by_output = {(node.op_type, node.output[0]): node for node in old if not node.name}
     domain = index.nodes[exchange.sites[-1].nodes[-1]].domain
     for node in nodes:
         node.domain = domain
-        before = old.get(node.name) if node.name else None
-        if before is not None and before.op_type == node.op_type:
-            node.doc_string = before.doc_string
-            node.metadata_props.extend(before.metadata_props)
-            if not before.doc_string:
-                node.ClearField("doc_string")
+        before = by_name.get((node.op_type, node.name))
+        if before is None and not node.name:
+            before = by_output.get((node.op_type, node.output[0]))
+        node.ClearField("doc_string")
+        if before is not None:
+            keep_words(before, node)
 
 
 def _rewrite(result: ModelProto, index: Index, edit: _Edit, orphans: set[str]) -> None:
@@ -271,8 +281,22 @@ def _rewrite(result: ModelProto, index: Index, edit: _Edit, orphans: set[str]) -
         nodes += edit.inserted.get(i, [])
     del graph.node[:]
     graph.node.extend(nodes)
+    _inherit_from_constants(index, orphans, edit.initializers)
     _replace_initializers(result, edit.initializers, orphans)
-    _correct_types(result, index, edit)
+    gone = {name for i in edit.dropped for name in index.nodes[i].output}
+    gone |= {t.name for t in index.graph.initializer}
+    gone -= {name for node in graph.node for name in node.output}
+    gone -= {t.name for t in graph.initializer}
+    correct_types(graph, gone, edit.layouts, edit.initializers)
+    keep_annotations(graph, index.graph, edit.layouts)
+    result.ClearField("training_info")
+
+
+def _inherit_from_constants(index: Index, orphans: set[str], new: list[TensorProto]) -> None:
+    """Lets what is said of a Constant node be said of the initializer in its place."""
+    for tensor in new:
+        if tensor.name in orphans and tensor.name in index.producer:
+            keep_words(index.nodes[index.producer[tensor.name]], tensor)
 
 
 def _replace_initializers(result: ModelProto, new: list[TensorProto], orphans: set[str]) -> None:
@@ -283,16 +307,21 @@ def _replace_initializers(result: ModelProto, new: list[TensorProto], orphans: s
     for position in range(len(old) - 1, -1, -1):
         name = old[position]
         if name in fresh:
+            keep_words(graph.initializer[position], fresh[name])
             graph.initializer[position].CopyFrom(fresh[name])
         elif name in orphans:
             del graph.initializer[position]
     graph.initializer.extend(t for t in new if t.name not in set(old))
-    _align_inputs(result, fresh, orphans & set(old))
+    _align_inputs(result, set(old), fresh, orphans & set(old))
 
 
-def _align_inputs(result: ModelProto, fresh: dict[str, TensorProto], orphans: set[str]) -> None:
+def _align_inputs(
+    result: ModelProto, before: set[str], fresh: dict[str, TensorProto], orphans: set[str]
+) -> None:
     """Graph inputs that stand for initializers follow these."""
     graph = result.graph
+    # Until that version files list initializers among the inputs, but for those of some tools.
+    all_listed = before <= {value.name for value in graph.input}
     listed = set()
     for position in range(len(graph.input) - 1, -1, -1):
         value = graph.input[position]
@@ -303,51 +332,9 @@ def _align_inputs(result: ModelProto, fresh: dict[str, TensorProto], orphans: se
             value.type.CopyFrom(kind)
         elif value.name in orphans:
             del graph.input[position]
-    if result.ir_version <= INITIALIZERS_ARE_INPUTS_UNTIL_IR:
+    if result.ir_version <= INITIALIZERS_ARE_INPUTS_UNTIL_IR and all_listed:
         graph.input.extend(
             helper.make_tensor_value_info(t.name, t.data_type, list(t.dims))
             for t in fresh.values()
             if t.name not in listed
         )
-
-
-def _correct_types(result: ModelProto, index: Index, edit: _Edit) -> None:
-    """Shapes of tensors that changed are corrected; those of tensors that went are dropped."""
-    graph = result.graph
-    made = {name for node in graph.node for name in node.output}
-    made |= {t.name for t in graph.initializer}
-    gone = {name for i in edit.dropped for name in index.nodes[i].output} - made
-    gone |= {t.name for t in index.graph.initializer} - made
-    stored = {t.name for t in edit.initializers}
-    for position in range(len(graph.value_info) - 1, -1, -1):
-        value = graph.value_info[position]
-        layout = edit.layouts.get(value.name)
-        if value.name in gone | stored or (layout is not None and not _corrected(value, layout)):
-            del graph.value_info[position]
-    for position in range(len(graph.quantization_annotation) - 1, -1, -1):
-        if graph.quantization_annotation[position].tensor_name in gone:
-            del graph.quantization_annotation[position]
-
-
-def _corrected(value: ValueInfoProto, layout: Layout) -> bool:
-    """Sets the width in a declared shape; False where the shape no longer has that form."""
-    tensor = value.type.tensor_type
-    if not tensor.HasField("shape"):
-        return True
-    dims = tensor.shape.dim
-    if len(dims) != layout.rank:
-        return False
-    others = [axis for axis in range(layout.rank) if not layout.start <= axis < layout.stop]
-    if not all(_agrees(dims[axis], layout.shape[axis]) for axis in others):
-        return False
-    for axis in range(layout.start, layout.stop):
-        dims[axis].Clear()
-        dims[axis].dim_value = layout.shape[axis].size
-    return True
-
-
-def _agrees(declared: TensorShapeProto.Dimension, dim: Dim) -> bool:
-    """Whether a declared size is this one, and not that of an axis which was here before."""
-    if declared.HasField("dim_value"):
-        return dim == Dim(declared.dim_value)
-    return dim == Dim(1, (declared.dim_param,)) if declared.dim_param else not dim.static

@@ -1,21 +1,20 @@
-"""Writes a model: into a temporary folder, checked there, then moved to its place."""
+"""Writes a model: into a temporary folder, checked there; it appears with the other results."""
 
 from __future__ import annotations
 
-import os
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
-import onnx
 from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
 from onnx import ModelProto
 from onnx.external_data_helper import convert_model_to_external_data, write_external_data_tensors
 
 from onnx_exact.errors import ModelError, OutputError
-from onnx_exact.graph.read import Source, external_files, one_line, tensors_of
+from onnx_exact.graph.read import CHECKER_ERRORS, Source, is_spelled, one_line
+from onnx_exact.graph.read import check as check_model
+from onnx_exact.graph.stored import tensors_of
+from onnx_exact.outputs import Outputs, real, reported
 
 # What one protobuf message can hold.
 LARGEST_MESSAGE = 2**31 - 1
@@ -26,106 +25,126 @@ EXTERNAL_FROM_BYTES = 1024
 
 
 def write_model(
-    model: ModelProto, path: Path, *, source: Source, check: Callable[[Path], None]
-) -> None:
-    """Writes `model` to `path`, replacing what is there, once it has passed every check.
+    model: ModelProto,
+    path: Path,
+    *,
+    source: Source,
+    outputs: Outputs,
+    check: Callable[[Path], None],
+) -> int:
+    """Writes `model` so that it will replace what is at `path`, once it has passed every check.
 
-    External data goes to one file `<name>.data` beside it: where the source had external data, and
-    where the model is too large for one file. Nothing is left behind on any failure.
+    External data goes to one file `<name>.data` beside it: where the source had external data and
+    the model still has large tensors, and where it is too large for one file. Where it replaces its
+    source, the source's external data goes, unless another model of that folder names it.
 
     Args:
         model: complete, its external data loaded.
-        path: where it goes.
+        path: where it goes; links are followed.
         source: what it was made from.
-        check: called with the file to check before it is moved; what it raises is passed on.
+        outputs: what it appears with.
+        check: called with the file to check; what it raises is passed on.
+
+    Returns:
+        Bytes of the file and its external data.
 
     Raises:
         OutputError: the file cannot be written there.
-        ModelError: the new model fails the ONNX checker.
+        ModelError: the new model fails the ONNX checker, which the source passed.
     """
-    if path.is_dir():
-        raise OutputError(f"{path} is a folder; give a file name for the output")
-    _refuse_to_overwrite_data(source, path)
-    with _reported(path), _folder_beside(path) as folder:
-        file = folder / path.name
-        _save(model, file, external=source.external or _too_large(model))
-        try:
-            onnx.checker.check_model(str(file), full_check=True)
-        except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-            raise ModelError(f"the new model fails the ONNX checker: {one_line(error)}") from error
+    target = real(path)
+    _refuse_folder(path, target)
+    _refuse_to_overwrite_data(source, path, target)
+    _protect_data(source, outputs)
+    with reported(path):
+        folder = outputs.folder(target)
+        file = folder / (target.name if is_spelled(Path(target.name)) else "model.onnx")
+        external = bool(source.locations) or _too_large(model)
+        if external and not is_spelled(target):
+            raise OutputError(
+                f"{path} cannot be written: external data needs a path in UTF-8; choose another"
+            )
+        _save(model, file, f"{target.name}.data", external)
+        made = [f for f in folder.iterdir() if f != file]
+        if made and target.parent != real(path.parent) and not _is_source(source, target):
+            raise OutputError(
+                f"{path} is a link to another folder, and this model keeps its weights in a file"
+                f" beside it; write to {target} itself"
+            )
+        if not source.warnings:
+            _check(model, file if made else None)
+        size = sum(f.stat().st_size for f in (file, *made))
         check(file)
         # The data first: until the model is there, nobody reads it.
-        for made in sorted(folder.iterdir(), key=lambda f: f == file):
-            os.replace(made, path.parent / made.name)
+        for data in made:
+            outputs.move(data, target.parent / data.name)
+        outputs.move(file, target)
+        _discard_data(source, target, outputs)
+    return size
 
 
-def copy_unchanged(source: Source, path: Path, stamped: bytes | None = None) -> None:
-    """Writes the source to `path` as it was, byte for byte, with its external data.
+def copy_unchanged(
+    source: Source, path: Path, outputs: Outputs, stamped: bytes | None = None
+) -> None:
+    """Writes the source so that it will be at `path` as it was, with its external data.
 
     Args:
         source: the model as it was given.
         path: where it goes.
+        outputs: what it appears with.
         stamped: the bytes of the model's file with other metadata, None for its own.
 
     Raises:
         OutputError: the files cannot be written there, or would overwrite external data of another
             model.
     """
-    if path.is_dir():
-        raise OutputError(f"{path} is a folder; give a file name for the output")
+    target = real(path)
+    _refuse_folder(path, target)
+    _protect_data(source, outputs)
     if source.path is None:
-        with _reported(path), _folder_beside(path) as folder:
-            file = folder / path.name
-            file.write_bytes(stamped or source.model.SerializeToString(deterministic=True))
-            os.replace(file, path)
+        with reported(path):
+            data = stamped or source.model.SerializeToString(deterministic=True)
+            outputs.place(target).write_bytes(data)
         return
-    if stamped is None and path.exists() and path.samefile(source.path):
+    if stamped is None and _is_source(source, target):
         return
-    with _reported(path), _folder_beside(path) as folder:
-        file = folder / path.name
+    with reported(path):
+        for location in source.locations:
+            _copy_data(source.path.parent / location, target.parent / location, outputs)
         if stamped is None:
-            shutil.copyfile(source.path, file)
+            shutil.copyfile(source.path, outputs.place(target))
         else:
-            file.write_bytes(stamped)
-        copied = [(file, path)]
-        for number, location in enumerate(_external_locations(source)):
-            target = path.parent / location
-            origin = source.path.parent / location
-            if target.exists():
-                if not (target.samefile(origin) or _same_bytes(target, origin)):
-                    raise OutputError(
-                        f"{target} exists and is not this model's external data;"
-                        " write to another folder"
-                    )
-                continue
-            copy = shutil.copyfile(origin, folder / f"{path.name}.{number}")
-            copied.insert(0, (Path(copy), target))
-        for copy, target in copied:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(copy, target)
+            outputs.place(target).write_bytes(stamped)
 
 
-@contextmanager
-def _reported(path: Path) -> Iterator[None]:
-    """Turns failures of the file system into one line."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise OutputError(f"cannot write {path}: {reason}; choose another output") from error
+def _copy_data(origin: Path, target: Path, outputs: Outputs) -> None:
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(origin, outputs.place(target))
+    elif not (target.samefile(origin) or _same_bytes(target, origin)):
+        raise OutputError(
+            f"{target} exists and is not this model's external data; write to another folder"
+        )
 
 
-@contextmanager
-def _folder_beside(path: Path) -> Iterator[Path]:
-    """A temporary folder on the same file system as `path`, gone at the end."""
-    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder)
+def _is_source(source: Source, target: Path) -> bool:
+    """Whether the file that is written is the one that was read."""
+    return source.path is not None and target.exists() and target.samefile(source.path)
 
 
-def _save(model: ModelProto, file: Path, external: bool) -> None:
+def _protect_data(source: Source, outputs: Outputs) -> None:
+    """Keeps reports and certificates off the files that the source is read from."""
+    if source.path is not None:
+        for location in source.locations:
+            outputs.protect(source.path.parent / location)
+
+
+def _refuse_folder(path: Path, target: Path) -> None:
+    if target.is_dir():
+        raise OutputError(f"{path} is a folder; give a file name for the output")
+
+
+def _save(model: ModelProto, file: Path, data: str, external: bool) -> None:
     if not external:
         file.write_bytes(model.SerializeToString())
         return
@@ -134,11 +153,19 @@ def _save(model: ModelProto, file: Path, external: bool) -> None:
     convert_model_to_external_data(
         copy,
         all_tensors_to_one_file=True,
-        location=f"{file.name}.data",
+        location=data,
         size_threshold=EXTERNAL_FROM_BYTES,
     )
     copy = write_external_data_tensors(copy, str(file.parent))
     file.write_bytes(copy.SerializeToString())
+
+
+def _check(model: ModelProto, file: Path | None) -> None:
+    """The ONNX checker, on the model's file where it has external data."""
+    try:
+        check_model(model, model.SerializeToString() if file is None else file)
+    except CHECKER_ERRORS as error:
+        raise ModelError(f"the new model fails the ONNX checker: {one_line(error)}") from error
 
 
 def _too_large(model: ModelProto) -> bool:
@@ -151,21 +178,29 @@ def _too_large(model: ModelProto) -> bool:
         return True
 
 
-def _refuse_to_overwrite_data(source: Source, path: Path) -> None:
+def _refuse_to_overwrite_data(source: Source, path: Path, target: Path) -> None:
     """The source's external data is part of the input: it may go only where the source goes too."""
-    if source.path is None or (path.exists() and path.samefile(source.path)):
+    if source.path is None or _is_source(source, target):
         return
-    made = [path, path.with_name(f"{path.name}.data")]
-    for location in _external_locations(source):
+    made = [target, target.with_name(f"{target.name}.data")]
+    for location in source.locations:
         data = source.path.parent / location
         if any(file.exists() and file.samefile(data) for file in made):
             raise OutputError(f"{path} would overwrite {data}, the input's data; name another")
 
 
-def _external_locations(source: Source) -> tuple[str, ...]:
-    if not source.external or source.path is None:
-        return ()
-    return external_files(onnx.load_model(source.path, format="protobuf", load_external_data=False))
+def _discard_data(source: Source, target: Path, outputs: Outputs) -> None:
+    """Lets the external data of a source go that is replaced."""
+    if source.path is None or not _is_source(source, target):
+        return
+    others = [
+        file.read_bytes()
+        for file in source.path.parent.glob("*.onnx")
+        if file.is_file() and not file.samefile(target)
+    ]
+    for location in source.locations:
+        if not any(location.encode() in data for data in others):
+            outputs.discard(source.path.parent / location)
 
 
 def _same_bytes(first: Path, second: Path) -> bool:

@@ -34,8 +34,12 @@ def assemble(
     deviation: Deviation | None = None,
     bytes_after: int | None = None,
     certified: Certified | None = None,
+    lost: Sequence[str] = (),
 ) -> Report:
-    """The report of a run; without `reductions` that of an analysis."""
+    """The report of a run; without `reductions` that of an analysis.
+
+    `lost` is what could not be kept of the model, a line each.
+    """
     per_chain: Sequence[Reduction | None] = (
         [None] * len(run.chains) if reductions is None else reductions
     )
@@ -86,6 +90,7 @@ def assemble(
         certified=certified,
         interrupted=any(stability.interrupted for _, _, stability in run.chains),
         time_limit=TimeReport(run.limit.seconds, tuple(run.limit.cut_short)),
+        warnings=(*run.source.warnings, *lost),
     )
 
 

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-from onnx_exact.errors import OutputError
 from onnx_exact.report.report import FormReport, LayerReport, Refusal, Report
 from onnx_exact.validate import ChainDeviation
 
@@ -23,7 +20,8 @@ def to_json_dict(report: Report) -> dict[str, Any]:
     data = {
         "version": report.version,
         "command": report.command,
-        "source": report.source,
+        "source": report.source.encode(errors="replace").decode(),
+        "warnings": list(report.warnings),
         "source_sha256": report.source_sha256,
         "domain": report.domain,
         "domain_source": report.domain_source,
@@ -69,20 +67,9 @@ def to_json_dict(report: Report) -> dict[str, Any]:
     return strict
 
 
-def write_json(report: Report, path: Path) -> None:
-    """Writes the report, by way of a temporary file in the same folder.
-
-    Raises:
-        OutputError: the file cannot be written; none is left behind.
-    """
-    text = json.dumps(to_json_dict(report), indent=2, allow_nan=False) + "\n"
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise OutputError(f"the report {path} cannot be written: {error.strerror}") from error
+def to_json(report: Report) -> str:
+    """The report as the text of a JSON file."""
+    return json.dumps(to_json_dict(report), indent=2, allow_nan=False) + "\n"
 
 
 def _layer(layer: LayerReport) -> dict[str, Any]:

@@ -190,6 +190,7 @@ class Report:
         seed: of all random points.
         interrupted: the user ended the deciding with Ctrl-C.
         time_limit: and what it cut short.
+        warnings: what is odd about the model, or could not be kept of it, a line each.
         changed: whether the new model differs from the original.
         chains: in the order of the graph.
         totals: sums over them.
@@ -217,6 +218,7 @@ class Report:
     certified: Certified | None = None
     interrupted: bool = False
     time_limit: TimeReport = TimeReport()
+    warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("domain", "seconds"):

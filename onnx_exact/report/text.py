@@ -126,6 +126,8 @@ def _unexpected(chain: ChainDeviation) -> str:
 
 def _lines(report: Report) -> Iterable[str]:
     totals = report.totals
+    for warning in report.warnings:
+        yield f"Warning: {warning}."
     if not report.chains:
         yield "No chain of affine maps and ReLUs was found in this model."
     yield (

@@ -23,6 +23,7 @@ from onnx_exact.methods import DEFAULT_LP_SOLVER
 from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.domain import Box
 from onnx_exact.stability.crown import Relaxation, upper_bounds
+from onnx_exact.stability.highs import highs
 
 Index = NDArray[np.intp]
 
@@ -84,7 +85,10 @@ class TriangleRelaxation:
         import cvxpy as cp
 
         self._objective.value = row.weight[0]
-        limits = {"highs_options": {"time_limit": seconds}} if self._solver == "HIGHS" else {}
+        limits = {}
+        if self._solver == DEFAULT_LP_SOLVER:
+            highs()
+            limits = {"highs_options": {"time_limit": seconds}}
         problem: Any = self._problem
         try:
             with warnings.catch_warnings():

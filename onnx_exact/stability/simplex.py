@@ -30,6 +30,7 @@ from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.domain import Box
 from onnx_exact.stability.assumed import Cases, Signs
 from onnx_exact.stability.crown import Relaxation
+from onnx_exact.stability.highs import highs
 
 Index = NDArray[np.intp]
 
@@ -115,9 +116,9 @@ class Program:
 
     def _load(self) -> None:
         """Hands the program to the solver, without any assumption."""
-        import highspy
         from scipy.sparse import csr_matrix, diags_array, hstack, vstack
 
+        highspy = highs()
         n, m = self._n, self._count
         lp: Any = highspy.HighsLp()
         lp.num_col_, lp.num_row_ = n + 2 * m, 2 * m

@@ -59,8 +59,9 @@ class Session:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         source = str(model) if isinstance(model, Path) else model
         try:
+            # Without the fallback, which prints what went wrong to the standard output.
             self._session = ort.InferenceSession(
-                source, options, providers=["CPUExecutionProvider"]
+                source, options, providers=["CPUExecutionProvider"], enable_fallback=0
             )
         except errors() as error:
             raise kind(f"onnxruntime cannot load {name}: {one_line(error)}") from error

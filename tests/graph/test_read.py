@@ -40,7 +40,7 @@ def test_file_is_read_with_its_digest_and_size(tmp_path: Path) -> None:
         assert source.path == path
         assert source.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
         assert source.nbytes == path.stat().st_size
-        assert not source.external
+        assert not source.locations
 
 
 def test_model_in_memory_is_copied() -> None:
@@ -58,10 +58,21 @@ def test_model_in_memory_is_copied() -> None:
 def test_external_data_is_loaded(tmp_path: Path) -> None:
     path = saved(tmp_path, save_as_external_data=True, location="weights.bin", size_threshold=0)
     source = read_model(path)
-    assert source.external
+    assert source.locations == ("weights.bin",)
     assert source.nbytes == path.stat().st_size + (tmp_path / "weights.bin").stat().st_size
     assert all(t.raw_data for t in source.model.graph.initializer)
     assert not any(t.external_data for t in source.model.graph.initializer)
+
+
+def test_external_data_may_lie_beside_the_link_or_beside_the_file(tmp_path: Path) -> None:
+    there = tmp_path / "there"
+    there.mkdir()
+    path = saved(there, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    link = tmp_path / "link.onnx"
+    link.symlink_to(path)
+    assert read_model(link).model == read_model(path).model
+    (there / "weights.bin").rename(tmp_path / "weights.bin")
+    assert read_model(link).path == link
 
 
 def test_missing_external_data_is_refused(tmp_path: Path) -> None:

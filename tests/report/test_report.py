@@ -5,14 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from onnx_exact.certify.summary import Certified
-from onnx_exact.errors import OutputError
 from onnx_exact.report import (
     ChainReport,
     FormReport,
@@ -21,9 +19,9 @@ from onnx_exact.report import (
     Report,
     SliceReport,
     Totals,
+    to_json,
     to_json_dict,
     to_text,
-    write_json,
 )
 from onnx_exact.report.text import SHOWN_REFUSALS, WIDTH
 from onnx_exact.validate import ChainDeviation, Deviation
@@ -163,18 +161,19 @@ def test_measured_total_is_kept() -> None:
     assert to_json_dict(changed(seconds={"read": 1.0, "total": 9.0}))["seconds"]["total"] == 9.0
 
 
-def test_written_report_reads_back_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
-    path = tmp_path / "r.json"
-    write_json(REPORT, path)
-    assert json.loads(path.read_text()) == to_json_dict(REPORT)
-    assert list(tmp_path.iterdir()) == [path]
+def test_text_of_the_json_file_reads_back() -> None:
+    assert json.loads(to_json(REPORT)) == to_json_dict(REPORT)
+    assert to_json(REPORT).endswith("}\n")
 
 
-def test_report_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "r.json").mkdir()
-    with pytest.raises(OutputError, match=r"r\.json"):
-        write_json(REPORT, tmp_path / "r.json")
-    assert len(list(tmp_path.iterdir())) == 1
+def test_name_that_is_no_utf_8_is_shown_with_a_replacement() -> None:
+    assert to_json_dict(changed(source="a\udcff.onnx"))["source"] == "a?.onnx"
+
+
+def test_warnings_are_in_both_reports() -> None:
+    odd = changed(warnings=("the model is odd",))
+    assert to_json_dict(odd)["warnings"] == ["the model is odd"]
+    assert "Warning: the model is odd." in to_text(odd)
 
 
 def test_text_shows_every_figure_and_fits_the_width() -> None:

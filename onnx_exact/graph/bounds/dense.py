@@ -63,10 +63,13 @@ def _product(
     slot: int,
     added: Interval | None = None,
     scale: float = 1.0,
-) -> Interval:
+) -> Interval | None:
     axis = -1 if slot == 0 or x.rank == 1 else -2
     along = -2 if slot == 0 and matrix.ndim > 1 else -1
     length = matrix.shape[along]
+    if x.lower.shape[axis] not in (1, length):
+        # A file that says what cannot be: no runtime runs it.
+        return None
 
     def full(values: Array) -> Array:
         shape = list(values.shape)

@@ -107,7 +107,9 @@ def _gemm_entry(
     name = node.input[slot]
     # Gemm takes matrices only, so the rank is known even where the shape is not.
     shape = index.shape(name) or tuple(Dim(1, (f"?{name}:{i}",)) for i in range(2))
-    return (slot, Layout.at_axis(shape, axis, size)) if len(shape) == 2 else None
+    if len(shape) != 2 or not _may_be(shape[axis], size):
+        return None
+    return slot, Layout.at_axis(shape, axis, size)
 
 
 def _matmul_entry(
@@ -118,4 +120,9 @@ def _matmul_entry(
         return None
     size = matrix.shape[-2] if slot == 0 and matrix.ndim > 1 else matrix.shape[-1]
     axis = -1 if slot == 0 or len(shape) == 1 else -2
-    return slot, Layout.at_axis(shape, axis, size)
+    return (slot, Layout.at_axis(shape, axis, size)) if _may_be(shape[axis], size) else None
+
+
+def _may_be(dim: Dim, size: int) -> bool:
+    """Whether an axis can have this size: a file may be wrong about what it declares."""
+    return not dim.static or dim == Dim(size)
