@@ -1,9 +1,9 @@
 """What a chain's input can be: intervals of the tensors in front of it, over the domain.
 
-Every interval holds for the real-valued meaning of the operators and for an evaluation in the
-tensor's own type that rounds every operation once, sums in any order. Arrays have the tensor's
-rank, with size 1 along axes of which all entries have the same bounds, symbolic ones among them.
-What has no rule here is unbounded, and no chain behind it can be checked.
+Every interval holds for the real numbers that the operators define, as all that is certified; only
+a Cast rounds, for that is what it means. Arrays have the tensor's rank, with size 1 along axes of
+which all entries have the same bounds, symbolic ones among them. What has no rule is unbounded, and
+no chain behind it can be checked.
 """
 
 from __future__ import annotations
@@ -74,7 +74,8 @@ class Front:
         while waiting:
             name = waiting.pop()
             position = model.producer.get(name)
-            if position is not None and name not in self._known and position not in wanted:
+            constant = name in self._known or model.constant(name) is not None
+            if position is not None and not constant and position not in wanted:
                 wanted.add(position)
                 waiting += [name for name in model.nodes[position].input if name]
         for position in sorted(wanted):

@@ -6,29 +6,29 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from onnx import NodeProto
 
 from onnx_exact.verifier.intervals import (
     Interval,
-    Type,
     added,
     divided,
     hull,
     linear,
     multiplied,
     negated,
-    stored,
-    union,
-    widened,
+    rounding,
 )
 from onnx_exact.verifier.model import MOST_ENTRIES, Model, Shape
 from onnx_exact.verifier.operators import Attributes
 from onnx_exact.verifier.rounding import Array
 
-# What runtimes' Sigmoid, Tanh and Softmax may be off by, in units of the type's roundoff.
-FUNCTION_UNITS = 64.0
+# What numpy's tanh, and sums of a few of its terms, may be off by; their values are at most 1.
+FUNCTION_ERROR = 2.0**-50
+# Operations of a normalisation.
+FEW = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +49,7 @@ class Place:
     x: list[Interval | None]
     shapes: tuple[Shape, ...]
     number: int
-    kind: Type
+    kind: np.dtype[Any]
 
     def input(self, slot: int = 0) -> Interval:
         """The interval of an input that is there."""
@@ -83,7 +83,10 @@ def _same(p: Place) -> Interval | None:
 
 
 def _cast(p: Place) -> Interval | None:
-    return stored(*p.input(), p.kind)
+    """Rounding is what it does; it never swaps two numbers."""
+    low, high = p.input()
+    ends = (low.astype(p.kind).astype(np.float64), high.astype(p.kind).astype(np.float64))
+    return np.minimum(low, ends[0]), np.maximum(high, ends[1])
 
 
 def _regrouped(p: Place) -> Interval | None:
@@ -112,8 +115,9 @@ def _regrouped(p: Place) -> Interval | None:
 
 def _anywhere(p: Place) -> Interval | None:
     """Every entry is one of the first input."""
-    low, high = union([p.input()])
-    return low.reshape((1,) * len(p.shapes[0])), high.reshape((1,) * len(p.shapes[0]))
+    low, high = p.input()
+    sizes = (1,) * len(p.shapes[0])
+    return np.full(sizes, low.min()), np.full(sizes, high.max())
 
 
 def _transposed(p: Place) -> Interval | None:
@@ -150,11 +154,11 @@ def _joined(parts: list[Interval]) -> Interval:
     return np.minimum.reduce([x[0] for x in parts]), np.maximum.reduce([x[1] for x in parts])
 
 
-def _pairwise(f: Callable[[Interval, Interval, Type], Interval]) -> Rule:
+def _pairwise(f: Callable[[Interval, Interval], Interval]) -> Rule:
     def rule(p: Place) -> Interval | None:
         found = p.input()
         for slot in range(1, len(p.x)):
-            found = f(found, p.input(slot), p.kind)
+            found = f(found, p.input(slot))
         return found
 
     return rule
@@ -173,9 +177,7 @@ def _absolute(p: Place) -> Interval | None:
 def _leaky(p: Place) -> Interval | None:
     slope = float(p.options.get("alpha", np.float32(0.01)))
     low, high = p.input()
-    below = multiplied(
-        (np.minimum(low, 0.0), np.minimum(high, 0.0)), (np.array(slope),) * 2, p.kind
-    )
+    below = multiplied((np.minimum(low, 0.0), np.minimum(high, 0.0)), (np.array(slope),) * 2)
     return below[0] + np.maximum(low, 0.0), below[1] + np.maximum(high, 0.0)
 
 
@@ -191,12 +193,11 @@ def _clipped(p: Place) -> Interval | None:
 
 
 def _between(f: Callable[[Array], Array], least: float) -> Rule:
-    """Of non-decreasing functions between `least` and 1, which runtimes approximate."""
+    """Of non-decreasing functions between `least` and 1, computed to within an error."""
 
     def rule(p: Place) -> Interval | None:
-        error = FUNCTION_UNITS * float(np.finfo(p.kind).eps)
-        low, high = p.input()
-        return np.maximum(f(low) - error, least), np.minimum(f(high) + error, 1.0)
+        low, high = (f(side) for side in p.input())
+        return np.maximum(low - FUNCTION_ERROR, least), np.minimum(high + FUNCTION_ERROR, 1.0)
 
     return rule
 
@@ -206,9 +207,8 @@ def _logistic(x: Array) -> Array:
 
 
 def _softmax(p: Place) -> Interval | None:
-    error = FUNCTION_UNITS * float(np.finfo(p.kind).eps)
     sizes = (1,) * len(p.shapes[0])
-    return np.zeros(sizes), np.full(sizes, 1.0 + error)
+    return np.zeros(sizes), np.ones(sizes)
 
 
 def _normalized(p: Place) -> Interval | None:
@@ -224,7 +224,8 @@ def _normalized(p: Place) -> Interval | None:
     scale = gain / np.sqrt(variance + float(p.options.get("epsilon", np.float32(1e-5))))
     ends = [(side - mean) * scale + offset for side in (low, high)]
     size = (np.maximum(np.abs(low), np.abs(high)) + np.abs(mean)) * np.abs(scale) + np.abs(offset)
-    return widened((np.minimum(*ends), np.maximum(*ends)), size, 16, p.kind)
+    error = rounding(size, FEW)
+    return np.minimum(*ends) - error, np.maximum(*ends) + error
 
 
 def _gemm(p: Place) -> Interval | None:
@@ -235,11 +236,11 @@ def _gemm(p: Place) -> Interval | None:
         x = x[0].T, x[1].T
     weight = (weight if p.options.get("transB", 0) else weight.T) * p.options.get("alpha", 1.0)
     x = _whole(x, -1, weight.shape[1])
-    found = linear(lambda w, v: v @ w.T, weight, x, weight.shape[1], p.kind)
+    found = linear(lambda w, v: v @ w.T, weight, x, weight.shape[1])
     if found is None or len(p.x) < 3 or p.x[2] is None:
         return found
     beta = np.array(float(p.options.get("beta", 1.0)))
-    return added(found, multiplied(p.input(2), (beta, beta), p.kind), p.kind)
+    return added(found, multiplied(p.input(2), (beta, beta)))
 
 
 def _whole(x: Interval, axis: int, size: int) -> Interval:
@@ -253,10 +254,10 @@ def _matmul(p: Place) -> Interval | None:
     right, left = weights[1], weights[0]
     if right is not None and right.ndim == 2:
         x = _whole(p.input(), -1, len(right))
-        return linear(lambda w, v: v @ w, right, x, len(right), p.kind)
+        return linear(lambda w, v: v @ w, right, x, len(right))
     if left is not None and left.ndim == 2 and p.input(1)[0].ndim > 1:
         x = _whole(p.input(1), -2, left.shape[1])
-        return linear(lambda w, v: w @ v, left, x, left.shape[1], p.kind)
+        return linear(lambda w, v: w @ v, left, x, left.shape[1])
     return None
 
 
@@ -332,7 +333,7 @@ def _convolved(p: Place) -> Interval | None:
     found = []
     for i, rows in enumerate(parts[0]):
         own = (parts[1][0][i], parts[1][1][i])
-        found.append(linear(_product(windows), rows, own, math.prod(rows.shape[1:]), p.kind))
+        found.append(linear(_product(windows), rows, own, math.prod(rows.shape[1:])))
     known = [f for f in found if f is not None]
     if len(known) < groups:
         return None
@@ -340,7 +341,7 @@ def _convolved(p: Place) -> Interval | None:
     if len(p.x) < 3 or p.x[2] is None:
         return joined[0], joined[1]
     bias = tuple(v.reshape(-1, *[1] * len(windows.kernel)) for v in p.input(2))
-    return added((joined[0], joined[1]), (bias[0], bias[1]), p.kind)
+    return added((joined[0], joined[1]), (bias[0], bias[1]))
 
 
 def _product(windows: Windows) -> Callable[[Array, Array], Array]:
@@ -372,8 +373,7 @@ def _pooled(p: Place) -> Interval | None:
         return found
     if any(sum(pad) for pad in windows.pads):
         found = np.minimum(found[0], 0.0), np.maximum(found[1], 0.0)
-    size = np.maximum(np.abs(found[0]), np.abs(found[1]))
-    return widened(found, size, len(windows.places), p.kind)
+    return _about(found, len(windows.places))
 
 
 def _global(p: Place) -> Interval | None:
@@ -382,8 +382,12 @@ def _global(p: Place) -> Interval | None:
     if p.node.op_type == "GlobalMaxPool":
         return low.max(axis=axes, keepdims=True), high.max(axis=axes, keepdims=True)
     terms = max(math.prod(shape[2:]) for shape in p.sizes())
-    found = hull((low, high), axes)
-    return widened(found, np.maximum(np.abs(found[0]), np.abs(found[1])), terms, p.kind)
+    return _about(hull((low, high), axes), terms)
+
+
+def _about(x: Interval, terms: int) -> Interval:
+    """Bounds on means of `terms` numbers."""
+    return x[0] - rounding(np.abs(x[0]), terms), x[1] + rounding(np.abs(x[1]), terms)
 
 
 RULES: dict[str, Rule] = {
@@ -405,9 +409,9 @@ RULES: dict[str, Rule] = {
     "Identity": _same,
     "LeakyRelu": _leaky,
     "MatMul": _matmul,
-    "Max": _pairwise(lambda a, b, _: (np.maximum(a[0], b[0]), np.maximum(a[1], b[1]))),
+    "Max": _pairwise(lambda a, b: (np.maximum(a[0], b[0]), np.maximum(a[1], b[1]))),
     "MaxPool": _pooled,
-    "Min": _pairwise(lambda a, b, _: (np.minimum(a[0], b[0]), np.minimum(a[1], b[1]))),
+    "Min": _pairwise(lambda a, b: (np.minimum(a[0], b[0]), np.minimum(a[1], b[1]))),
     "Mul": _pairwise(multiplied),
     "Neg": lambda p: negated(p.input()),
     "Relu": _monotone(lambda v: np.maximum(v, 0.0)),
@@ -417,7 +421,7 @@ RULES: dict[str, Rule] = {
     "Softmax": _softmax,
     "Split": _anywhere,
     "Squeeze": _regrouped,
-    "Sub": _pairwise(lambda a, b, kind: added(a, negated(b), kind)),
+    "Sub": _pairwise(lambda a, b: added(a, negated(b))),
     "Sum": _pairwise(added),
     "Tanh": _between(np.tanh, -1.0),
     "Transpose": _transposed,

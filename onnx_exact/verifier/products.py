@@ -3,9 +3,10 @@
 For A = fl(T W) in any order of summing |A - T W| <= gamma_n |T| |W| (Rump 1999, Fast and parallel
 interval arithmetic), so that over |h| <= H
 
-    |T (W h + b) - A h - fl(T b)| <= gamma_(n + m) |T| (|W| H + |b|),
+    |T (W h + b) - A h - fl(T b)| <= gamma_n |T| (|W| H + |b|),
 
-plus what products lose that underflow, for T of shape (rows, n) and W of shape (n, m). Where a row
+plus what products lose that underflow, for T of shape (rows, n); twice gamma_n covers the rounding
+of the right-hand side. Where a row
 of T has one entry, 1 or -1, nothing is rounded.
 """
 
@@ -46,7 +47,7 @@ class Products:
         proposed = (flat @ layer.weight).reshape(*through.shape[:-1], layer.weight.shape[1])
         magnitude = np.maximum(np.abs(low), np.abs(high))
         sizes = np.abs(through)
-        rounded = self._reach(k, magnitude)
+        rounded = self._rounding(k, magnitude, layer.width)
         # Beyond these sizes products could lose more than `UNDERFLOW`.
         usual = all(np.abs(v).max(initial=0.0) < MOST_MAGNITUDE for v in (magnitude, through))
         error = (sizes * (rounded + layer.off(magnitude))).sum(axis=-1) * SLACK
@@ -58,10 +59,10 @@ class Products:
             error = np.where(alone, known, error)
         return proposed, add_up(through @ layer.bias, error)
 
-    def _reach(self, k: int, magnitude: Array) -> Array:
-        """What rounding may move pre-activations by, or functionals of them, each time."""
+    def _rounding(self, k: int, magnitude: Array, terms: int) -> Array:
+        """What rounding may move pre-activations by in sums of so many terms."""
         weight, bias = self._sizes[k]
-        unit = ROUNDOFF * (sum(weight.shape) + EXTRA)
+        unit = ROUNDOFF * (terms + EXTRA)
         return np.asarray(unit * (magnitude @ weight.T + bias))
 
     def forward(self, points: Array) -> list[tuple[Flags, Flags]]:
@@ -74,9 +75,11 @@ class Products:
         values, errors = points, np.zeros_like(points)
         for k, layer in enumerate(self.layers):
             size = np.abs(values) + errors
-            off = errors @ self._sizes[k][0].T + layer.off(size) + self._reach(k, size)
-            errors = off * SLACK + UNDERFLOW
+            off = errors @ self._sizes[k][0].T + layer.off(size)
+            errors = (off + self._rounding(k, size, size.shape[1])) * SLACK + UNDERFLOW
             values = values @ layer.weight.T + layer.bias
-            shown.append((values > errors, values < -errors))
-            values = np.maximum(values, 0.0) if layer.relu else values
+            negative = values < -errors
+            shown.append((values > errors, negative))
+            if layer.relu:
+                values, errors = np.maximum(values, 0.0), np.where(negative, 0.0, errors)
         return shown
