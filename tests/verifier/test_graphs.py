@@ -14,7 +14,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from onnx_exact.errors import NotVerifiedError
 from onnx_exact.pipeline import optimize_file
-from onnx_exact.verifier import verify
+from onnx_exact.verified import verify
 from onnx_exact.verifier.chain import read_chain
 from onnx_exact.verifier.model import Model
 from tests.oracle.networks import random_case
@@ -117,7 +117,9 @@ def test_results_are_accepted_and_changed_weights_refused(
     values.flat[np.abs(values).argmax()] *= np.float32(1.001)
     tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
     onnx.save(model, written.new)
-    changed = written.changed({"result": {"sha256": Model(written.new).sha256, "bytes": 0}})
+    changed = written.changed(
+        {"result": {"sha256": Model(written.new, "a model").sha256, "bytes": 0}}
+    )
     with pytest.raises(NotVerifiedError, match="deviation"):
         verify(changed.old, changed.new, changed.certificate)
 
@@ -154,7 +156,7 @@ def test_a_tensor_inside_of_a_chain_may_not_be_read_by_others(tmp_path: Path) ->
         model.graph.output.append(value)
         onnx.save(model, path)
     marks = {
-        key: {"sha256": Model(path).sha256, "bytes": 0}
+        key: {"sha256": Model(path, "a model").sha256, "bytes": 0}
         for key, path in (("original", written.old), ("result", written.new))
     }
     with pytest.raises(NotVerifiedError, match="'h0' is read outside of its chain"):
@@ -181,5 +183,5 @@ def test_layers_that_were_written_one_by_one_are_read_one_by_one(tmp_path: Path)
     """Reading composes the two matrices that are left where their product is no larger."""
     written = random_written("normal", 2102, tmp_path, reductions="published")
     widths = written.header["chains"][0]["result_widths"]
-    assert len(widths) > len(read_chain(Model(written.new), "x", "y").layers)
+    assert len(widths) > len(read_chain(Model(written.new, "a model"), "x", "y").layers)
     assert verify(written.old, written.new, written.certificate).deviation < 1e-5
