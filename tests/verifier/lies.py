@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import functools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -67,7 +67,7 @@ def truth(family: str, seed: int) -> Enumeration:
 def honest(family: str, seed: int, folder: Path) -> Written:
     """What `optimize` writes of a network."""
     case = network(family, seed).case
-    layers = [(x.affine.weight, x.affine.bias, x.relu) for x in case.chain.layers]
+    layers = [(x.affine.weight.tolist(), x.affine.bias.tolist(), x.relu) for x in case.chain.layers]
     paths = [folder / name for name in ("old.onnx", "new.onnx", "certificate.npz")]
     onnx.save(gemm_model(layers), paths[0])
     box = {"x": (case.box.lower, case.box.upper)}
@@ -125,6 +125,11 @@ def _wrong(written: Written, exact: Enumeration) -> Iterator[bool]:
 # -- lies about numbers --
 
 
+def _with(written: Written, arrays: Mapping[str, Any]) -> Written:
+    """With other arrays."""
+    return written.changed(**dict(arrays))
+
+
 def _layers(written: Written) -> list[int]:
     return [k for k, relu in enumerate(written.header["chains"][0]["relu"]) if relu]
 
@@ -143,7 +148,7 @@ def status(written: Written, rng: Random) -> Written | None:
     found[unit] = _any([s for s in (INACTIVE, ACTIVE, UNSTABLE) if s != found[unit]], rng)
     kinds = (WITNESS, UNSHOWN) if found[unit] == UNSTABLE else (BOUNDS, SLOPES, TREE, CLAIMED)
     proof[unit] = _any(kinds, rng)
-    return written.changed(**{f"c0_l{k}_status": found, f"c0_l{k}_proof": proof})
+    return _with(written, {f"c0_l{k}_status": found, f"c0_l{k}_proof": proof})
 
 
 def tree(written: Written, rng: Random) -> Written | None:
@@ -173,7 +178,7 @@ def tree(written: Written, rng: Random) -> Written | None:
         arrays["multipliers"] = rng.random(2).astype(np.float32)
     heads = [*written.header["chains"][0]["trees"], {"kind": kind, "layer": k}]
     made = {f"c0_t{number}_{name}": array for name, array in arrays.items()}
-    return changed[0].chain(trees=heads).changed(**made)
+    return _with(changed[0].chain(trees=heads), made)
 
 
 def _random_nodes(inputs: int, rng: Random) -> list[int]:
@@ -193,7 +198,7 @@ def network_inputs(written: Written) -> int:
     sides = written.header["domain"]["x"]
     sizes = [np.asarray(sides[side]).size for side in SIDES]
     shape = onnx.load(written.old).graph.input[0].type.tensor_type.shape.dim
-    return max(*sizes, shape[1].dim_value)
+    return max(*sizes, int(shape[1].dim_value))
 
 
 def _stable(written: Written, rng: Random, by: int) -> tuple[int, tuple[Written, int, int] | None]:
@@ -208,7 +213,7 @@ def _stable(written: Written, rng: Random, by: int) -> tuple[int, tuple[Written,
     k, unit = _any(open_, rng)
     found, proof = (written.arrays[f"c0_l{k}_{what}"].copy() for what in ("status", "proof"))
     found[unit], proof[unit] = _any((INACTIVE, ACTIVE), rng), by
-    changed = written.changed(**{f"c0_l{k}_status": found, f"c0_l{k}_proof": proof})
+    changed = _with(written, {f"c0_l{k}_status": found, f"c0_l{k}_proof": proof})
     return k, (changed, int(unit), int(found[unit]))
 
 
@@ -218,12 +223,13 @@ def slopes(written: Written, rng: Random) -> Written | None:
     if changed is None or not k:
         return None
     loose = sum(_loose(changed[0], j) for j in _layers(written) if j < k)
-    return changed[0].changed(
-        **{
+    return _with(
+        changed[0],
+        {
             f"c0_l{k}_slopes_unit": np.array([changed[1]], np.int32),
             f"c0_l{k}_slopes_positive": np.array([changed[2] == INACTIVE]),
             f"c0_l{k}_slopes": rng.integers(0, 256, (1, loose)).astype(np.uint8),
-        }
+        },
     )
 
 
@@ -237,7 +243,7 @@ def witnesses(written: Written, rng: Random) -> Written | None:
     found[unit], proof[unit] = UNSTABLE, WITNESS
     points = (10.0 ** rng.integers(0, 4)) * rng.normal(size=(16, network_inputs(written)))
     arrays = {f"c0_l{k}_status": found, f"c0_l{k}_proof": proof, "c0_witnesses": points}
-    return written.changed(**arrays)
+    return _with(written, arrays)
 
 
 def place(written: Written, rng: Random) -> Written | None:
@@ -246,7 +252,7 @@ def place(written: Written, rng: Random) -> Written | None:
     name = _any(names, rng)
     places = written.arrays[name].copy()
     places[int(rng.integers(len(places)))] = rng.integers(-1, max(places.max(), 0) + 1)
-    return weights(written.changed(**{name: places}), rng)
+    return weights(_with(written, {name: places}), rng)
 
 
 def factor(written: Written, rng: Random) -> Written | None:
@@ -255,7 +261,7 @@ def factor(written: Written, rng: Random) -> Written | None:
     units = len(written.arrays[f"c0_m{k}_unit"])
     factors = written.arrays.get(f"c0_m{k}_factor", np.ones(units)).copy()
     factors[int(rng.integers(units))] *= _any((0.5, 2.0, 1e-3, 1e3, 1.0 + 1e-3), rng)
-    return weights(written.changed(**{f"c0_m{k}_factor": factors}), rng)
+    return weights(_with(written, {f"c0_m{k}_factor": factors}), rng)
 
 
 def domain(written: Written, rng: Random) -> Written | None:
