@@ -174,11 +174,9 @@ class _Layers:
             raise UncheckedError(
                 f"cannot check: {step.source!r} of {self._model.name} mixes features with others"
             )
-        matrix, offset, *factors = step.values
-        assert matrix is not None
-        bias = np.zeros(len(matrix))
-        if offset is not None:
-            bias = per_feature(self._model, offset, step.output, step.after)
+        matrix, *factors = step.values
+        offset = np.zeros(1) if step.bias is None else step.bias
+        bias = per_feature(self._model, offset, step.output, step.after)
         alpha, beta = (Ball(np.asarray(factor)) for factor in factors)
         weight, shift = Ball(matrix) * alpha, Ball(bias) * beta
         for scale, added in reversed(self._before):
@@ -205,9 +203,7 @@ class _Layers:
     def _scale_and_shift(self, step: Step) -> tuple[Ball, Ball]:
         """The map x -> scale x + shift of an operator that acts on each entry by itself."""
         values = [
-            per_feature(self._model, value, step.output, self._layout)
-            for value in step.values
-            if value is not None
+            per_feature(self._model, value, step.output, self._layout) for value in step.values
         ]
         zero, one = (Ball(np.full(len(values[0]), v)) for v in (0.0, 1.0))
         minus, first = Ball(-one.mid), Ball(values[0])

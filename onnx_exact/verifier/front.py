@@ -14,7 +14,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from onnx_exact.errors import UncheckedError
-from onnx_exact.verifier.front_rules import RULES, Place
+from onnx_exact.verifier.front_rules import EVERY_OUTPUT, RULES, Place
 from onnx_exact.verifier.intervals import Interval, everything, hull
 from onnx_exact.verifier.model import FLOATS, MOST_ENTRIES, Model
 from onnx_exact.verifier.operators import Layout, attributes
@@ -94,18 +94,22 @@ class Front:
     def _evaluate(self, position: int) -> None:
         model, node = self._model, self._model.nodes[position]
         rule = RULES.get(node.op_type) if model.is_standard(node) else None
+        tensors = [self._leaf(name) for name in node.input if name]
         for number, output in enumerate(node.output):
             if not output or output in self._known:
                 continue
             shapes = model.shapes(output)
             self._known[output] = everything(len(shapes[0]))
             kind = FLOATS.get(model.elem_type(output))
-            if rule is None or kind is None or any(a.ref_attr_name for a in node.attribute):
+            plain = number == 0 or node.op_type in EVERY_OUTPUT
+            if rule is None or kind is None or not plain:
                 continue
-            tensors = [self._leaf(name) if name else None for name in node.input]
-            place = Place(model, node, attributes(node), tensors, shapes, number, np.dtype(kind))
             with np.errstate(all="ignore"):
-                found = rule(place)
+                place = Place(model, node, attributes(node), tensors, shapes, np.dtype(kind))
+                try:
+                    found = rule(place)
+                except UncheckedError:  # that no layer can be read
+                    found = None
             if found is not None and _fits(found[0], shapes) and _fits(found[1], shapes):
                 self._known[output] = found
 

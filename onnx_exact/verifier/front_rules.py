@@ -22,7 +22,7 @@ from onnx_exact.verifier.intervals import (
     rounding,
 )
 from onnx_exact.verifier.model import MOST_ENTRIES, Model, Shape
-from onnx_exact.verifier.operators import Attributes
+from onnx_exact.verifier.operators import Attributes, read_step
 from onnx_exact.verifier.rounding import Array
 
 # What numpy's tanh, and sums of a few of its terms, may be off by; their values are at most 1.
@@ -37,36 +37,27 @@ class Place:
 
     Attributes:
         model, node, options: the node and its attributes.
-        x: intervals of its inputs, None for those left out.
+        x: intervals of the inputs that it has.
         shapes: of the output that is wanted, at every trial.
-        number: of that output.
         kind: its type.
     """
 
     model: Model
     node: NodeProto
     options: Attributes
-    x: list[Interval | None]
+    x: list[Interval]
     shapes: tuple[Shape, ...]
-    number: int
     kind: np.dtype[Any]
 
-    def input(self, slot: int = 0) -> Interval:
-        """The interval of an input that is there."""
-        found = self.x[slot]
-        assert found is not None
-        return found
+    @property
+    def op(self) -> str:
+        """The operator."""
+        return self.node.op_type
 
-    def constant(self, slot: int, name: str = "") -> Array | None:
-        """The numbers of a constant input, or of the attribute that older sets have instead."""
-        if name and name in self.options:
-            return np.asarray(self.options[name])
-        if slot >= len(self.node.input) or not self.node.input[slot]:
-            return None
-        value = self.model.constant(self.node.input[slot])
-        if value is None or value.dtype.kind not in "fiu":
-            return None
-        return value.astype(np.float64 if value.dtype.kind == "f" else np.int64)
+    def constant(self, slot: int) -> Array | None:
+        """The numbers of a constant input; None for any other, or none."""
+        names = self.node.input[slot : slot + 1]
+        return self.model.numbers(names[0]) if names and names[0] else None
 
     def sizes(self, slot: int = 0) -> tuple[Shape, ...]:
         """The shape of an input at every trial."""
@@ -76,171 +67,91 @@ class Place:
 Rule = Callable[[Place], Interval | None]
 
 
-def _same(p: Place) -> Interval | None:
-    if p.node.op_type == "Dropout" and len(p.node.input) > 2 and p.node.input[2]:
-        return None
-    return p.input() if p.number == 0 else None
-
-
-def _cast(p: Place) -> Interval | None:
-    """Rounding is what it does; it never swaps two numbers."""
-    low, high = p.input()
-    ends = (low.astype(p.kind).astype(np.float64), high.astype(p.kind).astype(np.float64))
-    return np.minimum(low, ends[0]), np.maximum(high, ends[1])
-
-
-def _regrouped(p: Place) -> Interval | None:
-    """The same entries in the same order: symbolic axes have to stay in front."""
-    x, before = p.input(), p.sizes()
-    for stop in range(len(before[0]) + 1):
-        static = all(shape[stop:] == before[0][stop:] for shape in before)
-        for other in range(len(p.shapes[0]) + 1) if static else ():
-            pairs = zip(before, p.shapes, strict=True)
-            if all(math.prod(a[:stop]) == math.prod(b[:other]) for a, b in pairs) and all(
-                shape[other:] == p.shapes[0][other:] for shape in p.shapes
-            ):
-                low, high = hull(x, tuple(range(stop)))
-                if low.size == high.size == 1:
-                    return low.reshape((1,) * len(p.shapes[0])), high.reshape(
-                        (1,) * len(p.shapes[0])
-                    )
-                inner, outer = before[0][stop:], p.shapes[0][other:]
-                if math.prod(inner) > MOST_ENTRIES:
-                    return None
-                full = (np.broadcast_to(v.reshape(v.shape[stop:]), inner) for v in (low, high))
-                a, b = (v.reshape((1,) * other + outer) for v in full)
-                return a, b
-    return _anywhere(p)
-
-
-def _anywhere(p: Place) -> Interval | None:
-    """Every entry is one of the first input."""
-    low, high = p.input()
-    sizes = (1,) * len(p.shapes[0])
-    return np.full(sizes, low.min()), np.full(sizes, high.max())
-
-
-def _transposed(p: Place) -> Interval | None:
-    axes = p.options.get("perm", range(p.input()[0].ndim)[::-1])
-    return p.input()[0].transpose(axes), p.input()[1].transpose(axes)
-
-
-def _concatenated(p: Place) -> Interval | None:
-    parts = [x for x in p.x if x is not None]
-    axis = int(p.options["axis"]) % parts[0][0].ndim
-    lengths = [{shape[axis] for shape in p.sizes(i)} for i in range(len(parts))]
-    if any(len(length) > 1 for length in lengths):
-        return _joined([hull(x, (axis,)) for x in parts])
-    if sum(length.pop() for length in lengths) > MOST_ENTRIES:
-        return None
-    whole = [
-        tuple(
-            max(x[0].shape[i] for x in parts) if i != axis else p.sizes(number)[0][axis]
-            for i in range(parts[0][0].ndim)
-        )
-        for number in range(len(parts))
-    ]
-    sides = (
-        np.concatenate(
-            [np.broadcast_to(x[side], size) for x, size in zip(parts, whole, strict=True)], axis
-        )
-        for side in (0, 1)
-    )
-    low, high = sides
-    return low, high
-
-
-def _joined(parts: list[Interval]) -> Interval:
-    return np.minimum.reduce([x[0] for x in parts]), np.maximum.reduce([x[1] for x in parts])
+def _both(f: Callable[[Array], Array]) -> Rule:
+    """Of non-decreasing functions that are computed without rounding."""
+    return lambda p: (f(p.x[0][0]), f(p.x[0][1]))
 
 
 def _pairwise(f: Callable[[Interval, Interval], Interval]) -> Rule:
+    """Of operators that take their inputs two by two."""
+
     def rule(p: Place) -> Interval | None:
-        found = p.input()
-        for slot in range(1, len(p.x)):
-            found = f(found, p.input(slot))
+        found = p.x[0]
+        for other in p.x[1:]:
+            found = f(found, other)
         return found
 
     return rule
-
-
-def _monotone(f: Callable[[Array], Array]) -> Rule:
-    """Of functions that are computed without rounding."""
-    return lambda p: (f(p.input()[0]), f(p.input()[1]))
-
-
-def _absolute(p: Place) -> Interval | None:
-    low, high = p.input()
-    return np.maximum(np.maximum(low, -high), 0.0), np.maximum(-low, high)
-
-
-def _leaky(p: Place) -> Interval | None:
-    slope = float(p.options.get("alpha", np.float32(0.01)))
-    low, high = p.input()
-    below = multiplied((np.minimum(low, 0.0), np.minimum(high, 0.0)), (np.array(slope),) * 2)
-    return below[0] + np.maximum(low, 0.0), below[1] + np.maximum(high, 0.0)
-
-
-def _clipped(p: Place) -> Interval | None:
-    low, high = p.input()
-    for slot, name, f in ((1, "min", np.maximum), (2, "max", np.minimum)):
-        if name in p.options or (slot < len(p.node.input) and p.node.input[slot]):
-            end = p.constant(slot, name)
-            if end is None or end.size != 1:
-                return None
-            low, high = f(low, float(end.reshape(()))), f(high, float(end.reshape(())))
-    return low, high
 
 
 def _between(f: Callable[[Array], Array], least: float) -> Rule:
     """Of non-decreasing functions between `least` and 1, computed to within an error."""
-
-    def rule(p: Place) -> Interval | None:
-        low, high = (f(side) for side in p.input())
-        return np.maximum(low - FUNCTION_ERROR, least), np.minimum(high + FUNCTION_ERROR, 1.0)
-
-    return rule
-
-
-def _logistic(x: Array) -> Array:
-    return 0.5 + 0.5 * np.tanh(0.5 * x)
-
-
-def _softmax(p: Place) -> Interval | None:
-    sizes = (1,) * len(p.shapes[0])
-    return np.zeros(sizes), np.ones(sizes)
-
-
-def _normalized(p: Place) -> Interval | None:
-    if p.options.get("training_mode", 0) or p.options.get("spatial", 1) != 1 or p.number:
-        return None
-    values = [p.constant(slot) for slot in range(1, 5)]
-    low, high = p.input()
-    if any(v is None for v in values) or low.ndim < 2:
-        return None
-    gain, offset, mean, variance = (
-        v.reshape(-1, *[1] * (low.ndim - 2)) for v in values if v is not None
+    return lambda p: (
+        np.maximum(f(p.x[0][0]) - FUNCTION_ERROR, least),
+        np.minimum(f(p.x[0][1]) + FUNCTION_ERROR, 1.0),
     )
-    scale = gain / np.sqrt(variance + float(p.options.get("epsilon", np.float32(1e-5))))
-    ends = [(side - mean) * scale + offset for side in (low, high)]
-    size = (np.maximum(np.abs(low), np.abs(high)) + np.abs(mean)) * np.abs(scale) + np.abs(offset)
-    error = rounding(size, FEW)
-    return np.minimum(*ends) - error, np.maximum(*ends) + error
 
 
-def _gemm(p: Place) -> Interval | None:
-    x, weight = p.input(), p.constant(1)
-    if weight is None:
-        return None
-    if p.options.get("transA", 0):
-        x = x[0].T, x[1].T
-    weight = (weight if p.options.get("transB", 0) else weight.T) * p.options.get("alpha", 1.0)
-    x = _whole(x, -1, weight.shape[1])
-    found = linear(lambda w, v: v @ w.T, weight, x, weight.shape[1])
-    if found is None or len(p.x) < 3 or p.x[2] is None:
-        return found
-    beta = np.array(float(p.options.get("beta", 1.0)))
-    return added(found, multiplied(p.input(2), (beta, beta)))
+def _same(p: Place) -> Interval | None:
+    trains = p.op == "Dropout" and len(p.node.input) > 2 and p.node.input[2]
+    return None if trains else p.x[0]
+
+
+def _cast(p: Place) -> Interval | None:
+    """Rounding is what it does; it never swaps two numbers."""
+    low, high = p.x[0]
+    ends = [side.astype(p.kind).astype(np.float64) for side in p.x[0]]
+    return np.minimum(low, ends[0]), np.maximum(high, ends[1])
+
+
+def _full(p: Place, low: Array | float, high: Array | float) -> Interval:
+    """The same bounds for every entry."""
+    sizes = (1,) * len(p.shapes[0])
+    return np.full(sizes, low), np.full(sizes, high)
+
+
+def _anywhere(p: Place) -> Interval | None:
+    """Every entry is one of the first input."""
+    return _full(p, p.x[0][0].min(), p.x[0][1].max())
+
+
+def _regrouped(p: Place) -> Interval | None:
+    """The same entries in the same order: symbolic axes have to stay in front."""
+    before, after = p.sizes(), p.shapes
+    ranks = itertools.product(range(len(before[0]) + 1), range(len(after[0]) + 1))
+    for stop, other in ranks:
+        fixed = {(a[stop:], b[other:]) for a, b in zip(before, after, strict=True)}
+        front = [
+            (math.prod(a[:stop]), math.prod(b[:other])) for a, b in zip(before, after, strict=True)
+        ]
+        inner, outer = next(iter(fixed))
+        if len(fixed) == 1 and all(a == b for a, b in front) and math.prod(inner) <= MOST_ENTRIES:
+            sides = [v.reshape(v.shape[stop:]) for v in hull(p.x[0], tuple(range(stop)))]
+            sizes = (1,) * other + outer
+            low, high = (np.broadcast_to(v, inner).reshape(sizes) for v in sides)
+            return low, high
+    return _anywhere(p)
+
+
+def _transposed(p: Place) -> Interval | None:
+    axes = p.options.get("perm", range(p.x[0][0].ndim)[::-1])
+    return p.x[0][0].transpose(axes), p.x[0][1].transpose(axes)
+
+
+def _concatenated(p: Place) -> Interval | None:
+    axis = int(p.options["axis"]) % len(p.shapes[0])
+    lengths = [[shape[axis] for shape in p.sizes(slot)] for slot in range(len(p.x))]
+    if any(len(set(found)) > 1 for found in lengths):
+        parts = [hull(x, (axis,)) for x in p.x]
+        return np.minimum.reduce([x[0] for x in parts]), np.maximum.reduce([x[1] for x in parts])
+    parts = [_whole(x, axis, found[0]) for x, found in zip(p.x, lengths, strict=True)]
+    others = np.broadcast_shapes(*(hull(x, (axis,))[0].shape for x in parts))
+    sizes = [(*others[:axis], found[0], *others[axis + 1 :]) for found in lengths]
+    low, high = (
+        np.concatenate([np.broadcast_to(x[i], s) for x, s in zip(parts, sizes, strict=True)], axis)
+        for i in (0, 1)
+    )
+    return low, high
 
 
 def _whole(x: Interval, axis: int, size: int) -> Interval:
@@ -249,145 +160,154 @@ def _whole(x: Interval, axis: int, size: int) -> Interval:
     return low, high
 
 
-def _matmul(p: Place) -> Interval | None:
-    weights = [p.constant(slot) for slot in (0, 1)]
-    right, left = weights[1], weights[0]
-    if right is not None and right.ndim == 2:
-        x = _whole(p.input(), -1, len(right))
-        return linear(lambda w, v: v @ w, right, x, len(right))
-    if left is not None and left.ndim == 2 and p.input(1)[0].ndim > 1:
-        x = _whole(p.input(1), -2, left.shape[1])
-        return linear(lambda w, v: w @ v, left, x, left.shape[1])
-    return None
+def _absolute(p: Place) -> Interval | None:
+    low, high = p.x[0]
+    return np.maximum(np.maximum(low, -high), 0.0), np.maximum(-low, high)
 
 
-@dataclass(frozen=True)
-class Windows:
-    """Where the windows of a convolution or a pool lie along the spatial axes."""
-
-    kernel: tuple[int, ...]
-    strides: tuple[int, ...]
-    dilations: tuple[int, ...]
-    pads: tuple[tuple[int, int], ...]
-    out: tuple[int, ...]
-
-    def padded(self, x: Array, value: float) -> Array:
-        """x with as much on both sides as the windows reach."""
-        return np.pad(x, [(0, 0), (0, 0), *self.pads], constant_values=value)
-
-    def seen(self, padded: Array, at: tuple[int, ...]) -> Array:
-        """What all windows have at one place of the kernel."""
-        spatial = [
-            slice(i * d, i * d + s * (n - 1) + 1, s)
-            for i, d, s, n in zip(at, self.dilations, self.strides, self.out, strict=True)
-        ]
-        return padded[(slice(None), slice(None), *spatial)]
-
-    @property
-    def places(self) -> list[tuple[int, ...]]:
-        """All places of the kernel."""
-        return list(itertools.product(*map(range, self.kernel)))
+def _leaky(p: Place) -> Interval | None:
+    slope = np.array(float(p.options.get("alpha", np.float32(0.01))))
+    low, high = p.x[0]
+    below = multiplied((np.minimum(low, 0.0), np.minimum(high, 0.0)), (slope, slope))
+    # One of the two is 0 at any point.
+    return below[0] + np.maximum(low, 0.0), below[1] + np.maximum(high, 0.0)
 
 
-def _windows(p: Place, kernel: tuple[int, ...]) -> Windows | None:
-    rank = len(kernel)
-    sizes = [shape[2:] for shape in p.sizes()]
-    outs = [shape[2:] for shape in p.shapes]
-    if any(s != sizes[0] for s in sizes) or any(o != outs[0] for o in outs):
+def _clipped(p: Place) -> Interval | None:
+    low, high = p.x[0]
+    for slot, name, f in ((1, "min", np.maximum), (2, "max", np.minimum)):
+        if name in p.options or (slot < len(p.node.input) and p.node.input[slot]):
+            end = p.options[name] if name in p.options else p.constant(slot)
+            if end is None:
+                return None
+            low, high = f(low, np.float64(end)), f(high, np.float64(end))
+    return low, high
+
+
+def _normalized(p: Place) -> Interval | None:
+    step = read_step(p.model, p.node.output[0])
+    gain, offset, mean, variance = step.values
+    scale = gain / np.sqrt(variance + step.epsilon)
+    ends = [(side - mean) * scale + offset for side in p.x[0]]
+    size = np.maximum(*map(np.abs, p.x[0])) + np.abs(mean)
+    error = rounding(size * np.abs(scale) + np.abs(offset), FEW)
+    return np.minimum(*ends) - error, np.maximum(*ends) + error
+
+
+def _dense(p: Place) -> Interval | None:
+    """A Gemm or MatMul: its features lie along the last axis, or the last but one."""
+    step = read_step(p.model, p.node.output[0])
+    weight, alpha, beta = step.values
+    slot = list(p.node.input).index(step.source)
+    axis = -2 if slot or p.options.get("transA", 0) else -1
+    if p.x[slot][0].ndim < 2:
         return None
-    strides = tuple(p.options.get("strides", (1,) * rank))
-    dilations = tuple(p.options.get("dilations", (1,) * rank))
-    needed = [
-        (n - 1) * s + (k - 1) * d + 1 - size
-        for n, s, k, d, size in zip(outs[0], strides, kernel, dilations, sizes[0], strict=True)
-    ]
+    x = _whole(p.x[slot], axis, weight.shape[1])
+    turned = bool(p.options.get("transA", 0)) or axis == -1
+
+    def product(w: Array, v: Array) -> Array:
+        found = np.moveaxis(v, axis, -1) @ w.T
+        return found if turned else np.moveaxis(found, -1, axis)
+
+    found = linear(product, weight, x, weight.shape[1])
+    if found is not None:
+        found = multiplied(found, (alpha, alpha))
+    if found is None or step.bias is None:
+        return found
+    return added(found, multiplied((step.bias, step.bias), (beta, beta)))
+
+
+def _windows(p: Place, kernel: Shape) -> Callable[[Array, float], list[Array]] | None:
+    """What all windows of a convolution or a pool have at each place of the kernel.
+
+    The result takes an array, with its channels and spatial axes written out, and what it is padded
+    with. The last window ends where its output says, whatever `ceil_mode` or the pads allow.
+    """
+    rank, sizes = len(kernel), {shape[1:] for shape in p.sizes()}
+    outs = {shape[2:] for shape in p.shapes}
+    if len(sizes) > 1 or len(outs) > 1:
+        return None
+    (inner,), (out,) = sizes, outs
+    strides, dilations = (p.options.get(n, (1,) * rank) for n in ("strides", "dilations"))
+    axes = list(zip(inner[1:], out, kernel, strides, dilations, strict=True))
+    needed = [(n - 1) * s + (k - 1) * d + 1 - size for size, n, k, s, d in axes]
     auto = p.options.get("auto_pad", b"NOTSET")
+    begins = [(max(n, 0) + (auto == b"SAME_LOWER")) // 2 for n in needed]
     if auto == b"NOTSET":
         begins = list(p.options.get("pads", (0,) * 2 * rank))[:rank]
-    else:
-        total = [max(n, 0) for n in needed]
-        begins = [(n + (auto == b"SAME_LOWER")) // 2 for n in total]
-    # The last window ends where its output says, whatever `ceil_mode` or the pads allow.
-    pads = tuple((b, max(n - b, 0)) for b, n in zip(begins, needed, strict=True))
-    entries = math.prod(s + sum(e) for s, e in zip(sizes[0], pads, strict=True))
-    if min(begins, default=0) < 0 or entries * max(p.sizes()[0][1], 1) > MOST_ENTRIES:
+    pads = [(0, 0), (0, 0), *((b, max(n - b, 0)) for b, n in zip(begins, needed, strict=True))]
+    entries = math.prod(size + sum(pad) for size, pad in zip(inner, pads[1:], strict=True))
+    if min(begins, default=0) < 0 or entries > MOST_ENTRIES:
         return None
-    return Windows(kernel, strides, dilations, pads, outs[0])
+
+    def seen(x: Array, fill: float) -> list[Array]:
+        padded = np.pad(np.broadcast_to(x, (len(x), *inner)), pads, constant_values=fill)
+        spots = itertools.product(*map(range, kernel))
+        return [padded[(slice(None), slice(None), *map(_along, at, axes))] for at in spots]
+
+    return seen
 
 
-def _spread(p: Place) -> Interval:
-    """The bounds of an input with its channels and its spatial axes written out."""
-    sizes = p.sizes()[0]
-    low, high = (np.broadcast_to(v, (v.shape[0], *sizes[1:])) for v in p.input())
-    return low, high
+def _along(start: int, axis: tuple[int, ...]) -> slice:
+    """Where windows along an axis see one place of the kernel."""
+    _, count, _, stride, dilation = axis
+    return slice(start * dilation, start * dilation + stride * (count - 1) + 1, stride)
 
 
 def _convolved(p: Place) -> Interval | None:
     weight = p.constant(1)
-    windows = None if weight is None else _windows(p, weight.shape[2:])
-    if weight is None or windows is None:
+    seen = None if weight is None else _windows(p, weight.shape[2:])
+    if weight is None or seen is None:
         return None
-    groups = int(p.options.get("group", 1))
-    x = tuple(windows.padded(v, 0.0) for v in _spread(p))
-    parts = np.split(weight, groups), [np.split(side, groups, axis=1) for side in x]
-    found = []
-    for i, rows in enumerate(parts[0]):
-        own = (parts[1][0][i], parts[1][1][i])
-        found.append(linear(_product(windows), rows, own, math.prod(rows.shape[1:])))
-    known = [f for f in found if f is not None]
-    if len(known) < groups:
-        return None
-    joined = tuple(np.concatenate([f[side] for f in known], axis=1) for side in (0, 1))
-    if len(p.x) < 3 or p.x[2] is None:
-        return joined[0], joined[1]
-    bias = tuple(v.reshape(-1, *[1] * len(windows.kernel)) for v in p.input(2))
-    return added((joined[0], joined[1]), (bias[0], bias[1]))
+    windows, groups = seen, int(p.options.get("group", 1))
+    terms = math.prod(weight.shape[1:])
 
+    def product(rows: Array, x: Array) -> Array:
+        own = rows.reshape(groups, -1, rows.shape[1], math.prod(rows.shape[2:]))
+        total = np.zeros(())
+        for i, part in enumerate(windows(x, 0.0)):
+            split = part.reshape(len(part), groups, -1, *part.shape[2:])
+            total = total + np.einsum("goc,ngc...->ngo...", own[..., i], split, optimize=True)
+        return total.reshape(len(x), len(rows), *total.shape[3:])
 
-def _product(windows: Windows) -> Callable[[Array, Array], Array]:
-    def product(weight: Array, padded: Array) -> Array:
-        total = np.zeros((padded.shape[0], len(weight), *windows.out))
-        for at in windows.places:
-            rows = np.moveaxis(weight, (0, 1), (-2, -1))[at]
-            total += np.einsum("oc,nc...->no...", rows, windows.seen(padded, at), optimize=True)
-        return total
-
-    return product
+    found = linear(product, weight, p.x[0], terms)
+    if found is None or len(p.x) < 3:
+        return found
+    low, high = (v.reshape(-1, *[1] * (weight.ndim - 2)) for v in p.x[2])
+    return added(found, (low, high))
 
 
 def _pooled(p: Place) -> Interval | None:
     """Maxima and means of a window lie between the least and the greatest number in it."""
-    if p.number or p.options.get("storage_order", 0):
+    seen = _windows(p, tuple(p.options["kernel_shape"]))
+    if seen is None or p.options.get("storage_order", 0):
         return None
-    windows = _windows(p, tuple(p.options["kernel_shape"]))
-    if windows is None:
-        return None
-    low, high = _spread(p)
-    mean = p.node.op_type == "AveragePool"
-    # Means may count what is padded, as 0; a maximum is that of what is there.
-    fills = (-np.inf, -np.inf) if not mean else (np.inf, -np.inf)
-    sides = [windows.padded(v, fill) for v, fill in zip((low, high), fills, strict=True)]
-    seen = [[windows.seen(side, at) for at in windows.places] for side in sides]
-    found = (np.minimum if mean else np.maximum).reduce(seen[0]), np.maximum.reduce(seen[1])
-    if not mean:
-        return found
-    if any(sum(pad) for pad in windows.pads):
-        found = np.minimum(found[0], 0.0), np.maximum(found[1], 0.0)
-    return _about(found, len(windows.places))
+    high = np.maximum.reduce(seen(p.x[0][1], -np.inf))
+    if p.op == "MaxPool":
+        return np.maximum.reduce(seen(p.x[0][0], -np.inf)), high
+    low = np.minimum.reduce(seen(p.x[0][0], np.inf))
+    # Means may count what is padded, as 0.
+    zeros = [part == np.inf for part in seen(np.zeros_like(p.x[0][0]), np.inf)]
+    padded = np.logical_or.reduce(zeros)
+    ends = (
+        np.where(padded, np.minimum(low, 0.0), low),
+        np.where(padded, np.maximum(high, 0.0), high),
+    )
+    return _mean(ends[0], ends[1], len(zeros))
 
 
 def _global(p: Place) -> Interval | None:
-    low, high = p.input()
+    low, high = p.x[0]
     axes = tuple(range(2, low.ndim))
-    if p.node.op_type == "GlobalMaxPool":
+    if p.op == "GlobalMaxPool":
         return low.max(axis=axes, keepdims=True), high.max(axis=axes, keepdims=True)
-    terms = max(math.prod(shape[2:]) for shape in p.sizes())
-    return _about(hull((low, high), axes), terms)
+    least, most = hull(p.x[0], axes)
+    return _mean(least, most, max(math.prod(shape[2:]) for shape in p.sizes()))
 
 
-def _about(x: Interval, terms: int) -> Interval:
-    """Bounds on means of `terms` numbers."""
-    return x[0] - rounding(np.abs(x[0]), terms), x[1] + rounding(np.abs(x[1]), terms)
+def _mean(low: Array, high: Array, terms: int) -> Interval:
+    """Bounds on means of `terms` numbers between."""
+    return low - rounding(np.abs(low), terms), high + rounding(np.abs(high), terms)
 
 
 RULES: dict[str, Rule] = {
@@ -403,22 +323,22 @@ RULES: dict[str, Rule] = {
     "Dropout": _same,
     "Flatten": _regrouped,
     "Gather": _anywhere,
-    "Gemm": _gemm,
+    "Gemm": _dense,
     "GlobalAveragePool": _global,
     "GlobalMaxPool": _global,
     "Identity": _same,
     "LeakyRelu": _leaky,
-    "MatMul": _matmul,
+    "MatMul": _dense,
     "Max": _pairwise(lambda a, b: (np.maximum(a[0], b[0]), np.maximum(a[1], b[1]))),
     "MaxPool": _pooled,
     "Min": _pairwise(lambda a, b: (np.minimum(a[0], b[0]), np.minimum(a[1], b[1]))),
     "Mul": _pairwise(multiplied),
-    "Neg": lambda p: negated(p.input()),
-    "Relu": _monotone(lambda v: np.maximum(v, 0.0)),
+    "Neg": lambda p: negated(p.x[0]),
+    "Relu": _both(lambda v: np.maximum(v, 0.0)),
     "Reshape": _regrouped,
-    "Sigmoid": _between(_logistic, 0.0),
+    "Sigmoid": _between(lambda v: 0.5 + 0.5 * np.tanh(0.5 * v), 0.0),
     "Slice": _anywhere,
-    "Softmax": _softmax,
+    "Softmax": lambda p: _full(p, 0.0, 1.0),
     "Split": _anywhere,
     "Squeeze": _regrouped,
     "Sub": _pairwise(lambda a, b: added(a, negated(b))),
@@ -427,3 +347,5 @@ RULES: dict[str, Rule] = {
     "Transpose": _transposed,
     "Unsqueeze": _regrouped,
 }
+# The rule holds for all outputs of these, for the first alone of all others.
+EVERY_OUTPUT = ("Split",)

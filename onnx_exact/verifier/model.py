@@ -1,7 +1,7 @@
 """An ONNX model as the checker reads it: hash, constants, shapes, who makes a tensor.
 
-Every size that the file leaves open is tried at large primes, each at one of its own (those of one
-name at the same): what holds of the shapes at two such trials holds because of how they arise.
+Every size that the file leaves open is tried at two large primes of its own (those of one name at
+the same) and at 1: what holds of the shapes at all trials holds because of how they arise.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from graphlib import TopologicalSorter
+from itertools import count
+from math import isqrt
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,7 @@ OLDEST_OPSET = 7
 OVERRIDABLE_SINCE_IR = 4
 # Symbolic sizes are tried at these and those above.
 FIRST_PRIME = 10_007
-TRIALS = 2
+TRIALS = 3
 # Entries of a tensor that is written out, whatever a file says of its shape.
 MOST_ENTRIES = 2**26
 # Above this protobuf does not serialise.
@@ -274,14 +276,14 @@ def _check(proto: ModelProto) -> None:
 def _infer(model: Model, trial: int) -> tuple[dict[str, Shape], dict[str, int]]:
     """Shapes and types as they follow from those of the inputs, whatever else the file says."""
     fixed = _skeleton(model)
-    primes = _primes(FIRST_PRIME)
+    primes = _primes()
     chosen: dict[str | tuple[str, int], int] = {}
     for value in fixed.graph.input:
         for axis, dim in enumerate(value.type.tensor_type.shape.dim):
             if _size(dim) is None:
                 key = dim.dim_param or (value.name, axis)
                 if key not in chosen:
-                    chosen[key] = [next(primes) for _ in range(TRIALS)][trial]
+                    chosen[key] = (next(primes), next(primes), 1)[trial]
                 dim.dim_value = chosen[key]
     try:
         found = shape_inference.infer_shapes(fixed, strict_mode=True, data_prop=True).graph
@@ -323,9 +325,5 @@ def _skeleton(model: Model) -> ModelProto:
     return made
 
 
-def _primes(start: int) -> Iterator[int]:
-    number = start
-    while True:
-        if all(number % factor for factor in range(2, int(number**0.5) + 1)):
-            yield number
-        number += 1
+def _primes() -> Iterator[int]:
+    return (n for n in count(FIRST_PRIME) if all(n % factor for factor in range(2, isqrt(n) + 1)))

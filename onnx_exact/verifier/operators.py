@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -60,9 +60,10 @@ class Step:
         kind: "dense", "relu", "same", or one of `PER_ENTRY` and "BatchNormalization".
         source, output: the tensors it reads and makes.
         node: its position.
-        values: of "dense": W (out, in), a bias or None, alpha, beta: alpha W x + beta b; of
-            "BatchNormalization": scale, B, mean, var; of the others their constant. All but W
+        values: of "dense": W (out, in), alpha, beta of alpha W x + beta b; of
+            "BatchNormalization": scale, B, mean, var; of the others their constant. These and b
             broadcast against the output.
+        bias: b, None for none.
         swapped: whether a constant comes before the tensor.
         before, after: of "dense": where the features lie in `source` and in `output`.
         epsilon: of "BatchNormalization".
@@ -72,7 +73,8 @@ class Step:
     source: str
     output: str
     node: int
-    values: tuple[Array | None, ...] = ()
+    values: tuple[Array, ...] = ()
+    bias: Array | None = None
     swapped: bool = False
     before: Layout | None = None
     after: Layout | None = None
@@ -127,17 +129,7 @@ def _read(model: Model, node: NodeProto, at: int, slot: int) -> Step | None:
             return None
         return Step(op, source, output, at, (constant,), swapped=slot == 1)
     reader = READERS.get(op)
-    step = None if reader is None else reader(model, node, at, slot)
-    fits = step is None or step.before is None or _fits(step)
-    return step if fits else None
-
-
-def _fits(step: Step) -> bool:
-    assert step.before is not None
-    assert step.after is not None
-    weight = step.values[0]
-    assert weight is not None
-    return weight.shape == (step.after.features, step.before.features)
+    return None if reader is None else reader(model, node, at, slot)
 
 
 def _normalization(model: Model, node: NodeProto, at: int, slot: int) -> Step | None:
@@ -178,7 +170,9 @@ def _gemm(model: Model, node: NodeProto, at: int, slot: int) -> Step | None:
         rows = [shape[0] for shape in shapes]
     after = Layout.of([(n, len(weight), 1) for n in rows])
     factors = (np.array(options.get(name, 1.0)) for name in ("alpha", "beta"))
-    return _dense(node, at, slot, (weight, bias, *factors), before, after)
+    return _dense(
+        Step("dense", node.input[0], node.output[0], at, (weight, *factors), bias), before, after
+    )
 
 
 def _matmul(model: Model, node: NodeProto, at: int, slot: int) -> Step | None:
@@ -194,20 +188,15 @@ def _matmul(model: Model, node: NodeProto, at: int, slot: int) -> Step | None:
         parts.append((math.prod(lead), shape[-1 if last else -2], math.prod(trail)))
     before, after = Layout.of(parts), Layout.of([(a, len(weight), b) for a, _, b in parts])
     one = np.ones(())
-    return _dense(node, at, slot, (weight, None, one, one), before, after)
+    return _dense(
+        Step("dense", node.input[slot], node.output[0], at, (weight, one, one)), before, after
+    )
 
 
-def _dense(
-    node: NodeProto,
-    at: int,
-    slot: int,
-    values: tuple[Array | None, ...],
-    before: Layout | None,
-    after: Layout | None,
-) -> Step | None:
-    if before is None or after is None:
-        return None
-    return Step("dense", node.input[slot], node.output[0], at, values, before=before, after=after)
+def _dense(step: Step, before: Layout | None, after: Layout | None) -> Step | None:
+    """The step with where its features lie, if its matrix fits these."""
+    sizes = (after and after.features, before and before.features)
+    return replace(step, before=before, after=after) if step.values[0].shape == sizes else None
 
 
 READERS: dict[str, Callable[[Model, NodeProto, int, int], Step | None]] = {

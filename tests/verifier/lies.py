@@ -35,6 +35,8 @@ INACTIVE, ACTIVE, UNSTABLE = 1, 2, 3
 BOUNDS, SLOPES, TREE, CLAIMED, WITNESS, UNSHOWN = range(1, 7)
 # What a claimed deviation may fall short of the true one before that counts as false.
 SHARE, ROUNDING = Fraction(102, 100), Fraction(1, 10**11)
+# Splits on the way to a leaf of a random tree.
+DEEPEST = 6
 Random = np.random.Generator
 Mutation = Callable[[Written, Random], Written | None]
 
@@ -181,11 +183,11 @@ def tree(written: Written, rng: Random) -> Written | None:
     return _with(changed[0].chain(trees=heads), made)
 
 
-def _random_nodes(inputs: int, rng: Random) -> list[int]:
-    if rng.random() < 0.5:
+def _random_nodes(inputs: int, rng: Random, depth: int = 0) -> list[int]:
+    if depth > DEEPEST or rng.random() < 0.4:
         return [-1]
-    side = int(rng.integers(inputs))
-    return [side, *_random_nodes(inputs, rng), *_random_nodes(inputs, rng)]
+    parts = (_random_nodes(inputs, rng, depth + 1) for _ in range(2))
+    return [int(rng.integers(inputs)), *(side for part in parts for side in part)]
 
 
 def _loose(written: Written, k: int) -> int:
