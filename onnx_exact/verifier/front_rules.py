@@ -282,18 +282,16 @@ def _pooled(p: Place) -> Interval | None:
     seen = _windows(p, tuple(p.options["kernel_shape"]))
     if seen is None or p.options.get("storage_order", 0):
         return None
-    high = np.maximum.reduce(seen(p.x[0][1], -np.inf))
+    high: Array = np.asarray(np.maximum.reduce(seen(p.x[0][1], -np.inf)))
     if p.op == "MaxPool":
-        return np.maximum.reduce(seen(p.x[0][0], -np.inf)), high
-    low = np.minimum.reduce(seen(p.x[0][0], np.inf))
+        return np.asarray(np.maximum.reduce(seen(p.x[0][0], -np.inf))), high
+    low: Array = np.asarray(np.minimum.reduce(seen(p.x[0][0], np.inf)))
     # Means may count what is padded, as 0.
     zeros = [part == np.inf for part in seen(np.zeros_like(p.x[0][0]), np.inf)]
     padded = np.logical_or.reduce(zeros)
-    ends = (
-        np.where(padded, np.minimum(low, 0.0), low),
-        np.where(padded, np.maximum(high, 0.0), high),
-    )
-    return _mean(ends[0], ends[1], len(zeros))
+    low = np.where(padded, np.minimum(low, 0.0), low)
+    high = np.where(padded, np.maximum(high, 0.0), high)
+    return _mean(low, high, len(zeros))
 
 
 def _global(p: Place) -> Interval | None:
