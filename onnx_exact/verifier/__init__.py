@@ -4,6 +4,7 @@ It shares no code with the rooms that decide and reduce (`stability`, `reduce`, 
 writer of certificates (`certify`), so that a mistake there cannot hide here. To be read in this
 order:
 
+    refusals                        the two ways to refuse
     rounding, balls, intervals      float64 rounded outward
     model, operators, chain         what a file computes between two tensors
     products, bounds                one inequality for a ReLU, one way back to the input

@@ -14,6 +14,7 @@ from onnx_exact.errors import UncheckedError
 from onnx_exact.verifier.balls import Ball
 from onnx_exact.verifier.model import MOST_ENTRIES, Model
 from onnx_exact.verifier.operators import Layout, Step, per_feature, read_step
+from onnx_exact.verifier.refusals import require_known
 from onnx_exact.verifier.rounding import EXTRA, ROUNDOFF, SMALLEST, Array
 
 
@@ -82,10 +83,9 @@ def read_chain(model: Model, source: str, output: str, *, composed: bool = True)
     steps: list[Step] = []
     tensor = output
     while tensor != source:
-        if tensor not in model.producer:
-            raise UncheckedError(
-                f"cannot check: {output!r} of {model.name} does not come from {source!r}"
-            )
+        require_known(
+            tensor in model.producer, f"{output!r} of {model.name} does not come from {source!r}"
+        )
         steps.append(read_step(model, tensor))
         tensor = steps[-1].source
     steps.reverse()
@@ -163,17 +163,16 @@ class _Layers:
 
     def done(self, output: str) -> tuple[tuple[Layer, ...], Layout]:
         """The layers, and where their outputs lie."""
-        if self._before:
-            raise UncheckedError(f"cannot check: {output!r} does not end in weights or a ReLU")
+        require_known(not self._before, f"{output!r} does not end in weights or a ReLU")
         last = [] if self._open is None else [self._open]
         return (*self._layers, *last), self._layout
 
     def _dense(self, step: Step) -> None:
         assert step.after is not None
-        if step.before != self._layout:
-            raise UncheckedError(
-                f"cannot check: {step.source!r} of {self._model.name} mixes features with others"
-            )
+        require_known(
+            step.before == self._layout,
+            f"{step.source!r} of {self._model.name} mixes features with others",
+        )
         matrix, *factors = step.values
         offset = np.zeros(1) if step.bias is None else step.bias
         bias = per_feature(self._model, offset, step.output, step.after)
@@ -222,10 +221,11 @@ class _Layers:
 
 
 def _layer(weight: Ball, bias: Ball) -> Layer:
-    if not (np.isfinite(weight.mid).all() and np.isfinite(bias.mid).all()):
-        raise UncheckedError("cannot check: the product of successive weights overflows")
-    if weight.mid.size > MOST_ENTRIES:
-        raise UncheckedError(f"cannot check: a layer with {weight.mid.size} weights")
+    require_known(
+        np.isfinite(weight.mid).all() and np.isfinite(bias.mid).all(),
+        "the product of successive weights overflows",
+    )
+    require_known(weight.mid.size <= MOST_ENTRIES, f"a layer with {weight.mid.size} weights")
     if weight.err is None and bias.err is None:
         return Layer(weight.mid, bias.mid, None, None, False)
     return Layer(weight.mid, bias.mid, weight.error, bias.error, False)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnx_exact.domains import DOMAIN_KEY, Domain, DomainLike, resolve_domain
-from onnx_exact.errors import DomainError, NotVerifiedError, UncheckedError
+from onnx_exact.errors import DomainError, NotVerifiedError
 from onnx_exact.verifier.bounds import Ranges
 from onnx_exact.verifier.chain import read_chain, read_constant
 from onnx_exact.verifier.claims import check_claims
@@ -21,6 +21,7 @@ from onnx_exact.verifier.deviation import compare, deviation
 from onnx_exact.verifier.front import Front
 from onnx_exact.verifier.model import Model, names_read
 from onnx_exact.verifier.products import Products
+from onnx_exact.verifier.refusals import require, require_known
 from onnx_exact.verifier.rounding import Array
 from onnx_exact.verifier.schema import CLAIMED, Certificate, read_claims
 
@@ -94,8 +95,10 @@ def check(
         DomainError: a domain that does not fit.
     """
     for key, model in (("original", old), ("result", new)):
-        if certificate.entry(str, key, "sha256") != model.sha256:
-            certificate.refuse(f"it is of another {key} than {model.name}")
+        certificate.require(
+            certificate.entry(str, key, "sha256") == model.sha256,
+            f"it is of another {key} than {model.name}",
+        )
     compare_signatures(old, new)
     domain = _certified_domain(old, new, certificate, asked)
     claimed = float(certificate.entry(float, "deviation", "certified_max_abs"))
@@ -130,14 +133,17 @@ def _pair(old: Model, new: Model, certificate: Certificate, head: object) -> Pai
     if (second.widths, second.relu) != (widths, relu):
         # What was written anew stays as it was written.
         second = read_chain(new, source, output, composed=False)
-    if (second.widths, second.relu) != (widths, relu):
-        certificate.refuse(f"the layers to {output!r} in {new.name} are not those it names")
-    if (first.before, first.after) != (second.before, second.after):
-        raise NotVerifiedError(f"{new.name} reads or lays out other entries than {old.name} does")
+    certificate.require(
+        (second.widths, second.relu) == (widths, relu),
+        f"the layers to {output!r} in {new.name} are not those it names",
+    )
+    require(
+        (first.before, first.after) == (second.before, second.after),
+        f"{new.name} reads or lays out other entries than {old.name} does",
+    )
     for tensor in (source, output):
         kinds = [(m.shapes(tensor), m.elem_type(tensor)) for m in (old, new)]
-        if kinds[0] != kinds[1]:
-            raise NotVerifiedError(f"{tensor!r} has another shape or type in {new.name}")
+        require(kinds[0] == kinds[1], f"{tensor!r} has another shape or type in {new.name}")
     return Pair(source, output, first, second)
 
 
@@ -193,10 +199,7 @@ def declared_domain(old: Model, new: Model, asked: DomainLike | None) -> Domain:
     """
     metadata = {} if new.domain_text is None else {DOMAIN_KEY: new.domain_text}
     found = resolve_domain(asked, old.inputs, metadata)
-    if not found.declared:
-        raise UncheckedError(
-            f"cannot check: {new.name} names no domain in its metadata; give --domain"
-        )
+    require_known(found.declared, f"{new.name} names no domain in its metadata; give --domain")
     return found
 
 
@@ -213,16 +216,17 @@ def _certified_domain(
         certificate.refuse(" ".join(str(error).split())[:200])
     if new.domain_text is not None:
         own = declared_domain(old, new, None)
-        if any(not _holds(a, b, n) for a, b in ((domain, own), (own, domain)) for n in own.boxes):
-            certificate.refuse(f"its domain is not the one in the metadata of {new.name}")
+        certificate.require(
+            all(_holds(a, b, n) for a, b in ((domain, own), (own, domain)) for n in own.boxes),
+            f"its domain is not the one in the metadata of {new.name}",
+        )
     if asked is not None and asked != []:
         wanted = resolve_domain(asked, old.inputs, {})
         for name in wanted.boxes:
-            if not _holds(domain, wanted, name):
-                raise UncheckedError(
-                    f"cannot check: the domain of {certificate.path} is smaller than the one asked"
-                    f" for, in {name!r}"
-                )
+            require_known(
+                _holds(domain, wanted, name),
+                f"the domain of {certificate.path} is smaller than the one asked for, in {name!r}",
+            )
     return domain
 
 

@@ -11,6 +11,7 @@ from onnx_exact.errors import NotVerifiedError
 from onnx_exact.verifier.bounds import Branch, Ranges, intervals, upper_bounds
 from onnx_exact.verifier.clock import Clock
 from onnx_exact.verifier.products import Products
+from onnx_exact.verifier.refusals import require
 from onnx_exact.verifier.rounding import Array, Flags, Units, add_up
 from onnx_exact.verifier.schema import ACTIVE, CLAIMED, INACTIVE, TREE, UNSHOWN, WITNESS, Claims
 from onnx_exact.verifier.trees import excluded, expanded
@@ -66,11 +67,11 @@ def check_claims(claims: Claims, box: Box, products: Products, clock: Clock) -> 
                 branches = [Branch(s) for s in expanded(stored[of], claims, ranges)]
                 _tighten(lower, upper, units[of], sign, branches, products, ranges)
         for tree in (t for t in claims.trees if t.layer == k):
-            if not excluded(tree, ranges, products, claims, clock):
-                raise NotVerifiedError(
-                    f"a tree does not exclude the signs of units {tree.units.tolist()[:5]} of"
-                    f" layer {k + 1}"
-                )
+            require(
+                excluded(tree, ranges, products, claims, clock),
+                f"a tree does not exclude the signs of units {tree.units.tolist()[:5]} of layer"
+                f" {k + 1}",
+            )
             leaves += tree.leaves
             above, below = tree.units[tree.positive], tree.units[~tree.positive]
             upper[above] = np.minimum(upper[above], 0.0)

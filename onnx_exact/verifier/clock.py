@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 
-from onnx_exact.errors import UncheckedError
+from onnx_exact.verifier.refusals import require_known
 
 # Sides of boxes that may be bounded in all; some minutes of work.
 MOST_SIDES = 2**33
@@ -22,9 +22,8 @@ class Clock:
     def spend(self, sides: int = 0) -> None:
         """Raises UncheckedError if the time is up, or that much work is too much."""
         self._left -= sides
-        if self._left < 0:
-            raise UncheckedError("cannot check: the trees have too many leaves")
-        if time.monotonic() > self._end:
-            raise UncheckedError(
-                f"cannot check: not done after {self._limit:g} s; give a larger --time-limit"
-            )
+        require_known(self._left >= 0, "the trees have too many leaves")
+        require_known(
+            time.monotonic() <= self._end,
+            f"not done after {self._limit} s; give a larger --time-limit",
+        )

@@ -15,6 +15,7 @@ from onnx import NodeProto, TensorProto, ValueInfoProto
 from onnx_exact.errors import NotVerifiedError
 from onnx_exact.verifier.chain import Chain
 from onnx_exact.verifier.model import Model, array_of, names_read
+from onnx_exact.verifier.refusals import require
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,8 +46,7 @@ def compare_signatures(old: Model, new: Model) -> None:
         ("functions differ", [_serial(m.proto.functions) for m in (old, new)]),
         ("sparse constants differ", [_serial(m.graph.sparse_initializer) for m in (old, new)]),
     ):
-        if found[0] != found[1]:
-            raise NotVerifiedError(f"{old.name} and {new.name}: their {what}")
+        require(found[0] == found[1], f"{old.name} and {new.name}: their {what}")
 
 
 def compare_outside(old: Model, new: Model, chains: Sequence[Pair]) -> int:
@@ -63,18 +63,21 @@ def compare_outside(old: Model, new: Model, chains: Sequence[Pair]) -> int:
         where = old if name in kept_old else new
         raise NotVerifiedError(f"{name!r} is made by a node of {where.name} alone")
     for name, node in kept_old.items():
-        if _plain(node) != _plain(kept_new[name]):
-            raise NotVerifiedError(f"the nodes that make {name!r} differ outside of the chains")
+        require(
+            _plain(node) == _plain(kept_new[name]),
+            f"the nodes that make {name!r} differ outside of the chains",
+        )
     read = old.optional | {name for node in kept_old.values() for name in names_read(node)}
     read |= {value.name for value in old.graph.output} | {chain.source for chain in chains}
     compared = len(kept_old)
     for name in sorted(read):
         before, after = (model.initializers.get(name) for model in (old, new))
-        if (before is None) != (after is None):
-            raise NotVerifiedError(f"the constant {name!r} is in one of the models only")
+        require(
+            (before is None) == (after is None),
+            f"the constant {name!r} is in one of the models only",
+        )
         if before is not None and after is not None:
-            if not _equal(before, after):
-                raise NotVerifiedError(f"the constant {name!r} differs")
+            require(_equal(before, after), f"the constant {name!r} differs")
             compared += 1
     return compared
 
@@ -87,8 +90,7 @@ def _outside(model: Model, chains: Sequence[Pair], own: Sequence[Chain]) -> dict
     """
     dropped: set[int] = set()
     for chain in own:
-        if dropped & chain.nodes:
-            raise NotVerifiedError(f"two chains of {model.name} have a node in common")
+        require(not (dropped & chain.nodes), f"two chains of {model.name} have a node in common")
         dropped |= chain.nodes
     outputs = {value.name for value in model.graph.output}
     read = outputs | {chain.source for chain in chains}

@@ -18,6 +18,7 @@ from onnx_exact.verifier.front_rules import EVERY_OUTPUT, RULES, Place
 from onnx_exact.verifier.intervals import Interval, everything, hull
 from onnx_exact.verifier.model import FLOATS, MOST_ENTRIES, Model
 from onnx_exact.verifier.operators import Layout, attributes
+from onnx_exact.verifier.refusals import require_known
 from onnx_exact.verifier.rounding import Array
 
 
@@ -60,11 +61,14 @@ class Front:
             sizes = shape[slice(*axes)]
             low, high = hull((low, high), (*range(axes[0]), *range(axes[1], len(shape))))
             low, high = (v.reshape(v.shape[slice(*axes)]) for v in (low, high))
-        if math.prod(sizes) > MOST_ENTRIES:
-            raise UncheckedError(f"cannot check: {tensor!r} has {math.prod(sizes)} features")
+        require_known(
+            math.prod(sizes) <= MOST_ENTRIES, f"{tensor!r} has {math.prod(sizes)} features"
+        )
         low, high = (np.broadcast_to(v, sizes).reshape(-1) for v in (low, high))
-        if not (np.isfinite(low).all() and np.isfinite(high).all()):
-            raise UncheckedError(f"cannot check: nothing bounds {tensor!r}, the input of a chain")
+        require_known(
+            np.isfinite(low).all() and np.isfinite(high).all(),
+            f"nothing bounds {tensor!r}, the input of a chain",
+        )
         return low, high
 
     def _of(self, tensor: str) -> Interval:

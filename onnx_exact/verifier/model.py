@@ -23,7 +23,8 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper, s
 from onnx.external_data_helper import load_external_data_for_model, uses_external_data
 
 from onnx_exact.domains import DOMAIN_KEY
-from onnx_exact.errors import ModelError, NotVerifiedError, UncheckedError
+from onnx_exact.errors import ModelError, UncheckedError
+from onnx_exact.verifier.refusals import require, require_known
 
 STANDARD = ("", "ai.onnx")
 FLOATS: dict[int, Any] = {
@@ -152,8 +153,7 @@ class Model:
     def domain_text(self) -> str | None:
         """The domain that the model's metadata names, as text."""
         texts = [p.value for p in self.proto.metadata_props if p.key == DOMAIN_KEY]
-        if len(texts) > 1:
-            raise NotVerifiedError(f"the metadata of {self.name} name two domains")
+        require(len(texts) <= 1, f"the metadata of {self.name} name two domains")
         return texts[0] if texts else None
 
     def is_standard(self, node: NodeProto) -> bool:
@@ -169,8 +169,7 @@ class Model:
         """
         found = [shapes.get(tensor) for shapes, _ in self._inferred]
         known = tuple(shape for shape in found if shape is not None)
-        if len(known) < TRIALS:
-            raise UncheckedError(f"cannot check: the shape of {tensor!r} in {self.name}")
+        require_known(len(known) >= TRIALS, f"the shape of {tensor!r} in {self.name}")
         return known
 
     def elem_type(self, tensor: str) -> int:
@@ -221,8 +220,7 @@ class Model:
         value = self.constant(tensor)
         if value is None or value.dtype not in FLOATS.values():
             return None
-        if not np.isfinite(value).all():
-            raise NotVerifiedError(f"{self.name}: a weight in {tensor!r} is not finite")
+        require(np.isfinite(value).all(), f"{self.name}: a weight in {tensor!r} is not finite")
         return value.astype(np.float64)
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_exact.errors import NotVerifiedError, UncheckedError, UsageError
+from onnx_exact.verifier.refusals import require_known
 from onnx_exact.verifier.rounding import Flags
 
 FORMAT, VERSION = "onnx-exact certificate", 1
@@ -102,12 +103,18 @@ class Certificate:
             raise UsageError(f"{path} is no certificate ({_line(error)})") from error
         if not marked or len(self._members) != len(listed):
             raise UsageError(f"{path} is no certificate (nothing that onnx-exact writes)")
-        if self.header.get("version") != VERSION:
-            raise UncheckedError(f"cannot check: {path} is of another version than {VERSION}")
+        require_known(
+            self.header.get("version") == VERSION, f"{path} is of another version than {VERSION}"
+        )
 
     def refuse(self, why: str) -> NoReturn:
         """Raises NotVerifiedError."""
         raise NotVerifiedError(f"the certificate {self.path} is wrong: {why}")
+
+    def require(self, holds: object, why: str) -> None:
+        """Raises NotVerifiedError unless something holds."""
+        if not holds:
+            self.refuse(why)
 
     def entry(self, kind: type, *keys: str, of: Any = None) -> Any:
         """A value of the header, or of an object in it, that has to be of a type."""
@@ -115,16 +122,17 @@ class Certificate:
         for key in keys:
             found = found.get(key) if isinstance(found, dict) else None
         kinds = (int, float) if kind is float else kind
-        wrong = not isinstance(found, kinds) or (isinstance(found, bool) and kind is not bool)
-        if wrong or (kind is float and not abs(found) <= LARGEST):
-            self.refuse(f"its header has no proper {'.'.join(keys)}")
+        proper = isinstance(found, kinds) and (kind is bool or not isinstance(found, bool))
+        self.require(
+            proper and (kind is not float or abs(found) <= LARGEST),
+            f"its header has no proper {'.'.join(keys)}",
+        )
         return found
 
     def entries(self, kind: type, key: str, of: Any) -> list[Any]:
         """A list of values of a type."""
         found: list[Any] = self.entry(list, key, of=of)
-        if not all(type(value) is kind for value in found):
-            self.refuse(f"its header has no proper {key}")
+        self.require(all(type(value) is kind for value in found), f"its header has no proper {key}")
         return found
 
     def has(self, name: str) -> bool:
@@ -153,8 +161,7 @@ class Certificate:
             proper = (values.view(np.uint8) <= 1).all()
         else:
             proper = ((values >= wanted.low) & (values < below) & np.isfinite(values)).all()
-        if not proper:
-            self.refuse(f"{name} holds an entry that means nothing")
+        self.require(proper, f"{name} holds an entry that means nothing")
         return values
 
     def _unpacked(
@@ -172,8 +179,7 @@ class Certificate:
             nbytes = math.prod(shape) * dtype.itemsize
             if dtype not in [np.dtype(kind) for kind in kinds] or not fits or fortran:
                 raise ValueError(f"shape {shape} and type {dtype}")
-            if nbytes > min(most, self._left):
-                raise UncheckedError(f"cannot check: {name} of {self.path} is too large")
+            require_known(nbytes <= min(most, self._left), f"{name} of {self.path} is too large")
             data = stream.read(nbytes + 1)
         self._left -= nbytes
         if len(data) != nbytes:
@@ -251,10 +257,14 @@ class _Reader:
 
     def claims(self) -> Claims:
         """All of it."""
-        if self.file.entries(int, "widths", of=self.head) != self.widths:
-            self.file.refuse("its widths are not those of the original")
-        if self.file.entries(bool, "relu", of=self.head) != self.relu:
-            self.file.refuse("its relu are not those of the original")
+        self.file.require(
+            self.file.entries(int, "widths", of=self.head) == self.widths,
+            "its widths are not those of the original",
+        )
+        self.file.require(
+            self.file.entries(bool, "relu", of=self.head) == self.relu,
+            "its relu are not those of the original",
+        )
         status, proof = self.verdicts()
         claims = Claims(status, proof, self.witnesses(), {}, (), *self.map())
         # Slopes are given for this many units of the layers before each.
@@ -266,8 +276,7 @@ class _Reader:
             if self.file.has(f"{self.prefix}l{k}_slopes")
         }
         heads = self.file.entries(dict, "trees", of=self.head)
-        if len(heads) > MOST_TREES:
-            raise UncheckedError(f"cannot check: {len(heads)} trees")
+        require_known(len(heads) <= MOST_TREES, f"{len(heads)} trees")
         trees = tuple(self.tree(i, head) for i, head in enumerate(heads))
         return replace(claims, slopes=slopes, trees=trees)
 
@@ -284,8 +293,9 @@ class _Reader:
                 found[layer] = self.array(f"l{layer}_{kind}", kind, units=self.widths[layer])
             pairs = set(zip(status[layer].tolist(), proof[layer].tolist(), strict=True))
             for one, by in pairs:
-                if by not in PROOFS[one]:
-                    self.file.refuse(f"status {one} with proof {by} in layer {layer}")
+                self.file.require(
+                    by in PROOFS[one], f"status {one} with proof {by} in layer {layer}"
+                )
         return status, proof
 
     def slopes(self, layer: int) -> tuple[NDArray[np.int32], Flags, NDArray[np.uint8]]:
@@ -308,8 +318,10 @@ class _Reader:
         name = f"t{number}_"
         kind = self.file.entry(str, "kind", of=head)
         layer = self.file.entry(int, "layer", of=head)
-        if kind not in ("box", "relu") or not 0 <= layer < len(self.widths) or not self.relu[layer]:
-            self.file.refuse(f"{name} is no tree of a layer with ReLUs")
+        self.file.require(
+            kind in ("box", "relu") and 0 <= layer < len(self.widths) and self.relu[layer],
+            f"{name} is no tree of a layer with ReLUs",
+        )
         width = self.widths[layer]
         units = self.array(f"{name}units", "units", units=width, most=8 * width)
         positive = self.array(f"{name}positive", "positive", signs=len(units))
@@ -322,8 +334,10 @@ class _Reader:
         leaf = (nodes == -1).all(axis=1)
         for where, unit in set(map(tuple, nodes[~leaf].tolist())):
             there = 0 <= where < layer and self.relu[where]
-            if not there or not 0 <= unit < self.widths[where]:
-                self.file.refuse(f"{name} splits on unit {unit} of layer {where}")
+            self.file.require(
+                there and 0 <= unit < self.widths[where],
+                f"{name} splits on unit {unit} of layer {where}",
+            )
         known = {"leaves": int(leaf.sum()), "loose": self.loose[layer]}
         slopes = self.array(f"{name}slopes", "leaf_slopes", **known)
         multipliers = self.array(f"{name}multipliers", "multipliers")
@@ -337,8 +351,10 @@ class _Reader:
         after = self.file.entries(int, "result_widths", of=self.head)
         last = len(self.widths) - 1
         ordered = sorted({s for s in sources if 0 <= s <= last}) == sources
-        if not ordered or sources[-1:] != [last] or len(after) != len(sources):
-            self.file.refuse("its layers are not those of the original in their order")
+        self.file.require(
+            ordered and sources[-1:] == [last] and len(after) == len(sources),
+            "its layers are not those of the original in their order",
+        )
         places, factors = [], []
         for k, source in enumerate(sources):
             units = {"units": self.widths[source], "result_units": after[k]}

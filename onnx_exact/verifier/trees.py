@@ -12,10 +12,10 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_exact.errors import NotVerifiedError
 from onnx_exact.verifier.bounds import Branch, Ranges, intervals, upper_bounds
 from onnx_exact.verifier.clock import Clock
 from onnx_exact.verifier.products import Products
+from onnx_exact.verifier.refusals import require
 from onnx_exact.verifier.rounding import Array, add_up
 from onnx_exact.verifier.schema import Claims, Tree
 
@@ -90,8 +90,7 @@ def _boxes(sides: list[int], low: Array, high: Array) -> Iterator[tuple[Array, A
     waiting: list[tuple[int, int, int, float]] = []
     for number, side in enumerate(sides):
         if number:
-            if not waiting:
-                raise NotVerifiedError("a tree has nodes that belong to none")
+            require(waiting, "a tree has nodes that belong to none")
             depth, at, end, value = waiting.pop()
             while len(done) > depth:
                 where, which, before = done.pop()
@@ -103,8 +102,7 @@ def _boxes(sides: list[int], low: Array, high: Array) -> Iterator[tuple[Array, A
             continue
         middle = float(0.5 * ends[0][side] + 0.5 * ends[1][side])
         waiting += [(len(done), side, 0, middle), (len(done), side, 1, middle)]
-    if waiting or not sides:
-        raise NotVerifiedError("a tree lacks leaves")
+    require(sides and not waiting, "a tree lacks leaves")
 
 
 def _relu_tree(
@@ -153,8 +151,7 @@ def _paths(nodes: list[list[int]], length: int) -> Iterator[Path]:
     known = 0
     for number, (layer, unit) in enumerate(nodes):
         if number:
-            if not waiting:
-                raise NotVerifiedError("a tree has nodes that belong to none")
+            require(waiting, "a tree has nodes that belong to none")
             depth, fixed = waiting.pop()
             path[depth:] = [fixed]
         if layer < 0:
@@ -164,10 +161,8 @@ def _paths(nodes: list[list[int]], length: int) -> Iterator[Path]:
             yield path.copy()
             continue
         waiting += [(len(path), (layer, unit, -1)), (len(path), (layer, unit, 1))]
-    if known != length:
-        raise NotVerifiedError("a tree has not one multiplier for each unit it fixes")
-    if waiting or not nodes:
-        raise NotVerifiedError("a tree lacks leaves")
+    require(known == length, "a tree has not one multiplier for each unit it fixes")
+    require(nodes and not waiting, "a tree lacks leaves")
 
 
 def expanded(stored: NDArray[np.uint8], claims: Claims, ranges: Ranges) -> list[Array]:
