@@ -7,6 +7,7 @@ composed (batch normalisation, a linear map after another one).
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -20,13 +21,17 @@ from onnx_exact.verifier.rounding import EXTRA, ROUNDOFF, SMALLEST, Array
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """g = W h + b with |W - weight| <= weight_error and |b - bias| <= bias_error, maybe a ReLU."""
+    """g = W h + b with |W - weight| <= weight_error and |b - bias| <= bias_error, maybe a ReLU.
+
+    `read` is what it was read from, operator by operator: where that is the same, so are W and b.
+    """
 
     weight: Array
     bias: Array
     weight_error: Array | None
     bias_error: Array | None
     relu: bool
+    read: tuple[tuple[Any, ...], ...] = ()
 
     @property
     def width(self) -> int:
@@ -39,6 +44,13 @@ class Layer:
             return np.zeros((*magnitude.shape[:-1], self.width))
         slack = 1.0 + (magnitude.shape[-1] + EXTRA) * ROUNDOFF
         return np.asarray((magnitude @ self.weight_error.T + self.bias_error) * slack + SMALLEST)
+
+    def same(self, other: Layer) -> bool:
+        """Whether it is read from the same numbers as another."""
+        pairs = zip(self.read, other.read, strict=False)
+        return len(self.read) == len(other.read) > 0 and all(
+            len(a) == len(b) and all(map(np.array_equal, a, b)) for a, b in pairs
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,6 +160,8 @@ class _Layers:
         self._layers: list[Layer] = []
         self._open: Layer | None = None
         self._before: list[tuple[Ball, Ball]] = []
+        # What the layer that is open was read from.
+        self._read: list[tuple[Any, ...]] = []
 
     def add(self, step: Step) -> None:
         """Takes the next step in."""
@@ -157,7 +171,7 @@ class _Layers:
             if self._open is None:
                 raise UncheckedError("cannot check: operator Relu that follows no weights")
             self._layers.append(replace(self._open, relu=True))
-            self._open = None
+            self._open, self._read = None, []
         elif step.kind != "same":
             self._scale(*self._scale_and_shift(step))
 
@@ -176,6 +190,7 @@ class _Layers:
         matrix, *factors = step.values
         offset = np.zeros(1) if step.bias is None else step.bias
         bias = per_feature(self._model, offset, step.output, step.after)
+        self._read.append((step.kind, matrix, bias, *factors))
         alpha, beta = (Ball(np.asarray(factor)) for factor in factors)
         weight, shift = Ball(matrix) * alpha, Ball(bias) * beta
         for scale, added in reversed(self._before):
@@ -186,10 +201,11 @@ class _Layers:
             larger = len(matrix) * first.weight.shape[1] > matrix.size + first.weight.size
             if larger or not self._composed:
                 self._layers.append(first)
+                self._read = self._read[-1:]
             else:
                 inner = Ball(first.weight, first.weight_error), Ball(first.bias, first.bias_error)
                 shift, weight = weight @ inner[1] + shift, weight @ inner[0]
-        self._open, self._layout = _layer(weight, shift), step.after
+        self._open, self._layout = self._layer(weight, shift), step.after
 
     def _scale(self, scale: Ball, shift: Ball) -> None:
         if self._open is None:
@@ -197,13 +213,14 @@ class _Layers:
             return
         old = self._open
         weight = Ball(old.weight, old.weight_error) * scale.column
-        self._open = _layer(weight, Ball(old.bias, old.bias_error) * scale + shift)
+        self._open = self._layer(weight, Ball(old.bias, old.bias_error) * scale + shift)
 
     def _scale_and_shift(self, step: Step) -> tuple[Ball, Ball]:
         """The map x -> scale x + shift of an operator that acts on each entry by itself."""
         values = [
             per_feature(self._model, value, step.output, self._layout) for value in step.values
         ]
+        self._read.append((step.kind, step.swapped, step.epsilon, *values))
         zero, one = (Ball(np.full(len(values[0]), v)) for v in (0.0, 1.0))
         minus, first = Ball(-one.mid), Ball(values[0])
         match step.kind:
@@ -219,13 +236,12 @@ class _Layers:
         scale = (variance + Ball(np.full_like(zero.mid, step.epsilon))).root.inverse * gain
         return scale, offset + mean * scale * minus
 
-
-def _layer(weight: Ball, bias: Ball) -> Layer:
-    require_known(
-        np.isfinite(weight.mid).all() and np.isfinite(bias.mid).all(),
-        "the product of successive weights overflows",
-    )
-    require_known(weight.mid.size <= MOST_ENTRIES, f"a layer with {weight.mid.size} weights")
-    if weight.err is None and bias.err is None:
-        return Layer(weight.mid, bias.mid, None, None, False)
-    return Layer(weight.mid, bias.mid, weight.error, bias.error, False)
+    def _layer(self, weight: Ball, bias: Ball) -> Layer:
+        require_known(
+            np.isfinite(weight.mid).all() and np.isfinite(bias.mid).all(),
+            "the product of successive weights overflows",
+        )
+        require_known(weight.mid.size <= MOST_ENTRIES, f"a layer with {weight.mid.size} weights")
+        if weight.err is None and bias.err is None:
+            return Layer(weight.mid, bias.mid, None, None, False, tuple(self._read))
+        return Layer(weight.mid, bias.mid, weight.error, bias.error, False, tuple(self._read))

@@ -106,12 +106,7 @@ def _compare_layer(c: Comparison, k: int) -> None:
     rounding = (ROUNDOFF * np.abs(new) + SMALLEST) * scaled
     loss = dot_up(rounding, c.new_ranges.magnitude(k - 1))
     loss = add_up(loss, (ROUNDOFF * np.abs(bias) + SMALLEST) * scaled[:, 0])
-    for layer, ranges, at, rows, times in (
-        (first, c.ranges, s, units, 1.0),
-        (second, c.new_ranges, k, place, factor),
-    ):
-        off = layer.off(ranges.magnitude(at - 1))
-        loss = add_up(loss, mul_up(off[rows], np.broadcast_to(times, units.shape)))
+    loss = add_up(loss, _off(c, k, units))
     levels = _levels(c, s - 1, k - 1)
     sides: list[Array] = []
     for sign in (1.0, -1.0):
@@ -123,6 +118,29 @@ def _compare_layer(c: Comparison, k: int) -> None:
     apart[units] = np.maximum(np.maximum(*sides), 0.0)
     c.apart.append(apart)
     _bound_layer(c, k, units)
+
+
+def _off(c: Comparison, k: int, units: Units) -> Array:
+    """What errors of the weights may add for each pair of a layer.
+
+    Two layers that are read from the same numbers have the same errors E, so that what is left of
+    them is E (h - h'); the units have to be the same, too.
+    """
+    s, factor = c.claims.sources[k], c.claims.factors[k][units]
+    first, second, place = c.old.layers[s], c.new.layers[k], c.claims.places[k][units]
+    alone = [_same_units(c, k)] if not k else [_same_units(c, k), _same_units(c, k - 1)]
+    lined_up = s == 0 if not k else s == c.claims.sources[k - 1] + 1
+    if first.weight_error is not None and all(alone) and lined_up and first.same(second):
+        gap = _after_relu(c, k - 1) if k else np.zeros(first.weight.shape[1])
+        return dot_up(first.weight_error, gap)
+    off = first.off(c.ranges.magnitude(s - 1))[units]
+    return add_up(off, mul_up(second.off(c.new_ranges.magnitude(k - 1))[place], factor))
+
+
+def _same_units(c: Comparison, k: int) -> bool:
+    """Whether all units of a layer live on as they are."""
+    places, factors = c.claims.places[k], c.claims.factors[k]
+    return np.array_equal(places, np.arange(len(places))) and bool((factors == 1.0).all())
 
 
 def _bound_layer(c: Comparison, k: int, units: Units) -> None:

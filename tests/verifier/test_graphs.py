@@ -185,3 +185,30 @@ def test_layers_that_were_written_one_by_one_are_read_one_by_one(tmp_path: Path)
     widths = written.header["chains"][0]["result_widths"]
     assert len(widths) > len(read_chain(Model(written.new, "a model"), "x", "y").layers)
     assert verify(written.old, written.new, written.certificate).deviation < 1e-5
+
+
+def test_what_folding_rounds_is_the_same_where_a_layer_stays(tmp_path: Path) -> None:
+    """The bias of -10 2^60 and the 1 that is added to it are no float64 number."""
+    signs = np.where(np.arange(20) < 10, -1, 1)
+    arrays = {
+        "w": (signs * 2.0**60)[:, None],
+        "b": np.array([-10 * 2.0**60]),
+        "c": np.ones(1),
+        "v": np.ones((1, 1)),
+    }
+    tensors = [numpy_helper.from_array(v.astype(np.float32), k) for k, v in arrays.items()]
+    nodes = [
+        node("Gemm", "x w b", "g"),
+        node("Add", "g c", "a"),
+        node("Relu", "a", "r"),
+        node("Gemm", "r v", "y"),
+    ]
+    paths = tmp_path / "old.onnx", tmp_path / "new.onnx", tmp_path / "certificate.npz"
+    onnx.save(model_of(nodes, tensors, ["N", 20], ["N", 1]), paths[0])
+    optimize_file(paths[0], paths[1], domain="0:1", certificate=paths[2])
+    found = verify(*paths)
+    assert found.verified
+    assert found.deviation == 0.0
+    layer = read_chain(Model(paths[0], "a model"), "x", "y").layers[0]
+    assert layer.bias_error is not None
+    assert layer.bias_error[0] >= 1.0
