@@ -11,9 +11,10 @@ from pathlib import Path
 from onnx import ModelProto
 
 from onnx_exact.domains import Domain, DomainLike
-from onnx_exact.errors import UsageError
+from onnx_exact.errors import NotVerifiedError, UsageError
 from onnx_exact.verifier.check import ChainCheck, check, declared_domain
 from onnx_exact.verifier.clock import Clock
+from onnx_exact.verifier.coverage import compare_outside, compare_signatures
 from onnx_exact.verifier.model import Model
 from onnx_exact.verifier.schema import Certificate
 
@@ -25,8 +26,8 @@ class Verification:
     """What was checked of two models.
 
     Attributes:
-        method: "certificate", "identical" (byte by byte), or "search" (no difference was found,
-            which proves nothing).
+        method: "certificate", "identical" (the same nodes and constants, bit by bit), or "search"
+            (no difference was found, which proves nothing).
         domain: in words.
         chains: with a certificate only.
         compared: nodes and constants outside of the chains.
@@ -81,7 +82,7 @@ def verify(
     Args:
         original, result: file names or models.
         certificate: as written by `optimize`; without one a difference is looked for, which only
-            identical files pass as verified.
+            models of the same nodes and constants pass as verified.
         domain: as for `optimize`; None for the one that the certificate or the metadata of
             `result` names.
         rtol, atol: how far outputs may differ in onnxruntime, without a certificate: atol + rtol
@@ -106,8 +107,8 @@ def verify(
         if rtol is not None or atol is not None:
             raise UsageError("a certificate is checked without tolerances; leave rtol and atol out")
         found = _by_certificate(old, new, Path(certificate), domain, clock)
-    elif old.sha256 == new.sha256 and not (old.external or new.external):
-        found = Verification("identical", deviation=0.0)
+    elif compared := _same(old, new):
+        found = Verification("identical", compared=compared, deviation=0.0)
     else:
         from onnx_exact.falsify.search import search
 
@@ -126,6 +127,15 @@ def verify(
 
 def _model(source: ModelLike, role: str) -> Model:
     return Model(source if isinstance(source, ModelProto) else Path(source), role)
+
+
+def _same(old: Model, new: Model) -> int:
+    """How many nodes and constants two models have, if these are all the same; else 0."""
+    try:
+        compare_signatures(old, new)
+        return compare_outside(old, new, [])
+    except NotVerifiedError:
+        return 0
 
 
 def _by_certificate(

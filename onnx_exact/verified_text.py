@@ -89,8 +89,11 @@ def _above(value: float) -> str:
     return f"{float(Context(prec=3, rounding=ROUND_CEILING).create_decimal(value)):.3g}"
 
 
-def _identical(_: Verification) -> list[str]:
-    return ["Verified: the two files are the same, byte by byte."]
+def _identical(found: Verification) -> list[str]:
+    return [
+        "Verified: the two models are the same: their signatures, and all"
+        f" {found.compared} nodes and constants, bit by bit."
+    ]
 
 
 def _searched(found: Verification) -> list[str]:

@@ -112,7 +112,7 @@ def _full(p: Place, low: Array | float, high: Array | float) -> Interval:
 
 def _anywhere(p: Place) -> Interval | None:
     """Every entry is one of the first input."""
-    return _full(p, p.x[0][0].min(), p.x[0][1].max())
+    return _full(p, p.x[0][0].min(initial=np.inf), p.x[0][1].max(initial=-np.inf))
 
 
 def _regrouped(p: Place) -> Interval | None:

@@ -28,10 +28,11 @@ def everything(rank: int) -> Interval:
 
 
 def hull(x: Interval, axes: tuple[int, ...]) -> Interval:
-    """The bounds of all entries along some axes, which keep size 1."""
+    """The bounds of all entries along some axes, which keep size 1; contrary ones of none."""
     if not axes:
         return x
-    return x[0].min(axis=axes, keepdims=True), x[1].max(axis=axes, keepdims=True)
+    low = x[0].min(axis=axes, keepdims=True, initial=np.inf)
+    return low, x[1].max(axis=axes, keepdims=True, initial=-np.inf)
 
 
 def outward(values: list[Array], exact: list[Flags]) -> Interval:

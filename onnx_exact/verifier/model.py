@@ -20,7 +20,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper, shape_inference
-from onnx.external_data_helper import load_external_data_for_model, uses_external_data
+from onnx.external_data_helper import load_external_data_for_model
 
 from onnx_exact.domains import DOMAIN_KEY
 from onnx_exact.errors import ModelError, UncheckedError
@@ -77,7 +77,6 @@ class Model:
         proto: the model, nodes in an order in which they can be run.
         sha256: of the file, or of what `SerializeToString` gives.
         nbytes: their number.
-        external: whether numbers of it are in other files, which the hash says nothing of.
         graph, nodes: of `proto`.
         producer: position of the node that makes a tensor.
 
@@ -95,7 +94,6 @@ class Model:
                 else source.read_bytes()
             )
             proto = ModelProto.FromString(data)
-            self.external = any(uses_external_data(t) for t in proto.graph.initializer)
             if isinstance(source, Path):
                 load_external_data_for_model(proto, str(source.parent))
             _sort(proto.graph)
@@ -319,7 +317,8 @@ def _skeleton(model: Model) -> ModelProto:
             info = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
             made.graph.input.append(info)
     for value in made.graph.output:
-        value.type.tensor_type.ClearField("shape")
+        if value.type.HasField("tensor_type"):
+            value.type.tensor_type.ClearField("shape")
     return made
 
 

@@ -278,3 +278,35 @@ def test_a_domain_without_an_end_bounds_no_chain(tmp_path: Path) -> None:
     front = Front(model, {"x": (np.full(SHAPE, -np.inf), np.ones(SHAPE))})
     with pytest.raises(UncheckedError, match="nothing bounds 'flattened'"):
         front.features("flattened", layout)
+
+
+def test_a_tensor_without_entries_bounds_nothing_and_breaks_nothing() -> None:
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    empty = [
+        numpy_helper.from_array(np.zeros((0, 3), np.float32), "empty"),
+        numpy_helper.from_array(np.zeros(0, np.int64), "none"),
+    ]
+    nodes = [node("Gather", "empty none", "e"), node("Concat", "x e", "y", axis=0)]
+    graph = helper.make_graph(nodes, "g", [x], [y], empty)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    low = np.array([[0.0, 1.0, 2.0]])
+    lower, upper = Front(Model(model, "a model"), {"x": (low, low + 1.0)})._of("y")
+    np.testing.assert_array_equal(lower, low)
+    np.testing.assert_array_equal(upper, low + 1.0)
+
+
+def test_outputs_that_are_no_tensors_stay_what_they_are(tmp_path: Path) -> None:
+    """A ZipMap behind the chain gives out a list of maps."""
+    chain = behind([node("Relu", "x", "f")])
+    chain.graph.node[-1].output[0] = "z"
+    labels = {"classlabels_int64s": [0, 1], "domain": "ai.onnx.ml"}
+    chain.graph.node.append(helper.make_node("ZipMap", ["z"], ["y"], **labels))
+    value = helper.make_map_type_proto(TensorProto.INT64, helper.make_tensor_type_proto(1, []))
+    output = helper.make_value_info("y", helper.make_sequence_type_proto(value))
+    chain.graph.output[0].CopyFrom(output)
+    chain.opset_import.append(helper.make_opsetid("ai.onnx.ml", 3))
+    paths = tmp_path / "old.onnx", tmp_path / "new.onnx", tmp_path / "c.npz"
+    onnx.save(chain, paths[0])
+    optimize_file(paths[0], paths[1], domain="-1:1", certificate=paths[2])
+    assert verify(*paths).verified
