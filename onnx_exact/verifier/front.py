@@ -112,7 +112,7 @@ class Front:
                 place = Place(model, node, attributes(node), tensors, shapes, np.dtype(kind))
                 try:
                     found = rule(place)
-                except UncheckedError:  # that no layer can be read
+                except (UncheckedError, ValueError):  # no layer, or sizes that fit nothing
                     found = None
             if found is not None and _fits(found[0], shapes) and _fits(found[1], shapes):
                 self._known[output] = found

@@ -287,11 +287,9 @@ def _pooled(p: Place) -> Interval | None:
         return np.asarray(np.maximum.reduce(seen(p.x[0][0], -np.inf))), high
     low: Array = np.asarray(np.minimum.reduce(seen(p.x[0][0], np.inf)))
     # Means may count what is padded, as 0.
-    zeros = [part == np.inf for part in seen(np.zeros_like(p.x[0][0]), np.inf)]
-    padded = np.logical_or.reduce(zeros)
+    padded = np.logical_or.reduce([v == np.inf for v in seen(np.zeros_like(p.x[0][0]), np.inf)])
     low = np.where(padded, np.minimum(low, 0.0), low)
-    high = np.where(padded, np.maximum(high, 0.0), high)
-    return _mean(low, high, len(zeros))
+    return low, np.where(padded, np.maximum(high, 0.0), high)
 
 
 def _global(p: Place) -> Interval | None:
@@ -299,13 +297,7 @@ def _global(p: Place) -> Interval | None:
     axes = tuple(range(2, low.ndim))
     if p.op == "GlobalMaxPool":
         return low.max(axis=axes, keepdims=True), high.max(axis=axes, keepdims=True)
-    least, most = hull(p.x[0], axes)
-    return _mean(least, most, max(math.prod(shape[2:]) for shape in p.sizes()))
-
-
-def _mean(low: Array, high: Array, terms: int) -> Interval:
-    """Bounds on means of `terms` numbers between."""
-    return low - rounding(np.abs(low), terms), high + rounding(np.abs(high), terms)
+    return hull(p.x[0], axes)
 
 
 RULES: dict[str, Rule] = {
