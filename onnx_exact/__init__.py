@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from onnx_exact.network import Box
     from onnx_exact.pipeline import analyze, optimize, optimize_file
     from onnx_exact.report import Report
-    from onnx_exact.verifier import Verification, verify
+    from onnx_exact.verified import Verification, verify
 
 __all__ = [
     "Box",
@@ -28,11 +28,11 @@ __all__ = [
 _HOMES = {
     "Box": "onnx_exact.network",
     "Report": "onnx_exact.report",
-    "Verification": "onnx_exact.verifier",
+    "Verification": "onnx_exact.verified",
     "analyze": "onnx_exact.pipeline",
     "optimize": "onnx_exact.pipeline",
     "optimize_file": "onnx_exact.pipeline",
-    "verify": "onnx_exact.verifier",
+    "verify": "onnx_exact.verified",
 }
 
 

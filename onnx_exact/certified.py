@@ -107,11 +107,6 @@ def certify(run: Run, place: int, reduction: Reduction) -> Certified:
     return Certified(numbers[0], located.output, whole, *numbers[1:])
 
 
-def certified(run: Run, reductions: Sequence[Reduction]) -> list[Certified]:
-    """What is certain of each new chain's deviation."""
-    return [certify(run, place, found) for place, found in enumerate(reductions)]
-
-
 def refuse_infinite(box: Box, what: str) -> None:
     """Raises unless a certificate can speak about the box.
 

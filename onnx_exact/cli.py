@@ -38,7 +38,12 @@ _DOMAIN_HELP = (
 )
 _EXIT_CODES = (
     "exit codes: 0 done, also where there was nothing to do; 1 the result could not be validated,"
-    " or not within the time limit; 2 an unusable flag, domain or model"
+    " or not within the time limit; 2 an unusable flag, domain or file"
+)
+_VERIFY_EXIT_CODES = (
+    "exit codes: 0 verified; 1 refuted: a claim that does not hold, or an input at which the models"
+    " differ; 2 an unusable flag, domain or file; 3 not shown: no certificate, one that rests on"
+    " claims, or what could not be checked, or not in time"
 )
 
 
@@ -67,9 +72,8 @@ def _main(argv: Sequence[str]) -> int:
     try:
         arguments = _parser().parse_args(_joined(argv))
         if arguments.command == "verify":
-            _verify(arguments)
-        else:
-            _run(arguments)
+            return _verify(arguments)
+        _run(arguments)
     except OnnxExactError as error:
         _print_error(f"error: {error}")
         return error.exit_code
@@ -87,19 +91,29 @@ def _main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _verify(arguments: argparse.Namespace) -> None:
+def _verify(arguments: argparse.Namespace) -> int:
+    """Prints what was checked, and gives the exit code."""
     from onnx_exact.counterexample import save_beside
     from onnx_exact.errors import NotVerifiedError
-    from onnx_exact.verifier import verify
-    from onnx_exact.verifier.text import to_text
+    from onnx_exact.verified import verify
+    from onnx_exact.verified_text import to_text
 
     result = Path(arguments.output)
     try:
-        found = verify(arguments.input, result, arguments.certificate, arguments.domain)
+        found = verify(
+            arguments.input,
+            result,
+            arguments.certificate,
+            arguments.domain,
+            rtol=arguments.rtol,
+            atol=arguments.atol,
+            time_limit=arguments.time_limit,
+        )
     except NotVerifiedError as error:
         save_beside(error, result)
         raise
     _print_or_warn(to_text(found))
+    return found.exit_code
 
 
 def _run(arguments: argparse.Namespace) -> None:
@@ -263,8 +277,7 @@ def _parser() -> argparse.ArgumentParser:
         help="check that an optimized model computes the same",
         description="Checks that OUT computes what IN does over the domain, without trusting what"
         " made it: claim by claim with a certificate, else by looking for a difference.",
-        epilog="exit codes: 0 everything was checked, or no difference found; 1 a claim that does"
-        " not hold or cannot be checked; 2 an unusable flag or domain",
+        epilog=_VERIFY_EXIT_CODES,
         allow_abbrev=False,
     )
     verify.add_argument("input", metavar="IN", help="the original .onnx file")
@@ -278,6 +291,17 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         help="where they have to be the same, as for optimize; default: the domain in the metadata"
         " of OUT",
+    )
+    verify.add_argument(
+        "--time-limit",
+        metavar="SECONDS",
+        type=_number("a positive number of seconds", lambda seconds: seconds > 0),
+        help="for checking; what is not done then is not verified (default: none)",
+    )
+    _add_tolerances(
+        verify,
+        "of outputs in onnxruntime, without a certificate",
+        "the rounding of the outputs' type",
     )
     return parser
 
@@ -320,14 +344,11 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="write everything found as JSON; - for the standard output, and no text there",
     )
-    for flag, kind in (("--rtol", "relative"), ("--atol", "absolute")):
-        parser.add_argument(
-            flag,
-            metavar=flag[2].upper(),
-            type=_number("a number from 0 on", lambda tolerance: tolerance >= 0),
-            help=f"{kind} tolerance for the model's outputs in onnxruntime, integers too; if one"
-            " is given, the other is 0 (default: the chains are judged, the outputs reported)",
-        )
+    _add_tolerances(
+        parser,
+        "for the model's outputs in onnxruntime, integers too",
+        "the chains are judged, the outputs reported",
+    )
     parser.add_argument(
         "--jobs",
         metavar="N",
@@ -344,6 +365,16 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seed", metavar="N", type=_seed, default=0, help="of random points (default: 0)"
     )
+
+
+def _add_tolerances(parser: argparse.ArgumentParser, what: str, default: str) -> None:
+    for flag, kind in (("--rtol", "relative"), ("--atol", "absolute")):
+        parser.add_argument(
+            flag,
+            metavar=flag[2].upper(),
+            type=_number("a number from 0 on", lambda tolerance: tolerance >= 0),
+            help=f"{kind} tolerance {what}; if one is given, the other is 0 (default: {default})",
+        )
 
 
 def _number(wanted: str, accepts: Callable[[float], bool]) -> Callable[[str], float]:

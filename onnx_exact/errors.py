@@ -10,7 +10,11 @@ if TYPE_CHECKING:
 
 
 class OnnxExactError(Exception):
-    """What is wrong with the user's file, flag or machine; `exit_code` is the command's."""
+    """What is wrong with the user's file, flag or machine.
+
+    `exit_code` is the command's: 1 something was refuted, or could not be validated; 2 bad input;
+    3 two models of which it could not be checked whether they agree.
+    """
 
     exit_code = 2
 
@@ -48,7 +52,13 @@ class RefutedError(OnnxExactError):
 
 
 class NotVerifiedError(RefutedError):
-    """A claim about two models that is wrong, or that cannot be checked."""
+    """Two models that are not what is claimed of them."""
+
+
+class UncheckedError(NotVerifiedError):
+    """A claim about two models that cannot be checked; nothing shows that it is wrong."""
+
+    exit_code = 3
 
 
 class ValidationError(RefutedError):

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from onnx_exact.certify.summary import Certified
 from onnx_exact.network.affine import Array
 from onnx_exact.network.chain import Chain
 from onnx_exact.network.domain import Box
@@ -22,10 +23,10 @@ from onnx_exact.reduce.budget import Refusal
 # Of the range of a chain's outputs: what its new outputs may be off by.
 MEANINGFUL = 1e-3
 # Points at which the range is observed, besides witnesses and the user's own.
-POINTS = 1000
+POINTS = 100
 
-# The reduction with nothing rounded in some layers, and the bound on its deviation if there is one.
-Attempt = Callable[[frozenset[int]], tuple[Reduction, float | None]]
+# The reduction with nothing rounded in some layers, and what is certain of its deviation.
+Attempt = Callable[[frozenset[int]], tuple[Reduction, Certified]]
 
 
 def observed_range(chain: Chain, box: Box, points: Array, seed: int) -> float:
@@ -47,45 +48,47 @@ def observed_range(chain: Chain, box: Box, points: Array, seed: int) -> float:
     return most if np.isfinite(most) else float(np.finfo(np.float64).max)
 
 
-def meaningful(attempt: Attempt, layers: int, extent: float) -> Reduction:
-    """The reduction with as little taken back as it takes.
+def meaningful(
+    attempt: Attempt, layers: int, extent: Callable[[], float]
+) -> tuple[Reduction, Certified]:
+    """The reduction with as little taken back as it takes, and what is certain of it.
 
     Args:
         attempt: reduces the chain.
         layers: number of layers of the chain.
-        extent: the range of its outputs.
+        extent: finds the range of its outputs.
     """
-    reduction, deviation = attempt(frozenset())
-    if reduction.removal_only or _fits(deviation, extent):
-        return reduction
-    everything = frozenset(range(layers))
-    if deviation is None:
-        strict, _ = attempt(everything)
-        return _noted(strict, "there is no bound on how far they would move the outputs", {})
+    reduction, bound = attempt(frozenset())
+    if reduction.removal_only:
+        return reduction, bound
+    if bound.max_abs is None:
+        strict, bound = attempt(frozenset(range(layers)))
+        reason = "there is no bound on how far they would move the outputs"
+        return _noted(strict, reason, {}), bound
+    outputs, deviation = extent(), bound.max_abs
+    if deviation <= MEANINGFUL * outputs:
+        return reduction, bound
     exact: frozenset[int] = frozenset()
     for layer in _by_cost(attempt, layers):
         exact = exact | {layer}
-        found, bound = attempt(exact)
-        if found.removal_only or _fits(bound, extent):
+        reduction, bound = attempt(exact)
+        if reduction.removal_only or _size(bound) <= MEANINGFUL * outputs:
             break
-    numbers = {"deviation": deviation, "allowed": MEANINGFUL * extent, "layers": float(len(exact))}
+    numbers = {"deviation": deviation, "allowed": MEANINGFUL * outputs, "layers": float(len(exact))}
     reason = (
         f"they might move the outputs by up to {deviation:.2g}, which is more than"
-        f" {MEANINGFUL:g} of their range, {extent:.2g}"
+        f" {MEANINGFUL:g} of their range, {outputs:.2g}"
     )
-    return _noted(found, reason, numbers)
+    return _noted(reduction, reason, numbers), bound
 
 
-def _fits(deviation: float | None, extent: float) -> bool:
-    return deviation is not None and deviation <= MEANINGFUL * extent
+def _size(bound: Certified) -> float:
+    return np.inf if bound.max_abs is None else bound.max_abs
 
 
 def _by_cost(attempt: Attempt, layers: int) -> list[int]:
     """The layers, first those without whose rewrites the bound is least."""
-    without = []
-    for layer in range(layers):
-        _, bound = attempt(frozenset({layer}))
-        without.append((np.inf if bound is None else bound, layer))
+    without = [(_size(attempt(frozenset({layer}))[1]), layer) for layer in range(layers)]
     return [layer for _, layer in sorted(without)]
 
 

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from onnx_exact.certified import (
-    certified,
     certify,
     lift,
     mark_of,
@@ -83,9 +82,8 @@ def optimize(model: ModelLike, **settings: Any) -> tuple[ModelProto, Report]:
     if chosen.certificate is not None:
         check_report(Path(chosen.certificate), _files(model), "certificate")
     run = _decide(model, chosen, OPTIMIZE)
-    reductions = _reduce(run)
+    reductions, bounds = _reduce(run)
     new = _rewrite(run, reductions)
-    bounds = _certify(run, reductions)
     found = worst(bounds)
     deviation = None
     if new is None:
@@ -131,9 +129,8 @@ def optimize_file(
     if chosen.certificate is not None:
         check_report(Path(chosen.certificate), (Path(model), path), "certificate")
     run = _decide(model, chosen, OPTIMIZE)
-    reductions = _reduce(run)
+    reductions, bounds = _reduce(run)
     new = _rewrite(run, reductions)
-    bounds = _certify(run, reductions)
     with appearing() as outputs:
         size, deviation = _write(run, new, path, reductions, bounds, outputs)
         lost = () if new is None else not_kept(run.source.model, new)
@@ -276,13 +273,6 @@ def _decide_chain(
     return found
 
 
-def _certify(run: Run, reductions: list[Reduction]) -> list[Certified]:
-    """Bounds the deviation of each new chain."""
-    run.limit.require("certify")
-    with run.stage("certify"):
-        return certified(run, reductions)
-
-
 def _record(
     run: Run,
     reductions: list[Reduction],
@@ -300,31 +290,35 @@ def _record(
         write_record(run, reductions, found, original, result, path)
 
 
-def _reduce(run: Run) -> list[Reduction]:
-    """Reduces every chain by its verdicts."""
+def _reduce(run: Run) -> tuple[list[Reduction], list[Certified]]:
+    """Reduces every chain by its verdicts, and bounds how far each new one is off."""
     run.limit.require_rest("reduce")
-    with run.stage("reduce"):
-        reductions = [_reduced(run, place) for place in range(len(run.chains))]
+    found = [_reduced(run, place) for place in range(len(run.chains))]
     if run.limit.until("reduce").passed:
         run.limit.cut("reduce")
-    return reductions
+    return [reduction for reduction, _ in found], [bound for _, bound in found]
 
 
-def _reduced(run: Run, place: int) -> Reduction:
+def _reduced(run: Run, place: int) -> tuple[Reduction, Certified]:
     """Reduces a chain, as far as the bound on its deviation says something of its outputs."""
     settings = run.settings
     located, where, stability = run.chains[place]
     options = ReduceOptions(settings.reductions, settings.max_deviation, settings.form)
 
-    def attempt(exact: frozenset[int]) -> tuple[Reduction, float | None]:
-        reduction = reduce_chain(
-            *(located.chain, stability, where.box, located.dtype),
-            *(replace(options, exact=exact), located.folded, run.limit.until("reduce")),
-        )
-        reduction = lift(run, place, reduction)
-        return reduction, certify(run, place, reduction).max_abs
+    def attempt(exact: frozenset[int]) -> tuple[Reduction, Certified]:
+        with run.stage("reduce"):
+            reduction = reduce_chain(
+                *(located.chain, stability, where.box, located.dtype),
+                *(replace(options, exact=exact), located.folded, run.limit.until("reduce")),
+            )
+        run.limit.require("certify")
+        with run.stage("certify"):
+            reduction = lift(run, place, reduction)
+            return reduction, certify(run, place, reduction)
 
-    extent = observed_range(located.chain, where.box, stability.witnesses, settings.seed)
+    def extent() -> float:
+        return observed_range(located.chain, where.box, stability.witnesses, settings.seed)
+
     return meaningful(attempt, len(located.chain.layers), extent)
 
 

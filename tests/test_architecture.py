@@ -44,11 +44,14 @@ MAY_IMPORT = {
     "domains": {"network"},
     # Checks what all others did, so that it shares nothing with them but the reading of --domain.
     "verifier": {"domains"},
+    "falsify": {"domains", "verifier"},
+    "verified": {"domains", "verifier", "falsify"},
+    "verified_text": {"verified", "verifier"},
     "report": {"network", "stability", "reduce", "certify", "domains", "run", "validate"},
     **{module: set() for module in GROUND},
 }
 MAY_IMPORT_PIPELINE = {"__init__", "__main__", "cli", "integrations", "pipeline"}
-MAY_IMPORT_ONNX = {"graph", "pipeline", "run", "validate", "integrations", "verifier"}
+MAY_IMPORT_ONNX = {"graph", "pipeline", "run", "validate", "integrations", "verified", "verifier"}
 # Slow to load, or not needed by most runs: imported inside the functions that use them.
 HEAVY = {
     "cvxpy",
@@ -67,7 +70,6 @@ MAY_IMPORT_HEAVY_AT_THE_TOP = {"stability/milp/collect.py", "stability/milp/shri
 PROJECTS = {
     "google": "onnx",
     "onnx_graphsurgeon": "onnx-graphsurgeon",
-    "flint": "python-flint",
 }
 
 

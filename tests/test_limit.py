@@ -181,7 +181,7 @@ def test_an_analysis_has_all_the_time(
 
 
 @pytest.mark.parametrize("certify", [False, True])
-@pytest.mark.parametrize("stage", ["analyze_chain", "reduce_chain", "certified", "validate"])
+@pytest.mark.parametrize("stage", ["analyze_chain", "reduce_chain", "certify", "validate"])
 def test_a_stage_that_ends_too_late_leaves_no_file(
     clock: Clock,
     source: Path,
@@ -207,12 +207,12 @@ def test_a_stage_that_ends_too_late_leaves_no_file(
     assert source.read_bytes() == before
 
 
-@pytest.mark.parametrize("stage", ["analyze_chain", "reduce_chain", "certified", "validate"])
+@pytest.mark.parametrize("stage", ["analyze_chain", "reduce_chain", "certify", "validate"])
 def test_a_stage_that_ends_soon_after_the_limit_is_waited_for(
     clock: Clock, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
     """By the estimate 18 s are needed behind reducing, and 5 s are left to go beyond the limit."""
-    begins = {"analyze_chain": 87.0, "reduce_chain": 87.0, "certified": 104.0, "validate": 104.0}
+    begins = {"analyze_chain": 87.0, "reduce_chain": 87.0, "certify": 104.0, "validate": 104.0}
     takes(monkeypatch, clock, stage, begins[stage] - 0.5)
     out = tmp_path / "out.onnx"
     report = onnx_exact.optimize_file(source, out, domain="0:1", time_limit=100.0)

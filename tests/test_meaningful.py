@@ -12,7 +12,7 @@ import pytest
 import onnx_exact
 from onnx_exact.certify.bounds import Bounds
 from onnx_exact.certify.deviation import compare
-from onnx_exact.certify.summary import certify_chain
+from onnx_exact.certify.summary import Certified, certify_chain
 from onnx_exact.meaningful import MEANINGFUL, meaningful, observed_range
 from onnx_exact.network import Affine, Box, Chain
 from onnx_exact.reduce import ReduceOptions, Reduction, reduce_chain
@@ -33,11 +33,17 @@ class Costs:
         self.costs, self.asked = costs, list[frozenset[int]]()
         self._reduction = reduction
 
-    def __call__(self, exact: frozenset[int]) -> tuple[Reduction, float | None]:
+    def __call__(self, exact: frozenset[int]) -> tuple[Reduction, Certified]:
         self.asked.append(exact)
         left = [cost for layer, cost in enumerate(self.costs) if layer not in exact]
         found = replace(self._reduction, removal_only=not any(left))
-        return found, sum(left) if np.isfinite(left).all() else None
+        bound = sum(left) if np.isfinite(left).all() else None
+        return found, Certified(bound, "y", True, None, None)
+
+
+def one() -> float:
+    """The range of the outputs."""
+    return 1.0
 
 
 @pytest.fixture
@@ -49,13 +55,14 @@ def rounded() -> Reduction:
 
 def test_what_is_below_a_thousandth_of_the_range_stays(rounded: Reduction) -> None:
     costs = Costs([MEANINGFUL, 0.0], rounded)
-    assert not meaningful(costs, 2, 1.0).refused
+    assert not meaningful(costs, 2, one)[0].refused
     assert costs.asked == [frozenset()]
 
 
 def test_the_costliest_go_first_and_no_more_than_need_be(rounded: Reduction) -> None:
     costs = Costs([5e-4, 3.0, 4e-4, 2.0], rounded)
-    found = meaningful(costs, 4, 1.0)
+    found, bound = meaningful(costs, 4, one)
+    assert bound.max_abs == pytest.approx(9e-4)
     assert costs.asked[-1] == {1, 3}
     assert "more than 0.001 of their range" in found.refused[0].reason
     assert found.refused[0].numbers["deviation"] == pytest.approx(5.0009)
@@ -63,7 +70,7 @@ def test_the_costliest_go_first_and_no_more_than_need_be(rounded: Reduction) -> 
 
 def test_without_a_bound_nothing_is_rounded(rounded: Reduction) -> None:
     costs = Costs([np.inf, 0.0, 1e-9], rounded)
-    found = meaningful(costs, 3, 1.0)
+    found, _ = meaningful(costs, 3, one)
     assert costs.asked[-1] == {0, 1, 2}
     assert "no bound" in found.refused[0].reason
 

@@ -3,7 +3,7 @@
 In float64 first, where rounding hides little. The nodes that were written compute what the reduced
 chain does, within the rounding of two evaluations; and that is the old chain within the certified
 deviation and the rounding of two evaluations. Where there is no certified deviation (an infinite
-domain, the split form) the second half is left out. Whatever is beyond is refused.
+domain) the second half is left out. Whatever is beyond is refused.
 
 Then in onnxruntime, where both round. What the old chain is off from its own float64 value at the
 same points says what rounding does there, in an ill-conditioned network as in any other: a multiple

@@ -4,16 +4,16 @@ It shares no code with the rooms that decide and reduce (`stability`, `reduce`, 
 writer of certificates (`certify`), so that a mistake there cannot hide here. To be read in this
 order:
 
-    rounding, balls, batches    float64 rounded upward, Arb, float64 with an error bound
-    model, steps, chain         what a file computes between two tensors, and over which box
-    bounds                      one inequality for a ReLU, from which all linear bounds follow
-    certificate, contents       what is claimed
-    claims, trees               the verdicts on the units
-    pairs, opposites, outside   how far the result is from the original
-    check, text                 all of that in order, and in words
-    search, program             what is done without a certificate
+    refusals                        the two ways to refuse
+    rounding, balls, intervals      float64 rounded outward
+    model, operators, chain         what a file computes between two tensors
+    products, bounds                one inequality for a ReLU, one way back to the input
+    schema                          what is claimed
+    claims, trees                   the verdicts on the units
+    deviation, opposites            how far the result is from the original
+    front, front_rules              over which box
+    coverage                        that nothing else differs
+    check, clock                    all of that in order, in bounded time
+
+docs/certificate.md states what it shows.
 """
-
-from onnx_exact.verifier.check import ChainCheck, Verification, verify
-
-__all__ = ["ChainCheck", "Verification", "verify"]

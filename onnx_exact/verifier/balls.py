@@ -1,101 +1,80 @@
-"""Products of matrices in Arb's ball arithmetic (python-flint); conversions are what takes time.
+"""Numbers in float64 that are known to within an error each, as composing weights makes them.
 
-Coefficients are proposed by an ordinary float64 product, on which nothing rests; Arb encloses
-what they leave over, (T W - A) h + T b, for every h in a box at once: a matrix times a vector of
-balls (Johansson 2017, Arb: efficient arbitrary-precision midpoint-radius interval arithmetic).
+Errors are rounded upward; results that are exact have none, so that what only moves or scales by
+powers of two stays exact.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from flint import arb, arb_mat, ctx
 
-from onnx_exact.verifier.chain import Layer
-from onnx_exact.verifier.rounding import Array, Flags
-
-PRECISION = 64
+from onnx_exact.verifier.rounding import EXTRA, ROUNDOFF, SMALLEST, Array, add_up
 
 
-class Balls:
-    """Arithmetic of one chain: its weights are converted once, or once for each set of rows."""
+class Ball:
+    """|x - mid| <= err entry by entry; None for no error at all."""
 
-    name = "Arb balls"
+    def __init__(self, mid: Array, err: Array | None = None) -> None:
+        self.mid, self.err = mid, err
 
-    def __init__(self, layers: tuple[Layer, ...]) -> None:
-        self.layers = layers
-        self._weights: dict[int, tuple[bytes, Any]] = {}
+    @property
+    def error(self) -> Array:
+        """The errors, 0 where there are none."""
+        return np.zeros_like(self.mid) if self.err is None else self.err
 
-    def pull_back(self, k: int, through: Array, low: Array, high: Array) -> tuple[Array, ...]:
-        """Functionals of the pre-activations of layer k as functionals of its inputs.
+    @property
+    def size(self) -> Array:
+        """Upper bounds on the magnitudes."""
+        return np.abs(self.mid) if self.err is None else add_up(np.abs(self.mid), self.err)
 
-        Args:
-            k: the layer, g = W h + b.
-            through: T, shape (rows, units).
-            low, high: bounds on h, shape (inputs,).
+    @property
+    def column(self) -> Ball:
+        """Its entries one below the other."""
+        return Ball(self.mid[:, None], None if self.err is None else self.err[:, None])
 
-        Returns:
-            A, shape (rows, inputs), and bounds on T (W h + b) - A h, shape (rows,) each.
-        """
-        ctx.prec = PRECISION
-        live = np.asarray(through.any(axis=0))
-        through = through[:, live]
-        with np.errstate(over="ignore", invalid="ignore"):
-            proposed = through @ self.layers[k].weight[live]
-        left = matrix(through) * self._augmented(k, live)
-        left = left - matrix(np.column_stack([proposed, np.zeros(len(proposed))]))
-        # The box as balls, and the 1 that the biases are multiplied with.
-        ends = zip(low.tolist(), high.tolist(), strict=True)
-        balls = [arb(a).union(arb(b)) if a < b else arb(a) for a, b in ends]
-        found = (left * arb_mat(len(balls) + 1, 1, [*balls, arb(1)])).entries()
-        return (
-            proposed,
-            np.array([-_above(-v) for v in found]),
-            np.array([_above(v) for v in found]),
-        )
+    def _made(self, mid: Array, other: Ball, err: Array, rounding: Array, n: int) -> Ball:
+        """A result that is off by `err`, and by the rounding of n operations on `rounding`."""
+        if self.err is None and other.err is None and not rounding.any():
+            return Ball(mid)
+        slack = (n + EXTRA) * (ROUNDOFF * rounding + SMALLEST * (rounding > 0.0))
+        return Ball(mid, (err + slack) * (1.0 + (n + EXTRA) * ROUNDOFF))
 
-    def forward(self, points: Array) -> list[tuple[Flags, Flags]]:
-        """Which pre-activations are certainly positive, and negative: (points, units) a layer."""
-        ctx.prec = PRECISION
-        shown = []
-        count = len(points)
-        values = matrix(points.T).entries()
-        for k, layer in enumerate(self.layers):
-            inputs = arb_mat(len(values) // count + 1, count, [*values, *[arb(1)] * count])
-            live = np.ones(layer.width, dtype=bool)
-            values = (self._augmented(k, live) * inputs).entries()
-            signs = ([v > 0 for v in values], [v < 0 for v in values])
-            positive, negative = (np.array(s).reshape(layer.width, count).T for s in signs)
-            shown.append((positive, negative))
-            if layer.relu:
-                flat = zip(values, *signs, strict=True)
-                values = [v if up else arb(0) if down else v.max(arb(0)) for v, up, down in flat]
-        return shown
+    def __mul__(self, other: Ball) -> Ball:
+        mid = self.mid * other.mid
+        err = np.abs(self.mid) * other.error + self.error * (np.abs(other.mid) + other.error)
+        # Products of numbers of 24 bits are exact where they do not underflow.
+        short = all((v == v.astype(np.float32)).all() for v in (self.mid, other.mid))
+        unit = np.all(np.abs(other.mid) == 1.0)
+        used = (self.mid != 0.0) & (other.mid != 0.0) & (not (short or unit))
+        return self._made(mid, other, err, np.maximum(np.abs(mid), SMALLEST) * used, 1)
 
-    def _augmented(self, k: int, live: Flags) -> Any:
-        """(W b), of the rows that are wanted."""
-        key = live.tobytes()
-        if k not in self._weights or self._weights[k][0] != key:
-            layer = self.layers[k]
-            mid = np.column_stack([layer.weight, layer.bias])[live]
-            if layer.weight_error is None or layer.bias_error is None:
-                made = matrix(mid)
-            else:
-                err = np.column_stack([layer.weight_error, layer.bias_error])[live]
-                pairs = zip(mid.ravel().tolist(), err.ravel().tolist(), strict=True)
-                made = arb_mat(mid.shape[0], mid.shape[1], [arb(m, r) for m, r in pairs])
-            self._weights[k] = (key, made)
-        return self._weights[k][1]
+    def __add__(self, other: Ball) -> Ball:
+        mid = self.mid + other.mid
+        back = mid - self.mid
+        lost = (self.mid - (mid - back)) + (other.mid - back)
+        return self._made(mid, other, self.error + other.error, np.abs(mid) * (lost != 0.0), 1)
 
+    def __matmul__(self, other: Ball) -> Ball:
+        size, error = np.abs(other.mid), other.error
+        err = np.abs(self.mid) @ error + self.error @ (size + error)
+        used = (self.mid != 0.0).astype(float) @ (size != 0.0).astype(float)
+        rounding = np.maximum(np.abs(self.mid) @ size, SMALLEST) * (used > 0.0)
+        return self._made(self.mid @ other.mid, other, err, rounding, self.mid.shape[1])
 
-def matrix(values: Array) -> Any:
-    """Float64 numbers as exact balls."""
-    return arb_mat(values.shape[0], values.shape[1], values.ravel().tolist())
+    @property
+    def inverse(self) -> Ball:
+        """1 / x; without a bound where x may be 0."""
+        mid = 1.0 / self.mid
+        if self.err is None and (np.abs(np.frexp(self.mid)[0]) == 0.5).all():
+            return Ball(mid)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            relative = self.error / (np.abs(self.mid) - self.error)
+        relative = np.where(self.error < np.abs(self.mid), relative, np.inf)
+        return Ball(mid, np.abs(mid) * (relative + EXTRA * ROUNDOFF) * 1.0000001 + SMALLEST)
 
-
-def _above(value: Any) -> float:
-    """A float64 not below any number of a ball; nan where there is none."""
-    upper = value.upper()
-    nearest = float(upper)
-    return nearest if arb(nearest) >= upper else float(np.nextafter(nearest, np.inf))
+    @property
+    def root(self) -> Ball:
+        """The square root of positive numbers."""
+        mid = np.sqrt(self.mid)
+        # |sqrt(x) - sqrt(m)| = |x - m| / (sqrt(x) + sqrt(m)).
+        return Ball(mid, (self.error / mid + EXTRA * ROUNDOFF * mid) * 1.0000001)

@@ -1,4 +1,4 @@
-"""Bounds on pre-activations: intervals, and linear functionals pulled back to the input.
+"""Bounds on pre-activations: intervals, and linear functionals taken back to the input.
 
 For g in [l, u], any A, and *any* number T,
 
@@ -19,28 +19,18 @@ from typing import Protocol
 import numpy as np
 
 from onnx_exact.verifier.chain import Layer
+from onnx_exact.verifier.products import Products
 from onnx_exact.verifier.rounding import (
     Array,
     add_up,
-    exact_maximum,
     maximum,
     mul_up,
-    outward,
+    sum_of_products,
     sum_up,
 )
 
 # A float64 sum this small in comparison with its terms may be 0 but for rounding.
 TIE = 1e-11
-
-
-class Arithmetic(Protocol):
-    """How products of matrices are enclosed."""
-
-    layers: tuple[Layer, ...]
-
-    def pull_back(self, k: int, through: Array, low: Array, high: Array) -> tuple[Array, ...]:
-        """A, ..., and an upper bound on T (W h + b) - A h; see `balls` and `batches`."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +46,7 @@ class Ranges:
     lower: list[Array]
     upper: list[Array]
     box: tuple[Array, Array]
-    relu: tuple[bool, ...]
+    relu: Sequence[bool]
 
     def outputs(self, k: int) -> tuple[Array, Array]:
         """Bounds on the outputs of layer k; the box for k = -1."""
@@ -84,33 +74,74 @@ class Branch:
     extra: Array | None = None
 
 
-def upper_bounds(
-    weight: Array,
-    bias: Array,
-    ranges: Ranges,
-    arithmetic: Arithmetic,
-    branches: Sequence[Branch] | None = None,
-) -> Array:
-    """Upper bounds on weight h + bias, h the outputs of the last layer of `ranges`.
+class Level(Protocol):
+    """Where functionals are on their way back to the input."""
 
-    The least of what the intervals of every layer on the way down give.
+    def bound(self, rows: Array, bias: Array) -> Array:
+        """Upper bounds on rows h + bias by what is known of h here, inf for none."""
+        ...
+
+    def step(self, rows: Array) -> tuple[Array, Array]:
+        """R and r with rows h <= R h' + r, h' what the level below has."""
+        ...
+
+
+def backward(levels: Sequence[Level], rows: Array, bias: Array) -> Array:
+    """Upper bounds on rows h + bias: the least of what every level gives on the way back.
 
     Args:
-        weight, bias: shapes (..., rows, units) and (..., rows); for a tree of ReLUs (leaves, units)
-            and (leaves,), with ranges of shape (leaves, units).
-        ranges: of the layers below, which broadcast against `weight`.
-        arithmetic: of the chain.
-        branches: one a layer.
+        levels: from the outputs h down to the input; the last has no level below.
+        rows, bias: shapes (..., rows, units) and (..., rows).
     """
     best = np.full(bias.shape, np.inf)
     with np.errstate(over="ignore", invalid="ignore"):
-        for k in range(len(ranges.lower) - 1, -1, -1):
-            best = np.fmin(best, maximum(weight, bias, *ranges.outputs(k)))
-            branch = Branch() if branches is None else branches[k]
-            through, offset = _relaxed(weight, ranges, k, branch)
-            weight, *_, left = arithmetic.pull_back(k, through, *ranges.outputs(k - 1))
-            bias = add_up(add_up(bias, offset), left)
-        return np.asarray(np.fmin(best, maximum(weight, bias, *ranges.box)))
+        for level in levels[:-1]:
+            best = np.fmin(best, level.bound(rows, bias))
+            rows, more = level.step(rows)
+            bias = add_up(bias, more)
+        return np.asarray(np.fmin(best, levels[-1].bound(rows, bias)))
+
+
+@dataclass(frozen=True, eq=False)
+class ChainLevel:
+    """The outputs of layer k of a chain; those of layer -1 are its input."""
+
+    products: Products
+    ranges: Ranges
+    k: int
+    branch: Branch
+
+    def bound(self, rows: Array, bias: Array) -> Array:
+        """By intervals."""
+        return maximum(rows, bias, *self.ranges.outputs(self.k))
+
+    def step(self, rows: Array) -> tuple[Array, Array]:
+        """Through the ReLUs and the weights."""
+        through, offset = _relaxed(rows, self.ranges, self.k, self.branch)
+        below = self.ranges.outputs(self.k - 1)
+        rows, more = self.products.pull_back(self.k, through, *below)
+        return rows, add_up(offset, more)
+
+
+def upper_bounds(
+    rows: Array,
+    bias: Array,
+    ranges: Ranges,
+    products: Products,
+    branches: Sequence[Branch] | None = None,
+) -> Array:
+    """Upper bounds on rows h + bias, h the outputs of the last layer of `ranges`.
+
+    Args:
+        rows, bias: shapes (..., rows, units) and (..., rows); for a tree of ReLUs (leaves, units)
+            and (leaves,), with ranges of shape (leaves, units).
+        ranges: of the layers below, which broadcast against `rows`.
+        products: of the chain.
+        branches: one a layer.
+    """
+    chosen = [Branch()] * len(ranges.lower) if branches is None else branches
+    levels = [ChainLevel(products, ranges, k, b) for k, b in enumerate(chosen)]
+    return backward([*levels[::-1], ChainLevel(products, ranges, -1, Branch())], rows, bias)
 
 
 def _relaxed(weight: Array, ranges: Ranges, k: int, branch: Branch) -> tuple[Array, Array]:
@@ -140,20 +171,33 @@ def intervals(layer: Layer, low: Array, high: Array, exact: bool) -> tuple[Array
     Args:
         layer: the layer.
         low, high: shape (inputs,), or (boxes, 1, inputs).
-        exact: settle in rationals what is within its rounding of 0; for a single box.
+        exact: settle without rounding what is within its rounding of 0; for a single box.
     """
-    off = layer.off(np.maximum(np.abs(low), np.abs(high)))
     sides = []
     for sign in (-1.0, 1.0):
         weight, bias = sign * layer.weight, sign * layer.bias
         # Broadcast over boxes where there are many.
         value = maximum(weight, bias, low, high)
-        if exact and layer.weight_error is None:
+        if exact:
             reach = maximum(
                 np.abs(weight), np.abs(bias), *[np.maximum(np.abs(low), np.abs(high))] * 2
             )
             close = np.flatnonzero((value > 0.0) & (value <= TIE * reach) & np.isfinite(reach))
             for i in close:
-                value[i] = outward(exact_maximum(weight[i], float(bias[i]), low, high), up=True)
-        sides.append(add_up(value, off.reshape(value.shape)))
+                ends = np.where(weight[i] > 0.0, high, low)
+                value[i] = np.fmin(value[i], sum_of_products(weight[i], ends, float(bias[i])))
+        sides.append(add_up(value, _attained(layer, weight, low, high).reshape(value.shape)))
     return -sides[0], sides[1]
+
+
+def _attained(layer: Layer, weight: Array, low: Array, high: Array) -> Array:
+    """How far errors of the weights raise the maximum: by those of the ends where it is attained.
+
+    |W - w| <= e and w > e mean that W is positive too, and W x is at most W u, x <= u.
+    """
+    if layer.weight_error is None or layer.bias_error is None or low.ndim > 1:
+        return layer.off(np.maximum(np.abs(low), np.abs(high)))
+    sure = np.abs(weight) > layer.weight_error
+    ends = np.abs(np.where(weight > 0.0, high, low))
+    size = np.where(sure, ends, np.maximum(np.abs(low), np.abs(high)))
+    return sum_up(np.column_stack([mul_up(layer.weight_error, size), layer.bias_error]))

@@ -1,31 +1,37 @@
-"""Chains of layers and the boxes they start from, read from a model by tracing back.
+"""Chains of layers between two tensors, read from a model by tracing back.
 
-A layer's weights are the stored numbers, or balls around float64 numbers where maps had to be
+A layer's weights are the stored numbers, or known to within an error each where maps had to be
 composed (batch normalisation, a linear map after another one).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from fractions import Fraction
+from typing import Any
 
 import numpy as np
 
-from onnx_exact.errors import NotVerifiedError
-from onnx_exact.verifier.model import Model
-from onnx_exact.verifier.rounding import EXTRA, ROUNDOFF, SMALLEST, Array, add_up, outward
-from onnx_exact.verifier.steps import PER_ENTRY, Step, read_step
+from onnx_exact.errors import UncheckedError
+from onnx_exact.verifier.balls import Ball
+from onnx_exact.verifier.model import MOST_ENTRIES, Model
+from onnx_exact.verifier.operators import Layout, Step, per_feature, read_step
+from onnx_exact.verifier.refusals import require_known
+from onnx_exact.verifier.rounding import EXTRA, ROUNDOFF, SMALLEST, Array
 
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """g = W h + b with |W - weight| <= weight_error and |b - bias| <= bias_error, maybe a ReLU."""
+    """g = W h + b with |W - weight| <= weight_error and |b - bias| <= bias_error, maybe a ReLU.
+
+    `read` is what it was read from, operator by operator: where that is the same, so are W and b.
+    """
 
     weight: Array
     bias: Array
     weight_error: Array | None
     bias_error: Array | None
     relu: bool
+    read: tuple[tuple[Any, ...], ...] = ()
 
     @property
     def width(self) -> int:
@@ -36,47 +42,43 @@ class Layer:
         """How far weight h + bias may be from g where |h| <= magnitude, shape (..., units)."""
         if self.weight_error is None or self.bias_error is None:
             return np.zeros((*magnitude.shape[:-1], self.width))
-        return np.asarray((magnitude @ self.weight_error.T + self.bias_error) * 1.0000001)
+        slack = 1.0 + (magnitude.shape[-1] + EXTRA) * ROUNDOFF
+        return np.asarray((magnitude @ self.weight_error.T + self.bias_error) * slack + SMALLEST)
 
-
-@dataclass(frozen=True, eq=False)
-class Box:
-    """A box that holds the domain, and one that it holds; equal where no bound was rounded."""
-
-    lower: Array
-    upper: Array
-    inner_lower: Array
-    inner_upper: Array
+    def same(self, other: Layer) -> bool:
+        """Whether it is read from the same numbers as another."""
+        pairs = zip(self.read, other.read, strict=False)
+        return len(self.read) == len(other.read) > 0 and all(
+            len(a) == len(b) and all(map(np.array_equal, a, b)) for a, b in pairs
+        )
 
 
 @dataclass(frozen=True, eq=False)
 class Chain:
-    """Layers between two tensors, and the positions of their nodes."""
+    """What a model computes between two tensors.
+
+    Attributes:
+        layers: of the chain.
+        before, after: where the features lie in its first and its last tensor.
+        nodes: positions of the nodes that make it up.
+        inside: what these make, but for the last tensor.
+    """
 
     layers: tuple[Layer, ...]
+    before: Layout
+    after: Layout
     nodes: frozenset[int]
     inside: frozenset[str]
 
     @property
-    def shape(self) -> tuple[list[int], list[bool]]:
-        """Widths, and which layers have a ReLU."""
-        return [layer.width for layer in self.layers], [layer.relu for layer in self.layers]
+    def widths(self) -> list[int]:
+        """Number of units of each layer."""
+        return [layer.width for layer in self.layers]
 
-
-def trace(model: Model, output: str, start: str | None) -> tuple[list[Step], str]:
-    """The steps from `start`, or else from an input of the graph, to `output`; and where from.
-
-    Raises:
-        NotVerifiedError: an operator on the way that cannot be checked, or `start` is not on it.
-    """
-    steps: list[Step] = []
-    tensor = output
-    while tensor != start and tensor in model.producer:
-        steps.append(read_step(model, model.producer[tensor]))
-        tensor = steps[-1].source
-    if tensor != start and (start is not None or tensor not in {i.name for i in model.inputs}):
-        raise NotVerifiedError(f"{model.path}: {output!r} is not computed from {start or tensor!r}")
-    return steps[::-1], tensor
+    @property
+    def relu(self) -> list[bool]:
+        """Which layers have a ReLU."""
+        return [layer.relu for layer in self.layers]
 
 
 def read_chain(model: Model, source: str, output: str, *, composed: bool = True) -> Chain:
@@ -86,37 +88,59 @@ def read_chain(model: Model, source: str, output: str, *, composed: bool = True)
         model, source, output: the model and the names of the tensors.
         composed: whether weights that follow one another without a ReLU are one layer where their
             product has no more entries than they have.
+
+    Raises:
+        UncheckedError: nothing that can be checked leads from one to the other.
     """
-    constant = _constant(model, output, source)
-    if constant is not None:
-        return constant
-    steps, _ = trace(model, output, source)
-    collected = _Layers(composed)
+    steps: list[Step] = []
+    tensor = output
+    while tensor != source:
+        require_known(
+            tensor in model.producer, f"{output!r} of {model.name} does not come from {source!r}"
+        )
+        steps.append(read_step(model, tensor))
+        tensor = steps[-1].source
+    steps.reverse()
+    first = next((step.before for step in steps if step.before is not None), None)
+    if first is None:
+        raise UncheckedError(f"cannot check: {output!r} of {model.name} has no weights before it")
+    collected = _Layers(model, first, composed)
     for step in steps:
         collected.add(step)
-    inside = {step.source for step in steps} - {source}
     nodes = frozenset(step.node for step in steps)
-    return Chain(collected.done(), nodes, frozenset(inside))
+    layers, after = collected.done(output)
+    return Chain(layers, first, after, nodes, _inside(model, nodes, output))
 
 
-def _constant(model: Model, output: str, source: str) -> Chain | None:
-    """A chain that was written as a constant of the output's shape."""
+def read_constant(model: Model, source: str, output: str, old: Chain) -> Chain | None:
+    """A chain that was written as a constant of the shape of its output; None for any other.
+
+    Args:
+        model, source, output: as for `read_chain`.
+        old: the chain that it stands for.
+    """
     position = model.producer.get(output)
-    shape, width = model.shape(output), model.shape(source)
-    if position is None or shape is None or width is None:
+    node = None if position is None else model.nodes[position]
+    if node is None or not model.is_standard(node) or node.op_type not in ("Identity", "Expand"):
         return None
-    node = model.nodes[position]
-    value = model.numbers(node.input[0]) if node.op_type in ("Identity", "Expand") else None
+    value = model.numbers(node.input[0])
     if value is None:
         return None
-    bias = np.broadcast_to(value, shape).reshape(-1)
-    weight = np.zeros((bias.size, int(np.prod(width))))
-    nodes = frozenset([position]) | _behind(model, list(node.input[1:]), source)
-    inside = {name for i in nodes for name in model.nodes[i].output} - {output}
-    return Chain((Layer(weight, bias, None, None, False),), nodes, frozenset(inside))
+    bias = per_feature(model, value, output, old.after)
+    weight = np.zeros((bias.size, old.before.features))
+    nodes = {model.producer[output]} | _behind(model, list(node.input[1:]), source)
+    layer = Layer(weight, bias, None, None, False)
+    inside = _inside(model, frozenset(nodes), output)
+    return Chain((layer,), old.before, old.after, frozenset(nodes), inside)
 
 
-def _behind(model: Model, tensors: list[str], source: str) -> frozenset[int]:
+def _inside(model: Model, nodes: frozenset[int], output: str) -> frozenset[str]:
+    return frozenset(
+        name for i in nodes for name in model.nodes[i].output if name and name != output
+    )
+
+
+def _behind(model: Model, tensors: list[str], source: str) -> set[int]:
     """The nodes that tensors are made by, back to `source`."""
     found: set[int] = set()
     while tensors:
@@ -125,17 +149,19 @@ def _behind(model: Model, tensors: list[str], source: str) -> frozenset[int]:
         if name != source and position is not None and position not in found:
             found.add(position)
             tensors += model.nodes[position].input
-    return frozenset(found)
+    return found
 
 
 class _Layers:
     """Collects steps into layers."""
 
-    def __init__(self, composed: bool) -> None:
-        self._composed = composed
+    def __init__(self, model: Model, layout: Layout, composed: bool) -> None:
+        self._model, self._layout, self._composed = model, layout, composed
         self._layers: list[Layer] = []
         self._open: Layer | None = None
         self._before: list[tuple[Ball, Ball]] = []
+        # What the layer that is open was read from.
+        self._read: list[tuple[Any, ...]] = []
 
     def add(self, step: Step) -> None:
         """Takes the next step in."""
@@ -143,154 +169,79 @@ class _Layers:
             self._dense(step)
         elif step.kind == "relu":
             if self._open is None:
-                raise NotVerifiedError("cannot check: operator Relu that follows no weights")
+                raise UncheckedError("cannot check: operator Relu that follows no weights")
             self._layers.append(replace(self._open, relu=True))
-            self._open = None
+            self._open, self._read = None, []
         elif step.kind != "same":
-            self._scale(*_scale_and_shift(step))
+            self._scale(*self._scale_and_shift(step))
 
-    def done(self) -> tuple[Layer, ...]:
-        """The layers."""
-        if self._before or not (self._layers or self._open):
-            raise NotVerifiedError("cannot check: a chain that does not end in weights or a ReLU")
-        return (*self._layers, *([self._open] if self._open is not None else []))
+    def done(self, output: str) -> tuple[tuple[Layer, ...], Layout]:
+        """The layers, and where their outputs lie."""
+        require_known(not self._before, f"{output!r} does not end in weights or a ReLU")
+        last = [] if self._open is None else [self._open]
+        return (*self._layers, *last), self._layout
 
     def _dense(self, step: Step) -> None:
-        weight, bias, alpha, beta = (Ball(value) for value in step.values)
-        weight, bias = weight * alpha, bias * beta
-        for scale, shift in reversed(self._before):
-            bias, weight = bias + weight @ shift, weight * scale
+        assert step.after is not None
+        require_known(
+            step.before == self._layout,
+            f"{step.source!r} of {self._model.name} mixes features with others",
+        )
+        matrix, *factors = step.values
+        offset = np.zeros(1) if step.bias is None else step.bias
+        bias = per_feature(self._model, offset, step.output, step.after)
+        self._read.append((step.kind, matrix, bias, *factors))
+        alpha, beta = (Ball(np.asarray(factor)) for factor in factors)
+        weight, shift = Ball(matrix) * alpha, Ball(bias) * beta
+        for scale, added in reversed(self._before):
+            shift, weight = shift + weight @ added, weight * scale
         self._before = []
         first = self._open
         if first is not None:
-            n_out, n_in = len(weight.mid), first.weight.shape[1]
-            larger = n_out * n_in > weight.mid.size + first.weight.size
+            larger = len(matrix) * first.weight.shape[1] > matrix.size + first.weight.size
             if larger or not self._composed:
                 self._layers.append(first)
+                self._read = self._read[-1:]
             else:
                 inner = Ball(first.weight, first.weight_error), Ball(first.bias, first.bias_error)
-                bias, weight = weight @ inner[1] + bias, weight @ inner[0]
-        self._open = _layer(weight, bias)
+                shift, weight = weight @ inner[1] + shift, weight @ inner[0]
+        self._open, self._layout = self._layer(weight, shift), step.after
 
     def _scale(self, scale: Ball, shift: Ball) -> None:
         if self._open is None:
             self._before.append((scale, shift))
             return
         old = self._open
-        column = Ball(scale.mid[:, None], None if scale.err is None else scale.err[:, None])
-        weight = Ball(old.weight, old.weight_error) * column
-        self._open = _layer(weight, Ball(old.bias, old.bias_error) * scale + shift)
+        weight = Ball(old.weight, old.weight_error) * scale.column
+        self._open = self._layer(weight, Ball(old.bias, old.bias_error) * scale + shift)
 
+    def _scale_and_shift(self, step: Step) -> tuple[Ball, Ball]:
+        """The map x -> scale x + shift of an operator that acts on each entry by itself."""
+        values = [
+            per_feature(self._model, value, step.output, self._layout) for value in step.values
+        ]
+        self._read.append((step.kind, step.swapped, step.epsilon, *values))
+        zero, one = (Ball(np.full(len(values[0]), v)) for v in (0.0, 1.0))
+        minus, first = Ball(-one.mid), Ball(values[0])
+        match step.kind:
+            case "Add":
+                return one, first
+            case "Sub":
+                return (minus, first) if step.swapped else (one, first * minus)
+            case "Mul":
+                return first, zero
+            case "Div":
+                return first.inverse, zero
+        gain, offset, mean, variance = (Ball(v) for v in values)
+        scale = (variance + Ball(np.full_like(zero.mid, step.epsilon))).root.inverse * gain
+        return scale, offset + mean * scale * minus
 
-class Ball:
-    """Numbers known to within an error each; None for none. Errors are rounded upward."""
-
-    def __init__(self, mid: Array, err: Array | None = None) -> None:
-        self.mid, self.err = mid, err
-
-    def _made(self, mid: Array, other: Ball, err: Array, rounding: Array, n: int) -> Ball:
-        if self.err is None and other.err is None and not rounding.any():
-            return Ball(mid)
-        slack = (n + EXTRA) * (ROUNDOFF * rounding + SMALLEST * (rounding > 0.0))
-        return Ball(mid, (err + slack) * (1.0 + (n + EXTRA) * ROUNDOFF))
-
-    @property
-    def _error(self) -> Array:
-        return np.zeros_like(self.mid) if self.err is None else self.err
-
-    @property
-    def size(self) -> Array:
-        """Upper bounds on the magnitudes."""
-        return np.abs(self.mid) if self.err is None else add_up(np.abs(self.mid), self.err)
-
-    def __mul__(self, other: Ball) -> Ball:
-        mid = self.mid * other.mid
-        err = np.abs(self.mid) * other._error + self._error * (np.abs(other.mid) + other._error)
-        # Products of numbers of 24 bits are exact.
-        exact = all((v == v.astype(np.float32)).all() for v in (self.mid, other.mid))
-        unit = np.all(np.abs(other.mid) == 1.0)
-        used = (self.mid != 0.0) & (other.mid != 0.0) & (not (exact or unit))
-        return self._made(mid, other, err, np.maximum(np.abs(mid), SMALLEST) * used, 1)
-
-    def __add__(self, other: Ball) -> Ball:
-        mid = self.mid + other.mid
-        back = mid - self.mid
-        lost = (self.mid - (mid - back)) + (other.mid - back)
-        return self._made(mid, other, self._error + other._error, np.abs(mid) * (lost != 0.0), 1)
-
-    def __matmul__(self, other: Ball) -> Ball:
-        size, error = np.abs(other.mid), other._error
-        err = np.abs(self.mid) @ error + self._error @ (size + error)
-        used = (self.mid != 0.0).astype(float) @ (size != 0.0).astype(float)
-        rounding = np.maximum(np.abs(self.mid) @ size, SMALLEST) * (used > 0.0)
-        return self._made(self.mid @ other.mid, other, err, rounding, self.mid.shape[1])
-
-
-def _layer(weight: Ball, bias: Ball) -> Layer:
-    if not (np.isfinite(weight.mid).all() and np.isfinite(bias.mid).all()):
-        raise NotVerifiedError("cannot check: the product of successive weights overflows")
-    if weight.err is None and bias.err is None:
-        return Layer(weight.mid, bias.mid, None, None, False)
-    return Layer(weight.mid, bias.mid, weight._error, bias._error, False)
-
-
-def _scale_and_shift(step: Step) -> tuple[Ball, Ball]:
-    """The map x -> scale x + shift of an operator that acts on each entry by itself."""
-    zero = Ball(np.zeros_like(step.values[0]))
-    one, value = Ball(np.ones_like(zero.mid)), Ball(step.values[0])
-    minus = Ball(-one.mid)
-    if step.kind == "Add":
-        return one, value
-    if step.kind == "Sub":
-        return (minus, value) if step.swapped else (one, value * minus)
-    if step.kind == "Mul":
-        return value, zero
-    if step.kind == "Div":
-        share = 1.0 / value.mid
-        rounded = np.frexp(value.mid)[0] != np.copysign(0.5, value.mid)
-        return Ball(share, ROUNDOFF * np.abs(share) * rounded + SMALLEST * rounded), zero
-    gain, offset, mean, variance = step.values
-    share = 1.0 / np.sqrt(variance)
-    scale = Ball(share, EXTRA * ROUNDOFF * share) * Ball(gain)
-    return scale, Ball(offset) + Ball(mean) * scale * minus
-
-
-def input_box(model: Model, tensor: str, lower: dict[str, Array], upper: dict[str, Array]) -> Box:
-    """The image of the domain in the input of a chain, in rationals.
-
-    Args:
-        model, tensor: the chain's input.
-        lower, upper: bounds of the graph's inputs, with size 1 along symbolic axes.
-
-    Raises:
-        NotVerifiedError: the way from the graph's input is not per entry.
-    """
-    steps, name = trace(model, tensor, None)
-    shape = model.shape(name)
-    if name not in lower or shape is None:
-        raise NotVerifiedError(f"cannot check: nothing bounds the input {name!r}")
-    low, high = (np.broadcast_to(side[name], shape).reshape(-1) for side in (lower, upper))
-    if not (np.isfinite(low).all() and np.isfinite(high).all()):
-        raise NotVerifiedError(f"cannot check: the domain of {name!r} is not bounded")
-    if all(step.kind == "same" for step in steps):
-        return Box(low, high, low, high)
-    ends = [[Fraction(v) for v in side.tolist()] for side in (low, high)]
-    for step in steps:
-        if step.kind in PER_ENTRY:
-            constants = [Fraction(v) for v in step.values[0].tolist()]
-            ends = [[_image(step, v, c) for v, c in zip(e, constants, strict=True)] for e in ends]
-        elif step.kind != "same":
-            operator = model.nodes[step.node].op_type
-            raise NotVerifiedError(f"cannot check: operator {operator} before a chain")
-    pairs = [(min(a, b), max(a, b)) for a, b in zip(*ends, strict=True)]
-    sides = [(side, up) for side, up in ((0, False), (1, True), (0, True), (1, False))]
-    rounded = [np.array([outward(pair[i], up) for pair in pairs]) for i, up in sides]
-    return Box(*rounded)
-
-
-def _image(step: Step, value: Fraction, constant: Fraction) -> Fraction:
-    if step.kind == "Add":
-        return value + constant
-    if step.kind == "Sub":
-        return constant - value if step.swapped else value - constant
-    return value * constant if step.kind == "Mul" else value / constant
+    def _layer(self, weight: Ball, bias: Ball) -> Layer:
+        require_known(
+            np.isfinite(weight.mid).all() and np.isfinite(bias.mid).all(),
+            "the product of successive weights overflows",
+        )
+        require_known(weight.mid.size <= MOST_ENTRIES, f"a layer with {weight.mid.size} weights")
+        if weight.err is None and bias.err is None:
+            return Layer(weight.mid, bias.mid, None, None, False, tuple(self._read))
+        return Layer(weight.mid, bias.mid, weight.error, bias.error, False, tuple(self._read))

@@ -1,28 +1,29 @@
-"""Checks that OUT.onnx computes what IN.onnx does over a domain, by a certificate or without.
+"""Checks by a certificate that OUT.onnx computes what IN.onnx does over a domain.
 
 Shares nothing with what decides and reduces but the reading of `--domain`.
 """
 
 from __future__ import annotations
 
-import math
-import time
 from collections import Counter
-from dataclasses import dataclass, replace
-from os import PathLike
-from pathlib import Path
+from dataclasses import dataclass
+
+import numpy as np
 
 from onnx_exact.domains import DOMAIN_KEY, Domain, DomainLike, resolve_domain
 from onnx_exact.errors import DomainError, NotVerifiedError
-from onnx_exact.verifier.balls import Balls
-from onnx_exact.verifier.batches import Batches
-from onnx_exact.verifier.certificate import SOLVER, Certificate
-from onnx_exact.verifier.chain import input_box, read_chain
+from onnx_exact.verifier.bounds import Ranges
+from onnx_exact.verifier.chain import read_chain, read_constant
 from onnx_exact.verifier.claims import check_claims
-from onnx_exact.verifier.contents import read_claims
+from onnx_exact.verifier.clock import Clock
+from onnx_exact.verifier.coverage import Pair, compare_outside, compare_signatures
+from onnx_exact.verifier.deviation import compare, deviation
+from onnx_exact.verifier.front import Front
 from onnx_exact.verifier.model import Model, names_read
-from onnx_exact.verifier.outside import compare_outside
-from onnx_exact.verifier.pairs import deviation
+from onnx_exact.verifier.products import Products
+from onnx_exact.verifier.refusals import require, require_known
+from onnx_exact.verifier.rounding import Array
+from onnx_exact.verifier.schema import CLAIMED, Certificate, read_claims
 
 # By how much a claimed deviation may fall short of the one that is found here.
 CLAIM_TOLERANCE = 0.01
@@ -48,96 +49,66 @@ class ChainCheck:
     leaves: int
     deviation: float
 
+    def count(self, *proofs: int) -> int:
+        """Number of units with such a proof."""
+        return sum(n for (_, proof), n in self.counts.items() if proof in proofs)
+
 
 @dataclass(frozen=True)
-class Verification:
+class Checked:
     """What was checked of two models.
 
     Attributes:
-        method: "certificate", "program" (a complete proof within a solver's tolerance) or "search"
-            (no difference was found).
-        domain: in words.
-        chains: with a certificate only.
-        compared: nodes and constants outside of the chains.
-        deviation: a bound on |old - new| over the domain, or the largest difference seen.
-        output_deviation: whether that is of the model's outputs, or of chains further inside.
-        points: at which both models ran, without a certificate.
-        tolerance: of a difference, without a certificate.
-        seconds: all that took.
-        notes: further lines.
+        domain: over which.
+        chains: in the order of the graph.
+        compared: nodes and constants outside of them.
+        deviation: a bound on |old - new| at the outputs of all chains, over the domain.
+        whole: whether these are outputs of the model, which nothing else reads.
     """
 
-    method: str
-    domain: str
-    chains: tuple[ChainCheck, ...] = ()
-    compared: int = 0
-    deviation: float = math.nan
-    output_deviation: bool = True
-    points: int = 0
-    tolerance: float = 0.0
-    seconds: float = 0.0
-    notes: tuple[str, ...] = ()
-
-    def count(self, *proofs: int) -> int:
-        """Number of units with such a proof."""
-        return sum(n for c in self.chains for (_, proof), n in c.counts.items() if proof in proofs)
+    domain: Domain
+    chains: tuple[ChainCheck, ...]
+    compared: int
+    deviation: float
+    whole: bool
 
     @property
-    def solver_claims(self) -> int:
-        """Number of units whose verdict rests on a solver."""
-        return self.count(SOLVER)
+    def claims(self) -> int:
+        """Number of verdicts that are claimed and not proved; the result rests on them."""
+        return sum(chain.count(CLAIMED) for chain in self.chains)
 
 
-def verify(
-    original: str | PathLike[str],
-    result: str | PathLike[str],
-    certificate: str | PathLike[str] | None = None,
-    domain: DomainLike | None = None,
-) -> Verification:
-    """Checks that the model `result` computes what `original` does over a domain.
+def check(
+    old: Model, new: Model, certificate: Certificate, asked: DomainLike | None, clock: Clock
+) -> Checked:
+    """Checks everything that a certificate says.
 
     Args:
-        original, result: ONNX files.
-        certificate: as written by `optimize`; without one, equivalence is tested as far as it goes.
-        domain: as for `optimize`; None for the one that the certificate or the metadata of
-            `result` names.
+        old, new: the models.
+        certificate: of the two.
+        asked: the domain over which they have to agree; None for that of the certificate.
+        clock: when to stop.
 
     Raises:
-        NotVerifiedError: naming the first claim that does not hold, or what cannot be checked.
+        NotVerifiedError: naming the first claim that does not hold.
+        UncheckedError: what cannot be checked.
         DomainError: a domain that does not fit.
     """
-    started = time.perf_counter()
-    old, new = Model(Path(original)), Model(Path(result))
-    if certificate is None:
-        from onnx_exact.verifier.search import search
-
-        found = search(old, new, _declared(old, new, domain))
-    else:
-        found = _by_certificate(old, new, Certificate(Path(certificate)), domain)
-    return replace(found, seconds=time.perf_counter() - started)
-
-
-def _declared(old: Model, new: Model, domain: DomainLike | None) -> Domain:
-    """The domain as given, or that of the result's metadata."""
-    metadata = {} if new.domain_text is None else {DOMAIN_KEY: new.domain_text}
-    found = resolve_domain(domain, old.inputs, metadata)
-    if not found.declared:
-        raise NotVerifiedError(f"{new.path} names no domain in its metadata; give --domain")
-    return found
-
-
-def _by_certificate(
-    old: Model, new: Model, certificate: Certificate, asked: DomainLike | None
-) -> Verification:
     for key, model in (("original", old), ("result", new)):
-        if certificate.entry(str, key, "sha256") != model.sha256:
-            certificate.refuse(f"it is of another {key} than {model.path}")
+        certificate.require(
+            certificate.entry(str, key, "sha256") == model.sha256,
+            f"it is of another {key} than {model.name}",
+        )
+    compare_signatures(old, new)
     domain = _certified_domain(old, new, certificate, asked)
     claimed = float(certificate.entry(float, "deviation", "certified_max_abs"))
-    heads = certificate.entry(list, "chains")
-    passes = [_Pass(old, new, certificate, domain, number) for number in range(len(heads))]
+    heads = certificate.entries(dict, "chains", of=certificate.header)
+    pairs = [_pair(old, new, certificate, head) for head in heads]
+    compared = compare_outside(old, new, pairs)
+    front = Front(old, {name: (box.lower, box.upper) for name, box in domain.boxes.items()})
+    order = sorted(range(len(pairs)), key=lambda i: old.producer[pairs[i].output])
+    passes = [_Pass(pairs[i], front, certificate, i, clock) for i in order]
     certificate.finish()
-    compared = compare_outside(old, new, [(p.output, p.first, p.second) for p in passes])
     found = max((p.check.deviation for p in passes), default=0.0)
     rounding = CLAIM_ROUNDING * max((p.largest for p in passes), default=0.0)
     if found > (1.0 + CLAIM_TOLERANCE) * claimed + rounding:
@@ -148,63 +119,88 @@ def _by_certificate(
         )
     ends = {value.name for value in old.graph.output}
     ends -= {name for node in old.nodes for name in names_read(node)}
-    fixed = not all(old.shape(p.output, 2) for p in passes)
-    return Verification(
-        "certificate",
-        words(domain),
-        tuple(p.check for p in passes),
-        compared,
-        found,
-        all(p.output in ends for p in passes),
-        notes=("Symbolic sizes were taken to be 1: the model fits no other.",) if fixed else (),
+    whole = all(pair.output in ends for pair in pairs)
+    return Checked(domain, tuple(p.check for p in passes), compared, found, whole)
+
+
+def _pair(old: Model, new: Model, certificate: Certificate, head: object) -> Pair:
+    """A chain of the certificate as it is in both models."""
+    source, output = (certificate.entry(str, key, of=head) for key in ("input", "output"))
+    widths = certificate.entries(int, "result_widths", of=head)
+    relu = certificate.entries(bool, "result_relu", of=head)
+    first = read_chain(old, source, output)
+    second = read_constant(new, source, output, first) or read_chain(new, source, output)
+    if (second.widths, second.relu) != (widths, relu):
+        # What was written anew stays as it was written.
+        second = read_chain(new, source, output, composed=False)
+    certificate.require(
+        (second.widths, second.relu) == (widths, relu),
+        f"the layers to {output!r} in {new.name} are not those it names",
     )
+    require(
+        (first.before, first.after) == (second.before, second.after),
+        f"{new.name} reads or lays out other entries than {old.name} does",
+    )
+    for tensor in (source, output):
+        kinds = [(m.shapes(tensor), m.elem_type(tensor)) for m in (old, new)]
+        require(kinds[0] == kinds[1], f"{tensor!r} has another shape or type in {new.name}")
+    return Pair(source, output, first, second)
 
 
 class _Pass:
-    """One chain, read from both models and checked.
+    """One chain that is checked.
 
     Attributes:
-        output: its last tensor.
-        first, second: what it is in the original and in the result.
         check: what was found.
         reasons: what makes the deviation large, in words.
         largest: an upper bound on the magnitude of its outputs.
     """
 
     def __init__(
-        self, old: Model, new: Model, certificate: Certificate, domain: Domain, number: int
+        self, pair: Pair, front: Front, certificate: Certificate, number: int, clock: Clock
     ) -> None:
-        head = certificate.entry(list, "chains")[number]
-        source, self.output = (certificate.entry(str, key, of=head) for key in ("input", "output"))
-        self.first, self.second = (read_chain(model, source, self.output) for model in (old, new))
-        if any(old.shape(self.output, size) != new.shape(self.output, size) for size in (1, 2)):
-            raise NotVerifiedError(f"{self.output!r} has another shape in {new.path}")
-        after = [certificate.entry(list, key, of=head) for key in ("result_widths", "result_relu")]
-        if after != list(self.second.shape):
-            # What was written anew stays as it was written.
-            self.second = read_chain(new, source, self.output, composed=False)
-        if after != list(self.second.shape):
-            certificate.refuse(f"chain {number} of the result has other widths")
-        boxes = domain.boxes.items()
-        lower, upper = {n: b.lower for n, b in boxes}, {n: b.upper for n, b in boxes}
-        box = input_box(old, source, lower, upper)
-        inputs = len(box.lower)
-        if any(c.layers[0].weight.shape[1] != inputs for c in (self.first, self.second)):
-            raise NotVerifiedError(f"the weights do not fit the input {source!r}")
-        claims = read_claims(certificate, number, *self.first.shape, inputs)
-        layers = self.first.layers
-        balls = Balls(layers)
-        checked = check_claims(claims, box, balls, Batches(layers))
-        found, self.reasons = deviation(balls, Balls(self.second.layers), claims, checked.ranges)
-        self.largest = float(checked.ranges.magnitude(len(layers) - 1).max())
+        box = front.features(pair.source, pair.old.before)
+        claims = read_claims(
+            certificate, number, pair.old.widths, pair.old.relu, pair.old.before.features
+        )
+        old, new = Products(pair.old.layers), Products(pair.new.layers)
+        checked = check_claims(claims, box, old, clock)
+        clock.spend()
+        compared = compare(old, new, claims, checked.ranges)
+        found, self.reasons = deviation(compared), compared.missing
+        outputs = [_last(checked.ranges), _last(compared.new_ranges)]
+        self.largest = float(max(np.abs(side).max() for side in outputs[0]))
+        front.learn(
+            pair.output,
+            pair.old.after,
+            np.minimum(outputs[0][0], outputs[1][0]),
+            np.maximum(outputs[0][1], outputs[1][1]),
+        )
         self.check = ChainCheck(
-            f"{source} -> {self.output}",
+            f"{pair.source} -> {pair.output}",
             checked.counts,
             len(claims.witnesses),
-            checked.trees,
+            len(claims.trees),
             checked.leaves,
             found,
         )
+
+
+def _last(ranges: Ranges) -> tuple[Array, Array]:
+    return ranges.outputs(len(ranges.lower) - 1)
+
+
+def declared_domain(old: Model, new: Model, asked: DomainLike | None) -> Domain:
+    """The domain as asked for, or that of the result's metadata.
+
+    Raises:
+        UncheckedError: there is neither.
+        DomainError: it does not fit.
+    """
+    metadata = {} if new.domain_text is None else {DOMAIN_KEY: new.domain_text}
+    found = resolve_domain(asked, old.inputs, metadata)
+    require_known(found.declared, f"{new.name} names no domain in its metadata; give --domain")
+    return found
 
 
 def _certified_domain(
@@ -218,30 +214,20 @@ def _certified_domain(
         domain = resolve_domain(sides, old.inputs, {})
     except (DomainError, RecursionError) as error:
         certificate.refuse(" ".join(str(error).split())[:200])
-    others = []
     if new.domain_text is not None:
-        own = _declared(old, new, None)
-        if any(not _holds(a, b, n) for a, b in ((domain, own), (own, domain)) for n in own.boxes):
-            certificate.refuse("its domain is not the one in the metadata of the result")
-        others.append(own)
+        own = declared_domain(old, new, None)
+        certificate.require(
+            all(_holds(a, b, n) for a, b in ((domain, own), (own, domain)) for n in own.boxes),
+            f"its domain is not the one in the metadata of {new.name}",
+        )
     if asked is not None and asked != []:
-        others.append(resolve_domain(asked, old.inputs, {}))
-    for other in others:
-        for name in other.boxes:
-            if not _holds(domain, other, name):
-                certificate.refuse(f"its domain is smaller than the one asked for, in {name!r}")
+        wanted = resolve_domain(asked, old.inputs, {})
+        for name in wanted.boxes:
+            require_known(
+                _holds(domain, wanted, name),
+                f"the domain of {certificate.path} is smaller than the one asked for, in {name!r}",
+            )
     return domain
-
-
-def words(domain: Domain) -> str:
-    """A domain in a few words."""
-    parts = []
-    for name, box in domain.boxes.items():
-        same = (box.lower == box.lower.flat[0]).all() and (box.upper == box.upper.flat[0]).all()
-        low, high = box.lower.min(), box.upper.max()
-        every = "" if same else f"a box of {box.lower.size} sides within "
-        parts.append(f"{name!r} in {every}[{low:g}, {high:g}]")
-    return ", ".join(parts)
 
 
 def _holds(outer: Domain, inner: Domain, name: str) -> bool:

@@ -8,23 +8,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnx_exact.errors import NotVerifiedError
-from onnx_exact.verifier.balls import Balls
-from onnx_exact.verifier.batches import Batches
 from onnx_exact.verifier.bounds import Branch, Ranges, intervals, upper_bounds
-from onnx_exact.verifier.certificate import (
-    ACTIVE,
-    INACTIVE,
-    SOLVER,
-    TREE,
-    UNSHOWN,
-    WITNESS,
-)
-from onnx_exact.verifier.chain import Box
-from onnx_exact.verifier.contents import Claims
+from onnx_exact.verifier.clock import Clock
+from onnx_exact.verifier.products import Products
+from onnx_exact.verifier.refusals import require
 from onnx_exact.verifier.rounding import Array, Flags, Units, add_up
+from onnx_exact.verifier.schema import ACTIVE, CLAIMED, INACTIVE, TREE, UNSHOWN, WITNESS, Claims
 from onnx_exact.verifier.trees import excluded, expanded
 
 WORDS = ("undecided", "stably inactive", "stably active", "unstable")
+Box = tuple[Array, Array]
+Shown = list[tuple[Flags, Flags]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,73 +26,74 @@ class Checked:
     """What was checked of a chain.
 
     Attributes:
-        ranges: bounds on its pre-activations; those of solvers' claims are taken for granted.
+        ranges: bounds on its pre-activations; what is only claimed is taken for granted in them.
         counts: of units by status and proof.
-        trees, leaves: how many were checked.
+        leaves: of all trees.
     """
 
     ranges: Ranges
     counts: Counter[tuple[int, int]]
-    trees: int = 0
-    leaves: int = 0
+    leaves: int
 
 
-def check_claims(claims: Claims, box: Box, balls: Balls, batches: Batches) -> Checked:
+def check_claims(claims: Claims, box: Box, products: Products, clock: Clock) -> Checked:
     """Checks every status by its proof.
 
     Args:
         claims: of the certificate.
-        box: the chain's input.
-        balls, batches: the chain's arithmetic, for whole layers and for trees.
+        box: holds the chain's input.
+        products: the chain's arithmetic.
+        clock: when to stop.
 
     Raises:
         NotVerifiedError: naming the first claim that does not hold.
+        UncheckedError: the time is up.
     """
-    layers = balls.layers
-    relu = tuple(layer.relu for layer in layers)
-    ranges = Ranges([], [], (box.lower, box.upper), relu)
+    layers = products.layers
+    ranges = Ranges([], [], box, [layer.relu for layer in layers])
     counts: Counter[tuple[int, int]] = Counter()
     leaves = 0
-    shown = _shown(claims, box, balls)
+    shown = _shown(claims, box, products)
     for k, layer in enumerate(layers):
+        clock.spend()
         lower, upper = intervals(layer, *ranges.outputs(k - 1), exact=True)
-        off = layer.off(ranges.magnitude(k - 1))
         for sign in (True, False) if k else ():
             unsettled = np.flatnonzero((lower < 0.0) & (upper > 0.0) | (not layer.relu))
-            _tighten(lower, upper, unsettled, sign, None, balls, ranges, off)
+            _tighten(lower, upper, unsettled, sign, None, products, ranges)
         if k in claims.slopes:
             units, positive, stored = claims.slopes[k]
             for sign in (True, False):
                 of = np.flatnonzero(positive == sign)
                 branches = [Branch(s) for s in expanded(stored[of], claims, ranges)]
-                _tighten(lower, upper, units[of], sign, branches, balls, ranges, off)
+                _tighten(lower, upper, units[of], sign, branches, products, ranges)
         for tree in (t for t in claims.trees if t.layer == k):
-            if not excluded(tree, ranges, batches, claims):
-                raise NotVerifiedError(
-                    f"a tree does not exclude the signs of units {tree.units.tolist()[:5]} of"
-                    f" layer {k + 1}"
-                )
-            leaves += (len(tree.nodes) + 1) // 2
-            upper[tree.units[tree.positive]] = np.minimum(upper[tree.units[tree.positive]], 0.0)
-            below = tree.units[~tree.positive]
+            require(
+                excluded(tree, ranges, products, claims, clock),
+                f"a tree does not exclude the signs of units {tree.units.tolist()[:5]} of layer"
+                f" {k + 1}",
+            )
+            leaves += tree.leaves
+            above, below = tree.units[tree.positive], tree.units[~tree.positive]
+            upper[above] = np.minimum(upper[above], 0.0)
             lower[below] = np.maximum(lower[below], 0.0)
         if layer.relu:
-            _check_layer(claims, k, lower, upper, shown)
+            _check_layer(claims, k, (lower, upper), shown[k])
             pairs = zip(claims.status[k].tolist(), claims.proof[k].tolist(), strict=True)
             counts.update(pairs)
         ranges.lower.append(lower)
         ranges.upper.append(upper)
-    return Checked(_with_solver(ranges, claims), counts, len(claims.trees), leaves)
+    return Checked(_granted(ranges, claims), counts, leaves)
 
 
-def _shown(claims: Claims, box: Box, balls: Balls) -> list[tuple[Flags, Flags]]:
-    """Which signs the witnesses show; points are moved into the box first."""
-    if not len(claims.witnesses):
-        return [
-            (np.zeros(layer.width, bool), np.zeros(layer.width, bool)) for layer in balls.layers
-        ]
-    points = np.clip(claims.witnesses.astype(np.float64), box.inner_lower, box.inner_upper)
-    signs = balls.forward(points)
+def _shown(claims: Claims, box: Box, products: Products) -> Shown:
+    """Which signs the witnesses, moved into the box, show; and the ends of what is only claimed."""
+    points = [np.clip(claims.witnesses.astype(np.float64), *box)]
+    if 0 in claims.proof:
+        # Where the sign that a claim in the first layer excludes would occur first.
+        of = np.flatnonzero(claims.proof[0] == CLAIMED)
+        rises = (products.layers[0].weight[of] > 0.0) == (claims.status[0][of] == INACTIVE)[:, None]
+        points.append(np.where(rises, box[1], box[0]))
+    signs = products.forward(np.concatenate(points))
     return [(np.asarray(up.any(axis=0)), np.asarray(down.any(axis=0))) for up, down in signs]
 
 
@@ -108,15 +103,16 @@ def _tighten(
     units: Units,
     positive: bool,
     branches: list[Branch] | None,
-    balls: Balls,
+    products: Products,
     ranges: Ranges,
-    off: Array,
 ) -> None:
     """Improves the upper bounds of units of the next layer in place, or their lower bounds."""
-    layer = balls.layers[len(ranges.lower)]
+    k = len(ranges.lower)
+    layer = products.layers[k]
     sign = 1.0 if positive else -1.0
     weight, bias = sign * layer.weight[units], sign * layer.bias[units]
-    found = add_up(upper_bounds(weight, bias, ranges, balls, branches), off[units])
+    off = layer.off(ranges.magnitude(k - 1))[units]
+    found = add_up(upper_bounds(weight, bias, ranges, products, branches), off)
     # A unit may have several records.
     if positive:
         np.fmin.at(upper, units, found)
@@ -125,15 +121,11 @@ def _tighten(
 
 
 def _check_layer(
-    claims: Claims,
-    k: int,
-    lower: Array,
-    upper: Array,
-    shown: list[tuple[Flags, Flags]],
+    claims: Claims, k: int, bounds: tuple[Array, Array], shown: tuple[Flags, Flags]
 ) -> None:
     status, proof = claims.status[k], claims.proof[k]
+    (lower, upper), (positive, negative) = bounds, shown
     proved = proof <= TREE
-    positive, negative = shown[k]
     wrong = (status == INACTIVE) & proved & ~(upper <= 0.0)
     wrong |= (status == ACTIVE) & proved & ~(lower >= 0.0)
     wrong |= (proof == WITNESS) & ~(positive & negative)
@@ -150,11 +142,11 @@ def _check_layer(
         )
 
 
-def _with_solver(ranges: Ranges, claims: Claims) -> Ranges:
-    """The ranges with the claims that rest on a solver taken for granted."""
+def _granted(ranges: Ranges, claims: Claims) -> Ranges:
+    """The ranges with what is only claimed taken for granted."""
     lower, upper = list(ranges.lower), list(ranges.upper)
     for k, status in claims.status.items():
-        solver = claims.proof[k] == SOLVER
-        upper[k] = np.where(solver & (status == INACTIVE), np.minimum(upper[k], 0.0), upper[k])
-        lower[k] = np.where(solver & (status == ACTIVE), np.maximum(lower[k], 0.0), lower[k])
+        claimed = claims.proof[k] == CLAIMED
+        upper[k] = np.where(claimed & (status == INACTIVE), np.minimum(upper[k], 0.0), upper[k])
+        lower[k] = np.where(claimed & (status == ACTIVE), np.maximum(lower[k], 0.0), lower[k])
     return Ranges(lower, upper, ranges.box, ranges.relu)

@@ -1,4 +1,8 @@
-"""An ONNX model as the checker reads it: hash, constants, shapes, who makes and reads a tensor."""
+"""An ONNX model as the checker reads it: hash, constants, shapes, who makes a tensor.
+
+Every size that the file leaves open is tried at two large primes of its own (those of one name at
+the same) and at 1: what holds of the shapes at all trials holds because of how they arise.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,11 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from graphlib import TopologicalSorter
+from itertools import count
+from math import isqrt
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -15,13 +23,31 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper, s
 from onnx.external_data_helper import load_external_data_for_model
 
 from onnx_exact.domains import DOMAIN_KEY
-from onnx_exact.errors import NotVerifiedError
+from onnx_exact.errors import ModelError, UncheckedError
+from onnx_exact.verifier.refusals import require, require_known
 
 STANDARD = ("", "ai.onnx")
-FLOATS = (TensorProto.FLOAT16, TensorProto.FLOAT, TensorProto.DOUBLE)
+FLOATS: dict[int, Any] = {
+    TensorProto.FLOAT16: np.float16,
+    TensorProto.FLOAT: np.float32,
+    TensorProto.DOUBLE: np.float64,
+}
 # Operators of older sets broadcast by attributes, and their Dropout may train.
 OLDEST_OPSET = 7
+# From this IR version on an initializer that is an input too may be given another value.
+OVERRIDABLE_SINCE_IR = 4
+# Symbolic sizes are tried at these and those above.
+FIRST_PRIME = 10_007
+TRIALS = 3
+# Entries of a tensor that is written out, whatever a file says of its shape.
+MOST_ENTRIES = 2**26
+# Above this protobuf does not serialise.
+MOST_SERIALISED = 2**31 - 2**20
+# Larger ones are no shapes or axes, which shape inference needs the values of.
+SMALL_TENSOR = 4096
 _NUMBERS = ("value", "value_float", "value_floats", "value_int", "value_ints")
+
+Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -41,136 +67,167 @@ class Input:
 class Model:
     """A model that was loaded and checked.
 
+    Args:
+        source: a file, or a model, which is not changed.
+        role: what it is called where it has no path.
+
     Attributes:
-        path, sha256: of the file.
-        graph: the graph.
-        nodes: its nodes.
+        source: as given.
+        name: its path, or its role.
+        proto: the model, nodes in an order in which they can be run.
+        sha256: of the file, or of what `SerializeToString` gives.
+        nbytes: their number.
+        graph, nodes: of `proto`.
         producer: position of the node that makes a tensor.
-        metadata: of the model.
+
+    Raises:
+        ModelError: it cannot be read, or is none.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, source: Path | ModelProto, role: str) -> None:
+        self.source = source
+        self.name = role if isinstance(source, ModelProto) else str(source)
         try:
-            data = path.read_bytes()
+            data = (
+                source.SerializeToString()
+                if isinstance(source, ModelProto)
+                else source.read_bytes()
+            )
             proto = ModelProto.FromString(data)
-            onnx.checker.check_model(str(path))
-            load_external_data_for_model(proto, str(path.parent))
+            if isinstance(source, Path):
+                load_external_data_for_model(proto, str(source.parent))
+            _sort(proto.graph)
+            _check(proto)
         except Exception as error:  # whatever a parser of hostile files may raise
             reason = " ".join(str(error).split())[:200] or type(error).__name__
-            raise NotVerifiedError(f"{path} is no model that can be read: {reason}") from error
-        if any(function.domain in STANDARD for function in proto.functions):
-            raise NotVerifiedError(f"cannot check: {path} redefines an operator of ONNX")
-        self.path, self.proto = path, proto
-        self.sha256 = hashlib.sha256(data).hexdigest()
+            raise ModelError(f"{self.name} is no model that can be read: {reason}") from error
+        self.proto, self.sha256 = proto, hashlib.sha256(data).hexdigest()
+        self.nbytes = len(data)
         self.graph: GraphProto = proto.graph
         self.nodes: list[NodeProto] = list(proto.graph.node)
         self.producer = {
             name: i for i, node in enumerate(self.nodes) for name in node.output if name
         }
-        self.metadata = {entry.key: entry.value for entry in proto.metadata_props}
-        versions = {o.domain: o.version for o in proto.opset_import}
-        self.opset = versions.get("", versions.get("ai.onnx", 0))
+        self.initializers = {tensor.name: tensor for tensor in self.graph.initializer}
+        self._local = {f.name for f in proto.functions if f.domain in STANDARD}
         self._constants: dict[str, NDArray[np.generic]] = {}
 
     @cached_property
-    def initializers(self) -> dict[str, TensorProto]:
-        """Stored tensors by name."""
-        return {tensor.name: tensor for tensor in self.graph.initializer}
+    def opset(self) -> int:
+        """The version of the standard operators; 0 where it is not plain."""
+        versions = {o.version for o in self.proto.opset_import if o.domain in STANDARD}
+        return versions.pop() if len(versions) == 1 else 0
+
+    @property
+    def given(self) -> frozenset[str]:
+        """Names that an initializer gives a value, sparse ones too."""
+        sparse = (tensor.values.name for tensor in self.graph.sparse_initializer)
+        return frozenset((*self.initializers, *sparse))
+
+    @property
+    def overridable(self) -> bool:
+        """Whether an initializer that is an input too may be given another value."""
+        return bool(self.proto.ir_version >= OVERRIDABLE_SINCE_IR)
+
+    @cached_property
+    def optional(self) -> frozenset[str]:
+        """Inputs that may be fed and need not be."""
+        names = {value.name for value in self.graph.input}
+        return frozenset(names & self.given) if self.overridable else frozenset()
 
     @cached_property
     def inputs(self) -> tuple[Input, ...]:
         """What a user has to feed."""
-        given = set(self.initializers) | {s.values.name for s in self.graph.sparse_initializer}
         found = []
         for value in self.graph.input:
-            if value.name not in given:
+            if value.name not in self.given:
                 tensor = value.type.tensor_type
-                dims = [d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim]
-                shape = tuple(dims) if tensor.HasField("shape") else None
+                sizes = tuple(_size(d) for d in tensor.shape.dim)
+                shape = sizes if tensor.HasField("shape") else None
                 found.append(Input(value.name, shape, tensor.elem_type))
         return tuple(found)
 
     @property
     def domain_text(self) -> str | None:
         """The domain that the model's metadata names, as text."""
-        return self.metadata.get(DOMAIN_KEY)
+        texts = [p.value for p in self.proto.metadata_props if p.key == DOMAIN_KEY]
+        require(len(texts) <= 1, f"the metadata of {self.name} name two domains")
+        return texts[0] if texts else None
 
-    def shape(self, tensor: str, size: int = 1) -> tuple[int, ...] | None:
-        """Sizes of a tensor where every symbolic size is `size`; None where that is not known."""
-        return self._shapes[size].get(tensor)
+    def is_standard(self, node: NodeProto) -> bool:
+        """Whether the operator is one of ONNX's own, of a set that is known here."""
+        known = node.domain in STANDARD and node.op_type not in self._local
+        return known and self.opset >= OLDEST_OPSET
+
+    def shapes(self, tensor: str) -> tuple[Shape, ...]:
+        """Its sizes at every trial.
+
+        Raises:
+            UncheckedError: they do not follow from those of the inputs.
+        """
+        found = [shapes.get(tensor) for shapes, _ in self._inferred]
+        known = tuple(shape for shape in found if shape is not None)
+        require_known(len(known) >= TRIALS, f"the shape of {tensor!r} in {self.name}")
+        return known
+
+    def elem_type(self, tensor: str) -> int:
+        """The type of its entries, 0 where that is not known."""
+        return self._inferred[0][1].get(tensor, 0)
 
     @cached_property
-    def _shapes(self) -> dict[int, dict[str, tuple[int, ...]]]:
-        return {size: self._inferred(size) for size in (1, 2)}
-
-    def _inferred(self, size: int) -> dict[str, tuple[int, ...]]:
-        """Shapes as they follow from those of the inputs, whatever the file says of the others."""
-        fixed = ModelProto()
-        fixed.CopyFrom(self.proto)
-        del fixed.graph.value_info[:]
-        for value in fixed.graph.input:
-            for dim in value.type.tensor_type.shape.dim:
-                if not dim.HasField("dim_value"):
-                    dim.dim_value = size
-        for value in fixed.graph.output:
-            value.type.tensor_type.ClearField("shape")
-        try:
-            inferred = shape_inference.infer_shapes(fixed, strict_mode=True, data_prop=True).graph
-        except (shape_inference.InferenceError, RuntimeError, ValueError):
-            return {}
-        shapes = {
-            value.name: tuple(d.dim_value for d in value.type.tensor_type.shape.dim)
-            for value in (*inferred.input, *inferred.value_info, *inferred.output)
-            if value.type.tensor_type.HasField("shape")
-            and all(d.HasField("dim_value") for d in value.type.tensor_type.shape.dim)
-        }
-        return shapes | {t.name: tuple(t.dims) for t in self.graph.initializer}
+    def _inferred(self) -> tuple[tuple[dict[str, Shape], dict[str, int]], ...]:
+        return tuple(_infer(self, trial) for trial in range(TRIALS))
 
     def constant(self, tensor: str) -> NDArray[np.generic] | None:
         """The value of an initializer or of a Constant node, None for any other tensor."""
-        if tensor in self._constants:
-            return self._constants[tensor]
-        proto = self.initializers.get(tensor)
         position = self.producer.get(tensor)
-        if proto is not None:
-            self._constants[tensor] = array_of(proto)
-        elif position is not None and is_standard(node := self.nodes[position]):
-            if node.op_type == "Constant" and node.attribute[0].name in _NUMBERS:
-                value = onnx.helper.get_attribute_value(node.attribute[0])
-                is_tensor = isinstance(value, TensorProto)
-                kind = None if is_tensor or isinstance(value, int | list) else np.float32
-                array = array_of(value) if is_tensor else np.asarray(value, kind)
-                if node.attribute[0].name == "value_floats":
-                    array = array.astype(np.float32)
-                self._constants[tensor] = array
-            elif node.op_type == "Identity":
-                inner = self.constant(node.input[0])
-                if inner is not None:
-                    self._constants[tensor] = inner
-        return self._constants.get(tensor)
+        seen = []
+        while tensor not in self._constants and position is not None:
+            seen.append(tensor)
+            node = self.nodes[position]
+            if not self.is_standard(node) or node.op_type != "Identity":
+                break
+            tensor = node.input[0]
+            position = self.producer.get(tensor)
+        if tensor not in self._constants:
+            value = self._value(tensor)
+            if value is None:
+                return None
+            self._constants[tensor] = value
+        self._constants |= dict.fromkeys(seen, self._constants[tensor])
+        return self._constants[tensor]
+
+    def _value(self, tensor: str) -> NDArray[np.generic] | None:
+        position = self.producer.get(tensor)
+        if position is None:
+            stored = self.initializers.get(tensor)
+            return None if stored is None or tensor in self.optional else array_of(stored)
+        node = self.nodes[position]
+        if not self.is_standard(node) or node.op_type != "Constant":
+            return None
+        attribute = node.attribute[0]
+        if attribute.name not in _NUMBERS or attribute.ref_attr_name:
+            return None
+        value = onnx.helper.get_attribute_value(attribute)
+        if isinstance(value, TensorProto):
+            return array_of(value)
+        return np.asarray(value, np.float32 if "float" in attribute.name else np.int64)
 
     def numbers(self, tensor: str) -> NDArray[np.float64] | None:
         """A constant of floating-point numbers in float64, None for any other tensor."""
         value = self.constant(tensor)
-        if value is None or value.dtype.kind != "f":
+        if value is None or value.dtype not in FLOATS.values():
             return None
-        found = value.astype(np.float64)
-        if not np.isfinite(found).all():
-            raise NotVerifiedError(f"{self.path}: a weight in {tensor!r} is not finite")
-        return found
+        require(np.isfinite(value).all(), f"{self.name}: a weight in {tensor!r} is not finite")
+        return value.astype(np.float64)
 
 
 def array_of(tensor: TensorProto) -> NDArray[np.generic]:
     """The numbers of a stored tensor."""
     try:
-        return numpy_helper.to_array(tensor)
+        return np.asarray(numpy_helper.to_array(tensor))
     except Exception as error:  # whatever a hostile tensor may lead to
-        raise NotVerifiedError(f"the tensor {tensor.name!r} cannot be read") from error
-
-
-def is_standard(node: NodeProto) -> bool:
-    """Whether the operator is one of ONNX's own."""
-    return node.domain in STANDARD
+        raise ModelError(f"the tensor {tensor.name!r} cannot be read") from error
 
 
 def names_read(node: NodeProto) -> Iterator[str]:
@@ -181,3 +238,89 @@ def names_read(node: NodeProto) -> Iterator[str]:
             yield from (value.name for value in graph.output)
             for inner in graph.node:
                 yield from names_read(inner)
+
+
+def _size(dim: onnx.TensorShapeProto.Dimension) -> int | None:
+    return dim.dim_value if dim.HasField("dim_value") and dim.dim_value >= 0 else None
+
+
+def _sort(graph: GraphProto) -> None:
+    """Puts the nodes in an order in which they can be run."""
+    made = {name: i for i, node in enumerate(graph.node) for name in node.output if name}
+    before = {
+        i: {made[name] for name in names_read(node) if name in made}
+        for i, node in enumerate(graph.node)
+    }
+    if any(max(reads, default=-1) >= i for i, reads in before.items()):
+        nodes = [NodeProto.FromString(node.SerializeToString()) for node in graph.node]
+        del graph.node[:]
+        graph.node.extend(nodes[i] for i in TopologicalSorter(before).static_order())
+
+
+def _check(proto: ModelProto) -> None:
+    """Raises unless ONNX's own checker accepts the model, whatever shapes its outputs declare."""
+    if proto.ByteSize() > MOST_SERIALISED:
+        raise ValueError("more than 2 GB in memory")
+    checked = ModelProto()
+    checked.CopyFrom(proto)
+    for value in checked.graph.output:
+        if value.type.HasField("tensor_type"):
+            value.type.tensor_type.shape.SetInParent()
+    onnx.checker.check_model(checked)
+
+
+def _infer(model: Model, trial: int) -> tuple[dict[str, Shape], dict[str, int]]:
+    """Shapes and types as they follow from those of the inputs, whatever else the file says."""
+    fixed = _skeleton(model)
+    primes = _primes()
+    chosen: dict[str | tuple[str, int], int] = {}
+    for value in fixed.graph.input:
+        for axis, dim in enumerate(value.type.tensor_type.shape.dim):
+            if _size(dim) is None:
+                key = dim.dim_param or (value.name, axis)
+                if key not in chosen:
+                    chosen[key] = (next(primes), next(primes), 1)[trial]
+                dim.dim_value = chosen[key]
+    try:
+        found = shape_inference.infer_shapes(fixed, strict_mode=True, data_prop=True).graph
+    except Exception as error:  # of onnx's C++ code
+        reason = " ".join(str(error).split())[:150]
+        what = f"cannot check: the shapes of {model.name} do not follow from its inputs'"
+        raise UncheckedError(f"{what} ({reason})") from error
+    shapes: dict[str, Shape] = {}
+    types: dict[str, int] = {}
+    for value in (*found.input, *found.value_info, *found.output):
+        if value.type.HasField("tensor_type"):
+            tensor = value.type.tensor_type
+            types[value.name] = tensor.elem_type
+            if tensor.HasField("shape") and all(d.HasField("dim_value") for d in tensor.shape.dim):
+                shapes[value.name] = tuple(d.dim_value for d in tensor.shape.dim)
+    stored = [t for t in model.graph.initializer if t.name not in model.optional]
+    types |= {t.name: t.data_type for t in stored}
+    return shapes | {t.name: tuple(t.dims) for t in stored}, types
+
+
+def _skeleton(model: Model) -> ModelProto:
+    """The model without large numbers, and without what it says of shapes that follow."""
+    made = ModelProto(ir_version=model.proto.ir_version)
+    made.opset_import.extend(model.proto.opset_import)
+    made.functions.extend(model.proto.functions)
+    made.graph.name = model.graph.name or "graph"
+    made.graph.node.extend(model.graph.node)
+    made.graph.input.extend(model.graph.input)
+    made.graph.output.extend(model.graph.output)
+    fed = {value.name for value in model.graph.input}
+    for tensor in model.graph.initializer:
+        if tensor.ByteSize() <= SMALL_TENSOR and tensor.name not in model.optional:
+            made.graph.initializer.append(tensor)
+        elif tensor.name not in fed:
+            info = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            made.graph.input.append(info)
+    for value in made.graph.output:
+        if value.type.HasField("tensor_type"):
+            value.type.tensor_type.ClearField("shape")
+    return made
+
+
+def _primes() -> Iterator[int]:
+    return (n for n in count(FIRST_PRIME) if all(n % factor for factor in range(2, isqrt(n) + 1)))

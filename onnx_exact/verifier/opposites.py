@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from onnx_exact.verifier.balls import Ball
 from onnx_exact.verifier.bounds import Ranges
-from onnx_exact.verifier.chain import Ball, Layer
+from onnx_exact.verifier.chain import Layer
 from onnx_exact.verifier.rounding import ROUNDOFF, Array, Flags, add_up, dot_up
 
 

@@ -1,21 +1,23 @@
 """Splittings of the box, or of the signs of units: every leaf has to exclude the signs.
 
 The leaves of a tree cover the box by construction, whatever it splits on: both children of a node
-are there. Thousands of leaves are bounded at once.
+are there. Leaves are made as they are bounded, thousands at once, and never all of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_exact.errors import NotVerifiedError
-from onnx_exact.verifier.batches import Batches
 from onnx_exact.verifier.bounds import Branch, Ranges, intervals, upper_bounds
-from onnx_exact.verifier.contents import Claims, Tree
-from onnx_exact.verifier.rounding import Array
+from onnx_exact.verifier.clock import Clock
+from onnx_exact.verifier.products import Products
+from onnx_exact.verifier.refusals import require
+from onnx_exact.verifier.rounding import Array, add_up
+from onnx_exact.verifier.schema import Claims, Tree
 
 # Numbers of a batch in its largest array.
 BATCH_ENTRIES = 2_000_000
@@ -23,97 +25,120 @@ BATCH_ENTRIES = 2_000_000
 Path = list[tuple[int, int, int]]
 
 
-def excluded(tree: Tree, ranges: Ranges, arithmetic: Batches, claims: Claims) -> bool:
+def excluded(tree: Tree, ranges: Ranges, products: Products, claims: Claims, clock: Clock) -> bool:
     """Whether every leaf excludes every sign of the tree.
 
     Args:
         tree: as the certificate has it.
         ranges: of the layers before its own.
-        arithmetic: of the chain.
+        products: of the chain.
         claims: which units have slopes.
+        clock: when to stop.
 
     Raises:
         NotVerifiedError: the nodes are no tree.
+        UncheckedError: the time is up, or the tree too large.
     """
-    layer = arithmetic.layers[tree.layer]
+    layer = products.layers[tree.layer]
     sign = np.where(tree.positive, 1.0, -1.0)
     rows, bias = sign[:, None] * layer.weight[tree.units], sign * layer.bias[tree.units]
-    bias = bias + layer.off(ranges.magnitude(tree.layer - 1))[tree.units]
+    bias = add_up(bias, layer.off(ranges.magnitude(tree.layer - 1))[tree.units])
     if tree.kind == "box":
-        return _box_tree(tree, rows, bias, ranges, arithmetic)
+        clock.spend(tree.leaves * len(ranges.box[0]))
+        return _box_tree(tree, rows, bias, ranges, products, clock)
+    clock.spend(len(rows) * tree.leaves * len(ranges.box[0]))
     return all(
-        _relu_tree(tree, rows[i], bias[i : i + 1], ranges, arithmetic, claims)
+        _relu_tree(tree, rows[i], bias[i : i + 1], ranges, products, claims, clock)
         for i in range(len(rows))
     )
 
 
-def _box_tree(tree: Tree, rows: Array, bias: Array, root: Ranges, arithmetic: Batches) -> bool:
-    boxes = list(_boxes(tree.nodes.tolist(), *root.box))
+def _box_tree(
+    tree: Tree, rows: Array, bias: Array, root: Ranges, products: Products, clock: Clock
+) -> bool:
+    boxes = _boxes(tree.nodes.tolist(), *root.box)
     widest = max(len(lower) for lower in (*root.lower, root.box[0]))
     batch = max(1, BATCH_ENTRIES // (max(2 * widest, len(rows)) * widest))
-    for start in range(0, len(boxes), batch):
-        part = boxes[start : start + batch]
+    while part := list(islice(boxes, batch)):
+        clock.spend()
         low, high = (np.array([box[side] for box in part])[:, None] for side in (0, 1))
         ranges = Ranges([], [], (low, high), root.relu)
-        for k, layer in enumerate(arithmetic.layers[: tree.layer]):
+        for k, layer in enumerate(products.layers[: tree.layer]):
             lower, upper = intervals(layer, *ranges.outputs(k - 1), exact=False)
             if k:
                 both = np.concatenate([layer.weight, -layer.weight])
                 biases = np.concatenate([layer.bias, -layer.bias])
-                found = upper_bounds(both, biases, ranges, arithmetic)
+                found = upper_bounds(both, biases, ranges, products)
                 off = layer.off(ranges.magnitude(k - 1))[:, 0]
-                upper = np.fmin(upper, found[:, : layer.width] + off)
-                lower = np.fmax(lower, -found[:, layer.width :] - off)
+                upper = np.fmin(upper, add_up(found[:, : layer.width], off))
+                lower = np.fmax(lower, -add_up(found[:, layer.width :], off))
             ranges.lower.append(np.fmax(lower, root.lower[k])[:, None])
             ranges.upper.append(np.fmin(upper, root.upper[k])[:, None])
-        if not (upper_bounds(rows, bias, ranges, arithmetic) <= 0.0).all():
+        if not (upper_bounds(rows, bias, ranges, products) <= 0.0).all():
             return False
     return True
 
 
 def _boxes(sides: list[int], low: Array, high: Array) -> Iterator[tuple[Array, Array]]:
-    """The leaves of a tree of boxes; the first child is the lower part."""
-    waiting = [(low, high)]
-    for side in sides:
-        if not waiting:
-            raise NotVerifiedError("a tree has nodes that belong to none")
-        low, high = waiting.pop()
+    """The leaves of a tree of boxes; the first child is the lower part.
+
+    One box is changed in place on the way down and back: a node that waits is its depth, and the
+    side, which end of it, and the number that this end becomes.
+    """
+    ends = low.copy(), high.copy()
+    done: list[tuple[int, int, float]] = []
+    waiting: list[tuple[int, int, int, float]] = []
+    for number, side in enumerate(sides):
+        if number:
+            require(waiting, "a tree has nodes that belong to none")
+            depth, at, end, value = waiting.pop()
+            while len(done) > depth:
+                where, which, before = done.pop()
+                ends[which][where] = before
+            done.append((at, end, float(ends[end][at])))
+            ends[end][at] = value
         if side < 0:
-            yield low, high
+            yield ends[0].copy(), ends[1].copy()
             continue
-        middle = 0.5 * low[side] + 0.5 * high[side]
-        left, right = high.copy(), low.copy()
-        left[side] = right[side] = middle
-        waiting += [(right, high), (low, left)]
-    if waiting:
-        raise NotVerifiedError("a tree lacks leaves")
+        middle = float(0.5 * ends[0][side] + 0.5 * ends[1][side])
+        waiting += [(len(done), side, 0, middle), (len(done), side, 1, middle)]
+    require(sides and not waiting, "a tree lacks leaves")
 
 
 def _relu_tree(
-    tree: Tree, row: Array, bias: Array, root: Ranges, arithmetic: Batches, claims: Claims
+    tree: Tree,
+    row: Array,
+    bias: Array,
+    root: Ranges,
+    products: Products,
+    claims: Claims,
+    clock: Clock,
 ) -> bool:
     assert tree.slopes is not None
     assert tree.multipliers is not None
-    paths = list(_paths(tree.nodes.tolist(), len(tree.multipliers)))
-    ends = np.cumsum([0, *map(len, paths)])
+    paths = _paths(tree.nodes.tolist(), len(tree.multipliers))
     batch = max(1, BATCH_ENTRIES // max(len(low) for low in (*root.lower, root.box[0])))
-    for start in range(0, len(paths), batch):
-        part = range(start, min(start + batch, len(paths)))
+    start = used = 0
+    while part := list(islice(paths, batch)):
+        clock.spend()
         lower = [np.tile(low, (len(part), 1)) for low in root.lower]
         upper = [np.tile(high, (len(part), 1)) for high in root.upper]
         extra = [np.zeros_like(low) for low in lower]
-        for i in part:
-            for at, (k, unit, sign) in enumerate(paths[i]):
+        for i, path in enumerate(part):
+            multipliers = tree.multipliers[used : used + len(path)].tolist()
+            used += len(path)
+            for (k, unit, sign), multiplier in zip(path, multipliers, strict=True):
                 if sign > 0:
-                    lower[k][i - start, unit] = max(lower[k][i - start, unit], 0.0)
+                    lower[k][i, unit] = max(lower[k][i, unit], 0.0)
                 else:
-                    upper[k][i - start, unit] = min(upper[k][i - start, unit], 0.0)
-                extra[k][i - start, unit] += sign * float(tree.multipliers[ends[i] + at])
-        slopes = expanded(tree.slopes[start : start + batch], claims, root)
+                    upper[k][i, unit] = min(upper[k][i, unit], 0.0)
+                extra[k][i, unit] += sign * multiplier
+        slopes = expanded(tree.slopes[start : start + len(part)], claims, root)
+        start += len(part)
         ranges = Ranges(lower, upper, (root.box[0][None], root.box[1][None]), root.relu)
         branches = [Branch(s, e) for s, e in zip(slopes, extra, strict=True)]
         rows = np.tile(row, (len(part), 1))
-        found = upper_bounds(rows, np.repeat(bias, len(part)), ranges, arithmetic, branches)
+        found = upper_bounds(rows, np.repeat(bias, len(part)), ranges, products, branches)
         if not (found <= 0.0).all():
             return False
     return True
@@ -121,23 +146,23 @@ def _relu_tree(
 
 def _paths(nodes: list[list[int]], length: int) -> Iterator[Path]:
     """What is fixed on the way to each leaf, `length` in all; the first child is positive."""
-    waiting: list[Path] = [[]]
+    path: Path = []
+    waiting: list[tuple[int, tuple[int, int, int]]] = []
     known = 0
-    for layer, unit in nodes:
-        if not waiting:
-            raise NotVerifiedError("a tree has nodes that belong to none")
-        path = waiting.pop()
+    for number, (layer, unit) in enumerate(nodes):
+        if number:
+            require(waiting, "a tree has nodes that belong to none")
+            depth, fixed = waiting.pop()
+            path[depth:] = [fixed]
         if layer < 0:
-            yield path
+            known += len(path)
+            if known > length:
+                break
+            yield path.copy()
             continue
-        known += len(path) + 2
-        if known > length:
-            break
-        waiting += [[*path, (layer, unit, -1)], [*path, (layer, unit, 1)]]
-    if waiting:
-        raise NotVerifiedError("a tree lacks leaves")
-    if known != length:
-        raise NotVerifiedError("a tree has not one multiplier for each unit it fixes")
+        waiting += [(len(path), (layer, unit, -1)), (len(path), (layer, unit, 1))]
+    require(known == length, "a tree has not one multiplier for each unit it fixes")
+    require(nodes and not waiting, "a tree lacks leaves")
 
 
 def expanded(stored: NDArray[np.uint8], claims: Claims, ranges: Ranges) -> list[Array]:

@@ -73,7 +73,7 @@ class Written:
     new: Path
     certificate: Path
     header: dict[str, Any]
-    arrays: dict[str, NDArray[Any]]
+    arrays: dict[str, Any]
 
     def changed(
         self, header: Mapping[str, Any] | None = None, **arrays: NDArray[Any] | None

@@ -10,15 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onnx_exact.network import Chain
-from onnx_exact.verifier import rounding
-from onnx_exact.verifier.balls import Balls
-from onnx_exact.verifier.batches import Batches
-from onnx_exact.verifier.bounds import Arithmetic, Branch, Ranges, intervals, upper_bounds
+from onnx_exact.verifier.bounds import Branch, Ranges, intervals, upper_bounds
 from onnx_exact.verifier.chain import Layer
-from onnx_exact.verifier.program import plain_ranges
-from onnx_exact.verifier.rounding import add_up, dot_up, exact_maximum, mul_up, outward, sum_up
+from onnx_exact.verifier.products import Products
+from onnx_exact.verifier.rounding import add_up, dot_up, mul_up, sum_of_products, sum_up
 from tests.oracle.networks import SOURCES, random_case
 from tests.oracle.regions import enumerate_regions
+from tests.verifier.bounding import plain_ranges
 
 # Denormals, huge ones, and those that cancel.
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False, width=64)
@@ -50,23 +48,22 @@ def test_longer_sums_are_rounded_upward(pairs: list[tuple[float, float]]) -> Non
         assert below(sum(map(Fraction, a.tolist()), Fraction(0)), float(sum_up(a)))
 
 
-@given(st.fractions())
-def test_rationals_are_rounded_outward(value: Fraction) -> None:
-    below_, above = (outward(value, up) for up in (False, True))
-    assert Fraction(below_) <= value <= Fraction(above)
-    assert above <= np.nextafter(below_, np.inf)
-
-
-@pytest.mark.parametrize("value", [Fraction(10) ** 400, -(Fraction(10) ** 400)])
-def test_rationals_beyond_float64_are_rounded_outward(value: Fraction) -> None:
-    ends = outward(value, False), outward(value, True)
-    assert ends == ((rounding.LARGEST, np.inf) if value > 0 else (-np.inf, -rounding.LARGEST))
+@given(LISTS, USUAL)
+def test_a_sum_of_products_is_rounded_once(pairs: list[tuple[float, float]], more: float) -> None:
+    a, b = (np.array(v) for v in zip(*pairs, strict=True))
+    exact = sum((Fraction(x) * Fraction(y) for x, y in pairs), Fraction(more))
+    with np.errstate(all="ignore"):
+        found = sum_of_products(a, b, more)
+    assert below(exact, found)
+    if np.isfinite(found):
+        assert (found == 0.0) == (exact == 0)
+        assert exact >= Fraction(np.nextafter(np.nextafter(found, -np.inf), -np.inf))
 
 
 def test_a_maximum_of_exactly_zero_is_found_where_float64_rounds() -> None:
     """0.1 + 0.2 - 0.3 of the numbers as stored is 2^-55 in float64; the bias makes it exactly 0."""
     weight = np.array([[0.1, 0.2, -0.3]])
-    exact = exact_maximum(weight[0], 0.0, np.ones(3), np.ones(3))
+    exact = sum(map(Fraction, weight[0].tolist()), Fraction(0))
     layer = Layer(weight, np.array([-float(exact)]), None, None, True)
     low, high = intervals(layer, np.ones(3), np.ones(3), exact=True)
     assert exact != 0
@@ -77,15 +74,14 @@ CASES = [(family, seed) for family in SOURCES for seed in range(8)]
 
 
 @pytest.mark.parametrize(("family", "seed"), CASES)
-@pytest.mark.parametrize("kind", [Balls, Batches])
-def test_bounds_hold_for_any_slopes_and_multipliers(family: str, seed: int, kind: type) -> None:
+def test_bounds_hold_for_any_slopes_and_multipliers(family: str, seed: int) -> None:
     """Slopes far beyond [0, 1] and multipliers of any sign make a bound worse, never wrong."""
     case = random_case(family, seed)
     layers = layers_of(case.chain)
     ranges = plain_ranges(layers, case.box.lower, case.box.upper)
     exact = enumerate_regions(case.chain, case.box).ranges
     rng = np.random.default_rng(seed)
-    arithmetic: Arithmetic = kind(layers)
+    arithmetic = Products(layers)
     for k, layer in enumerate(layers):
         for i, (least, greatest) in enumerate(exact[k]):
             assert below(greatest, ranges.upper[k][i])
@@ -102,8 +98,7 @@ def test_bounds_hold_for_any_slopes_and_multipliers(family: str, seed: int, kind
 
 
 @pytest.mark.parametrize("exponent", [-300, -150, -40, 40, 150, 300])
-@pytest.mark.parametrize("kind", [Balls, Batches])
-def test_bounds_hold_for_weights_of_any_size(exponent: int, kind: type) -> None:
+def test_bounds_hold_for_weights_of_any_size(exponent: int) -> None:
     """What under- or overflows has a bound that holds, or none."""
     case = random_case("dyadic", 3)
     scale = 2.0**exponent
@@ -113,7 +108,7 @@ def test_bounds_hold_for_weights_of_any_size(exponent: int, kind: type) -> None:
     chain = case.chain
     with np.errstate(all="ignore"):
         ranges = plain_ranges(layers, case.box.lower, case.box.upper)
-        arithmetic: Arithmetic = kind(layers)
+        arithmetic = Products(layers)
         for k, layer in enumerate(layers):
             before = Ranges(ranges.lower[:k], ranges.upper[:k], ranges.box, ranges.relu)
             found = upper_bounds(layer.weight, layer.bias, before, arithmetic)
@@ -142,10 +137,10 @@ def layers_of(chain: Chain) -> tuple[Layer, ...]:
 
 
 @pytest.mark.parametrize(("family", "seed"), CASES)
-def test_signs_that_balls_show_are_true(family: str, seed: int) -> None:
+def test_signs_that_points_show_are_true(family: str, seed: int) -> None:
     case = random_case(family, seed)
     points = case.box.corners(np.random.default_rng(seed), 6)
-    shown = Balls(layers_of(case.chain)).forward(points)
+    shown = Products(layers_of(case.chain)).forward(points)
     for k, (positive, negative) in enumerate(shown):
         for row, point in enumerate(points):
             for i, g in enumerate(forward(case.chain, Fraction(1), point, k)):

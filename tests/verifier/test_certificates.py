@@ -13,8 +13,8 @@ import pytest
 from onnx import numpy_helper
 
 from onnx_exact.cli import main
-from onnx_exact.errors import NotVerifiedError
-from onnx_exact.verifier import Verification, verify
+from onnx_exact.errors import NotVerifiedError, UsageError
+from onnx_exact.verified import Verification, verify
 from tests.verifier.build import Written, branched, npy, tiny
 
 Change = Callable[[Written], Any]
@@ -25,7 +25,7 @@ def check(written: Written, **options: Any) -> Verification:
 
 
 def refusal(written: Written, **options: Any) -> str:
-    with pytest.raises(NotVerifiedError) as caught:
+    with pytest.raises((NotVerifiedError, UsageError)) as caught:
         check(written, **options)
     message = str(caught.value)
     assert "\n" not in message
@@ -38,7 +38,8 @@ def test_removal_is_certified_to_change_nothing(tmp_path: Path) -> None:
 
     assert found.deviation == 0.0
     assert found.chains[0].counts == {(3, 5): 2, (1, 1): 2, (2, 1): 1}
-    assert found.solver_claims == 0
+    assert found.claims == 0
+    assert found.verified
 
 
 @pytest.mark.parametrize("kind", ["box", "relu"])
@@ -81,12 +82,18 @@ def test_a_slope_record_settles_what_default_slopes_do_not(tmp_path: Path) -> No
     )
 
 
-def test_solver_claims_are_counted_and_not_assumed_by_proofs(tmp_path: Path) -> None:
+def test_a_certificate_that_rests_on_a_claim_is_not_verified(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     written = tiny(tmp_path).changed(c0_l1_proof=np.array([5, 4], np.int8))
-    assert check(written).solver_claims == 1
+    found = check(written)
+    assert (found.claims, found.verified, found.exit_code) == (1, False, 3)
+    command = ["verify", str(written.old), str(written.new), "--certificate"]
+    assert main([*command, str(written.certificate)]) == 3
+    assert "rests on 1 verdicts that are only claimed" in capsys.readouterr().out
 
 
-def test_a_wrong_solver_claim_is_refused_where_a_witness_contradicts_it(tmp_path: Path) -> None:
+def test_a_wrong_claim_is_refuted_by_a_witness(tmp_path: Path) -> None:
     written = tiny(tmp_path).changed(
         c0_l1_status=np.array([1, 1], np.int8), c0_l1_proof=np.array([4, 1], np.int8)
     )
@@ -262,7 +269,7 @@ def test_a_weight_changed_by_a_thousandth_is_refused(tmp_path: Path, part: int) 
 
     from onnx_exact.verifier.model import Model
 
-    sha256 = Model(written.new).sha256
+    sha256 = Model(written.new, "a model").sha256
     assert "deviation" in refusal(written.changed({"result": {"sha256": sha256}}))
 
 
@@ -315,12 +322,12 @@ def test_the_command_prints_what_it_checked_or_one_line(
     command = ["verify", str(written.old), str(written.new), "--certificate"]
     assert main([*command, str(written.certificate)]) == 0
     text = capsys.readouterr().out
-    for line in ("1, with 3 leaves", "rest on a solver: 0", "differs by more than 0."):
+    for line in ("1 trees with 3 leaves", "differs by more than 0."):
         assert line in text
 
     for other in (written.old, tmp_path / "nothing.npz", tmp_path):
-        assert main([*command, str(other)]) == 1
+        assert main([*command, str(other)]) == 2
         captured = capsys.readouterr()
         assert captured.out == ""
-        assert captured.err.startswith("error: the certificate ")
+        assert captured.err.startswith(f"error: {other} is no certificate")
         assert captured.err.count("\n") == 1

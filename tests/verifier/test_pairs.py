@@ -12,7 +12,7 @@ import pytest
 
 from onnx_exact.errors import NotVerifiedError
 from onnx_exact.network import Affine, Box, Chain, Layer
-from onnx_exact.verifier import verify
+from onnx_exact.verified import verify
 from tests.oracle.regions import enumerate_regions, largest_difference
 from tests.verifier.build import SQUARE, LayerSpec, Written, gemm_model, write
 

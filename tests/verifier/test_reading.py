@@ -12,10 +12,12 @@ import onnx
 import pytest
 from onnx import NodeProto, helper, numpy_helper
 
-from onnx_exact.errors import NotVerifiedError
-from onnx_exact.verifier.chain import input_box, read_chain
+from onnx_exact.errors import ModelError, NotVerifiedError, UncheckedError
+from onnx_exact.verifier.chain import Layer, read_chain, read_constant
+from onnx_exact.verifier.coverage import Pair, compare_outside, compare_signatures
+from onnx_exact.verifier.front import Front
 from onnx_exact.verifier.model import Model
-from onnx_exact.verifier.outside import compare_outside
+from onnx_exact.verifier.operators import Layout
 from tests.verifier.build import gemm_model, model_of
 
 SHARED = Path(__file__).parents[3] / "shared" / "models"
@@ -136,11 +138,43 @@ READ: dict[str, Spec] = {
         ["N", 4],
         ["N", 3],
     ),
-    "a constant": (
-        [node("Identity", "c", "y")],
-        stored(c=weights(1, 3)),
-        [1, 4],
-        [1, 3],
+    "several positions of a sample": (
+        [node("MatMul", "x w", "p"), node("Add", "p b", "y")],
+        stored(w=weights(4, 3), b=weights(3)),
+        ["N", 5, 4],
+        ["N", 5, 3],
+    ),
+    "features in front of the samples": (
+        [node("MatMul", "w x", "p"), node("Add", "p b", "q"), node("Relu", "q", "y")],
+        stored(w=weights(3, 4), b=weights(3, 1)),
+        [4, "N"],
+        [3, "N"],
+    ),
+    "a fixed number of samples": (
+        [
+            node("Gemm", "x w b", "p"),
+            node("Reshape", "p shape", "q"),
+            node("Sub", "q c", "r"),
+            node("MatMul", "r u", "y"),
+        ],
+        [
+            *stored(w=weights(4, 3), b=weights(3), c=np.ones((7, 1, 1)), u=weights(3, 2)),
+            *integers(shape=[7, 1, 3]),
+        ],
+        [7, 4],
+        [7, 1, 2],
+    ),
+    "a reshape to sizes that are computed": (
+        [
+            node("Shape", "x", "s"),
+            node("Gather", "s zero", "n"),
+            node("Concat", "n rest", "t", axis=0),
+            node("Reshape", "x t", "r"),
+            node("Gemm", "r w", "y"),
+        ],
+        [*stored(w=weights(4, 3)), *integers(zero=[0], rest=[4])],
+        ["N", 2, 2],
+        ["N", 3],
     ),
 }
 
@@ -149,26 +183,59 @@ def saved(folder: Path, spec: Spec, opset: int = 17) -> Model:
     nodes, tensors, into, out = spec
     path = folder / "model.onnx"
     onnx.save(model_of(nodes, tensors, into, out, opset=opset), path)
-    return Model(path)
+    return Model(path, "a model")
 
 
+@pytest.mark.parametrize("samples", [1, 3])
 @pytest.mark.parametrize("what", READ)
-def test_a_chain_is_read_as_onnxruntime_runs_it(what: str, tmp_path: Path) -> None:
+def test_a_chain_is_read_as_onnxruntime_runs_it(what: str, samples: int, tmp_path: Path) -> None:
     import onnxruntime
 
     model = saved(tmp_path, READ[what])
-    session = onnxruntime.InferenceSession(str(model.path), providers=["CPUExecutionProvider"])
-    layers = read_chain(model, "x", "y").layers
-    for _ in range(5):
-        x = RNG.normal(size=model.shape("x")).astype(np.float32)
-        h, off = x.reshape(-1).astype(np.float64), 0.0
-        for layer in layers:
-            off = off * np.abs(layer.weight).sum() + float(layer.off(np.abs(h)).max())
-            h = layer.weight @ h + layer.bias
-            h = np.maximum(h, 0.0) if layer.relu else h
-        expected = session.run(None, {"x": x})[0].reshape(-1)
-        np.testing.assert_allclose(h, expected, rtol=1e-5, atol=1e-5)
-        assert off < 1e-12
+    session = onnxruntime.InferenceSession(str(model.source), providers=["CPUExecutionProvider"])
+    chain = read_chain(model, "x", "y")
+    sizes = [samples if n is None else n for n in model.inputs[0].shape or ()]
+    x = RNG.normal(size=sizes).astype(np.float32)
+    expected = session.run(None, {"x": x})[0]
+    trail = 1 if set(chain.before.trail) == {1} else samples
+    positions = x.reshape(-1, chain.before.features, trail).astype(np.float64)
+    found, off = outputs(chain.layers, np.moveaxis(positions, 1, 2))
+    if set(chain.after.trail) != {1}:
+        found = np.moveaxis(found, 1, 2)
+    found = found.reshape(expected.shape)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    assert off < 1e-12
+
+
+def outputs(layers: Sequence[Layer], h: Any) -> tuple[Any, float]:
+    """What the layers compute, and what their weights may be off by at most."""
+    off = 0.0
+    for layer in layers:
+        off = off * np.abs(layer.weight).sum() + float(layer.off(np.abs(h)).max())
+        h = h @ layer.weight.T + layer.bias
+        h = np.maximum(h, 0.0) if layer.relu else h
+    return h, off
+
+
+def test_a_constant_stands_for_a_chain(tmp_path: Path) -> None:
+    gemm = [node("Gemm", "x w", "y")]
+    old = read_chain(saved(tmp_path, (gemm, stored(w=weights(4, 3)), ["N", 4], ["N", 3])), "x", "y")
+    expand = [
+        node("Shape", "x", "s"),
+        node("Gather", "s zero", "n"),
+        node("Concat", "n rest", "t", axis=0),
+        node("Expand", "c t", "y"),
+    ]
+    value = weights(3)
+    tensors = [*stored(c=value), *integers(zero=[0], rest=[3])]
+    model = saved(tmp_path, (expand, tensors, ["N", 4], ["N", 3]))
+    found = read_constant(model, "x", "y", old)
+    assert found is not None
+    np.testing.assert_array_equal(found.layers[0].bias, value)
+    assert found.nodes == {0, 1, 2, 3}
+    assert found.inside == {"s", "n", "t"}
+    other = saved(tmp_path, (gemm, stored(w=weights(4, 3)), ["N", 4], ["N", 3]))
+    assert read_constant(other, "x", "y", old) is None
 
 
 def test_errors_of_composed_weights_hold_in_rationals(tmp_path: Path) -> None:
@@ -200,22 +267,9 @@ REFUSED: dict[str, tuple[str, Spec]] = {
         "Div",
         ([node("Div", "x c", "y")], stored(c=[1, 0, 1, 1]), ["N", 4], ["N", 4]),
     ),
-    "several positions": (
-        "MatMul",
-        ([node("MatMul", "x w", "y")], stored(w=weights(4, 3)), ["N", 5, 4], ["N", 5, 3]),
-    ),
     "a constant that makes the tensor larger": (
         "Add",
-        ([node("Add", "x c", "y")], stored(c=weights(3, 4)), ["N", 4], [3, 4]),
-    ),
-    "a reshape that mixes samples": (
-        "Reshape",
-        (
-            [node("Reshape", "x shape", "p"), node("Gemm", "p w", "y", transA=1)],
-            [*stored(w=weights(4, 3)), *integers(shape=[4, -1])],
-            ["N", 4],
-            ["N", 3],
-        ),
+        ([node("Add", "x c", "y")], stored(c=weights(3, 4)), [1, 4], [3, 4]),
     ),
     "a dropout in training": (
         "Dropout",
@@ -255,13 +309,48 @@ def test_what_is_not_understood_is_refused_by_name(what: str, tmp_path: Path) ->
     model = model_of(*spec)
     model.opset_import.append(helper.make_opsetid("others", 1))
     onnx.save(model, path)
-    with pytest.raises(NotVerifiedError, match=f"cannot check: operator {operator}"):
-        read_chain(Model(path), "x", "y")
+    with pytest.raises(UncheckedError, match=f"cannot check: operator {operator}"):
+        read_chain(Model(path, "a model"), "x", "y")
+
+
+MIXED = {
+    "features and positions swapped": (
+        [node("Gemm", "x w", "p"), node("Reshape", "p shape", "q"), node("MatMul", "q u", "y")],
+        [*stored(w=weights(4, 4), u=weights(2, 3)), *integers(shape=[-1, 2])],
+    ),
+    "samples among the features": (
+        [node("MatMul", "x w", "p"), node("Reshape", "p shape", "q"), node("MatMul", "u q", "y")],
+        [*stored(w=weights(4, 4), u=weights(3, 4)), *integers(shape=[4, -1])],
+    ),
+}
+
+
+@pytest.mark.parametrize("what", MIXED)
+def test_a_chain_that_mixes_samples_is_refused(what: str, tmp_path: Path) -> None:
+    nodes, tensors = MIXED[what]
+    model = saved(tmp_path, (nodes, tensors, ["N", 4], [None, None]))
+    with pytest.raises(UncheckedError, match="mixes features with others"):
+        read_chain(model, "x", "y")
+
+
+def test_where_features_lie_is_found_at_large_primes(tmp_path: Path) -> None:
+    nodes = [node("Gemm", "x w", "y")]
+    model = saved(tmp_path, (nodes, stored(w=weights(4, 3)), ["N", 4], ["N", 3]))
+    assert model.shapes("x") == ((10007, 4), (10009, 4), (1, 4))
+    assert read_chain(model, "x", "y").after == Layout((10007, 10009, 1), 3, (1, 1, 1))
+
+
+def test_sizes_of_which_no_shape_follows_are_refused(tmp_path: Path) -> None:
+    """x + c fits for 1 sample, or 3, and for no other number."""
+    nodes = [node("Add", "x c", "p"), node("Gemm", "p w", "y")]
+    spec: Spec = (nodes, stored(w=weights(4, 3), c=weights(3, 4)), ["N", 4], ["N", 3])
+    with pytest.raises(UncheckedError, match="do not follow from its inputs"):
+        read_chain(saved(tmp_path, spec), "x", "y")
 
 
 def test_old_operator_sets_are_refused(tmp_path: Path) -> None:
     spec: Spec = ([node("Relu", "x", "y")], [], ["N", 4], ["N", 4])
-    with pytest.raises(NotVerifiedError, match="cannot check: operator Relu"):
+    with pytest.raises(UncheckedError, match="cannot check: operator Relu"):
         read_chain(saved(tmp_path, spec, opset=6), "x", "y")
 
 
@@ -276,11 +365,11 @@ def test_files_that_are_no_models_are_refused(data: bytes, tmp_path: Path) -> No
     path = tmp_path / "model.onnx"
     path.write_bytes(data)
     for file in (path, tmp_path / "nothing.onnx", tmp_path):
-        with pytest.raises(NotVerifiedError, match="is no model that can be read"):
-            Model(file)
+        with pytest.raises(ModelError, match="is no model that can be read"):
+            Model(file, "a model")
 
 
-def test_the_box_of_a_chain_is_the_exact_image_rounded_outward_and_inward(tmp_path: Path) -> None:
+def test_the_box_of_a_chain_is_the_exact_image_rounded_outward(tmp_path: Path) -> None:
     nodes = [
         node("Sub", "x a", "p"),
         node("Div", "p c", "q"),
@@ -293,7 +382,8 @@ def test_the_box_of_a_chain_is_the_exact_image_rounded_outward_and_inward(tmp_pa
         tmp_path, (nodes, stored(a=[a], c=[c], d=[d], w=weights(2, 1)), ["N", 2], ["N", 1])
     )
     ends = np.array([[0.2, -3.0]]), np.array([[0.9, -1.0]])
-    box = input_box(model, "f", {"x": ends[0]}, {"x": ends[1]})
+    layout = read_chain(model, "f", "y").before
+    lower, upper = Front(model, {"x": ends}).features("f", layout)
     for i in range(2):
         exact = sorted(
             (Fraction(float(e[0, i])) - Fraction(float(a)))
@@ -301,18 +391,11 @@ def test_the_box_of_a_chain_is_the_exact_image_rounded_outward_and_inward(tmp_pa
             * Fraction(float(d))
             for e in ends
         )
-        lower = Fraction(box.lower[i]), exact[0], Fraction(box.inner_lower[i])
-        upper = Fraction(box.inner_upper[i]), exact[1], Fraction(box.upper[i])
-        assert lower == tuple(sorted(lower))
-        assert upper == tuple(sorted(upper))
-        assert upper[2] - upper[0] <= abs(upper[1]) * Fraction(1, 2**50)
-
-
-def test_a_chain_behind_weights_has_no_box(tmp_path: Path) -> None:
-    nodes = [node("Gemm", "x w", "p"), node("Gemm", "p w", "y")]
-    model = saved(tmp_path, (nodes, stored(w=weights(2, 2)), ["N", 2], ["N", 2]))
-    with pytest.raises(NotVerifiedError, match="operator Gemm before a chain"):
-        input_box(model, "p", {"x": np.zeros(1)}, {"x": np.ones(1)})
+        assert Fraction(lower[i]) <= exact[0] <= exact[1] <= Fraction(upper[i])
+        # Three operations, each a step outward.
+        slack = max(map(abs, exact)) * Fraction(1, 2**50)
+        assert exact[0] - Fraction(lower[i]) <= slack
+        assert Fraction(upper[i]) - exact[1] <= slack
 
 
 def outside(folder: Path, change: Any) -> None:
@@ -330,9 +413,10 @@ def outside(folder: Path, change: Any) -> None:
         if i:
             change(proto)
         onnx.save(proto, folder / f"{i}.onnx")
-        models.append(Model(folder / f"{i}.onnx"))
+        models.append(Model(folder / f"{i}.onnx", "a model"))
+    compare_signatures(*models)
     chains = [read_chain(m, "x", "y") for m in models]
-    assert compare_outside(*models, [("y", chains[0], chains[1])]) == 2
+    assert compare_outside(*models, [Pair("x", "y", *chains)]) == 2
 
 
 def rename(model: onnx.ModelProto) -> None:
@@ -383,7 +467,7 @@ def test_networks_of_others_are_read(name: str, layers: int) -> None:
     path = SHARED / f"{name}.onnx"
     if not path.is_file():
         pytest.skip(f"{path} is not there")
-    model = Model(path)
+    model = Model(path, "a model")
     dense = next(n for n in model.nodes if n.op_type in ("Gemm", "MatMul"))
     chain = read_chain(model, dense.input[0], model.graph.output[0].name)
     assert len(chain.layers) == layers
@@ -392,7 +476,7 @@ def test_networks_of_others_are_read(name: str, layers: int) -> None:
 
 def test_a_hand_made_model_is_read_exactly(tmp_path: Path) -> None:
     onnx.save(gemm_model([([[1, 2]], [3], True), ([[4]], [5], False)]), tmp_path / "m.onnx")
-    chain = read_chain(Model(tmp_path / "m.onnx"), "x", "y")
+    chain = read_chain(Model(tmp_path / "m.onnx", "a model"), "x", "y")
     assert [layer.weight.tolist() for layer in chain.layers] == [[[1, 2]], [[4]]]
     assert [layer.bias.tolist() for layer in chain.layers] == [[3], [5]]
-    assert chain.shape == ([1, 1], [True, False])
+    assert (chain.widths, chain.relu) == ([1, 1], [True, False])

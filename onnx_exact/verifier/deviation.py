@@ -20,11 +20,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnx_exact.errors import NotVerifiedError
-from onnx_exact.verifier.balls import Balls
-from onnx_exact.verifier.bounds import Ranges, intervals, upper_bounds
-from onnx_exact.verifier.certificate import ACTIVE, INACTIVE
-from onnx_exact.verifier.contents import Claims
+from onnx_exact.verifier.bounds import Ranges, backward, intervals, upper_bounds
 from onnx_exact.verifier.opposites import replace_opposites
+from onnx_exact.verifier.products import Products
+from onnx_exact.verifier.refusals import require
 from onnx_exact.verifier.rounding import (
     ROUNDOFF,
     SMALLEST,
@@ -36,6 +35,7 @@ from onnx_exact.verifier.rounding import (
     maximum,
     mul_up,
 )
+from onnx_exact.verifier.schema import ACTIVE, INACTIVE, Claims
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,8 +51,8 @@ class Comparison:
         missing: units that are gone although they are read and not stable, in words.
     """
 
-    old: Balls
-    new: Balls
+    old: Products
+    new: Products
     claims: Claims
     ranges: Ranges
     new_ranges: Ranges
@@ -60,8 +60,8 @@ class Comparison:
     missing: list[str]
 
 
-def deviation(old: Balls, new: Balls, claims: Claims, ranges: Ranges) -> tuple[float, list[str]]:
-    """A bound on |old - new| over the domain, for any output of the chain; and what makes it large.
+def compare(old: Products, new: Products, claims: Claims, ranges: Ranges) -> Comparison:
+    """Compares two chains layer by layer.
 
     Raises:
         NotVerifiedError: the new chain is not what the map says.
@@ -70,15 +70,28 @@ def deviation(old: Balls, new: Balls, claims: Claims, ranges: Ranges) -> tuple[f
     compared = Comparison(old, new, claims, ranges, Ranges([], [], ranges.box, relu), [], [])
     width = new.layers[-1].width
     last = claims.places[-1]
-    if not np.array_equal(last, np.arange(width)) or (claims.factors[-1] != 1.0).any():
-        raise NotVerifiedError("the map does not keep the outputs of a chain")
+    require(
+        np.array_equal(last, np.arange(width)) and (claims.factors[-1] == 1.0).all(),
+        "the map does not keep the outputs of a chain",
+    )
     with np.errstate(over="ignore", invalid="ignore"):
         for k in range(len(new.layers)):
             _compare_layer(compared, k)
-        found = float(_after_relu(compared, len(new.layers) - 1).max())
+    return compared
+
+
+def deviation(compared: Comparison) -> float:
+    """A bound on |old - new| over the domain, for any output of the chain.
+
+    Raises:
+        NotVerifiedError: there is none.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = float(_after_relu(compared, len(compared.new.layers) - 1).max(initial=0.0))
     if math.isfinite(found):
-        return found, compared.missing
-    raise NotVerifiedError((compared.missing or ["nothing bounds how far an output is off"])[0])
+        return found
+    why = compared.missing or ["nothing bounds how far an output is off"]
+    raise NotVerifiedError(why[0])
 
 
 def _compare_layer(c: Comparison, k: int) -> None:
@@ -93,18 +106,41 @@ def _compare_layer(c: Comparison, k: int) -> None:
     rounding = (ROUNDOFF * np.abs(new) + SMALLEST) * scaled
     loss = dot_up(rounding, c.new_ranges.magnitude(k - 1))
     loss = add_up(loss, (ROUNDOFF * np.abs(bias) + SMALLEST) * scaled[:, 0])
-    for layer, ranges, at, rows, times in (
-        (first, c.ranges, s, units, 1.0),
-        (second, c.new_ranges, k, place, factor),
-    ):
-        off = layer.off(ranges.magnitude(at - 1))
-        loss = add_up(loss, mul_up(off[rows], np.broadcast_to(times, units.shape)))
+    loss = add_up(loss, _off(c, k, units))
+    levels = _levels(c, s - 1, k - 1)
+    sides: list[Array] = []
+    for sign in (1.0, -1.0):
+        functionals = np.hstack([sign * first.weight[units], -sign * new])
+        start = add_up(add_up(sign * first.bias[units], -sign * bias), loss)
+        sides.append(backward(levels, functionals, start))
     apart = np.full(first.width, np.nan)
-    high = add_up(first.bias[units], -bias)
-    low = -add_up(-first.bias[units], bias)
-    apart[units] = _pair(c, first.weight[units], new, (low, high), loss, s - 1, k - 1)
+    # What has no bound stays nan or inf.
+    apart[units] = np.maximum(np.maximum(*sides), 0.0)
     c.apart.append(apart)
     _bound_layer(c, k, units)
+
+
+def _off(c: Comparison, k: int, units: Units) -> Array:
+    """What errors of the weights may add for each pair of a layer.
+
+    Two layers that are read from the same numbers have the same errors E, so that what is left of
+    them is E (h - h'); the units have to be the same, too.
+    """
+    s, factor = c.claims.sources[k], c.claims.factors[k][units]
+    first, second, place = c.old.layers[s], c.new.layers[k], c.claims.places[k][units]
+    alone = [_same_units(c, k)] if not k else [_same_units(c, k), _same_units(c, k - 1)]
+    lined_up = s == 0 if not k else s == c.claims.sources[k - 1] + 1
+    if first.weight_error is not None and all(alone) and lined_up and first.same(second):
+        gap = _after_relu(c, k - 1) if k else np.zeros(first.weight.shape[1])
+        return dot_up(first.weight_error, gap)
+    off = first.off(c.ranges.magnitude(s - 1))[units]
+    return add_up(off, mul_up(second.off(c.new_ranges.magnitude(k - 1))[place], factor))
+
+
+def _same_units(c: Comparison, k: int) -> bool:
+    """Whether all units of a layer live on as they are."""
+    places, factors = c.claims.places[k], c.claims.factors[k]
+    return np.array_equal(places, np.arange(len(places))) and bool((factors == 1.0).all())
 
 
 def _bound_layer(c: Comparison, k: int, units: Units) -> None:
@@ -167,43 +203,60 @@ def _after_relu(c: Comparison, k: int) -> Array:
     return np.where(off & (place >= 0), np.fmin(apart, away), apart)
 
 
-def _pair(
-    c: Comparison, old: Array, new: Array, offset: tuple[Array, Array], loss: Array, s: int, k: int
-) -> Array:
-    """Bounds on |old h_s - new h'_k + offset| + loss over the domain, one for each row.
-
-    Args:
-        old, new: functionals of layer s of the old chain and of layer k of the new one.
-        offset: lower and upper bounds, shape (rows,).
-        loss: what has been lost so far.
-        s, k: -1 for the input.
-    """
-    low, high = offset
+def _levels(c: Comparison, s: int, k: int) -> list[PairLevel]:
+    """From layer s of the old chain and layer k of the new one down to the input they share."""
+    levels = []
     while s >= 0:
         matched = k >= 0 and c.claims.sources[k] == s
-        lives = c.claims.places[k] >= 0 if matched else np.zeros(old.shape[1], dtype=bool)
+        levels.append(PairLevel(c, s, k, matched))
+        s, k = s - 1, k - matched
+    return [*levels, PairLevel(c, -1, -1, False)]
+
+
+@dataclass(frozen=True, eq=False)
+class PairLevel:
+    """The outputs h of layer s of the old chain and h' of layer k of the new one.
+
+    Functionals of both, F h - F' h', are rows (F, -F').
+
+    Attributes:
+        c: the chains.
+        s, k: -1 for the input.
+        matched: whether layer k stands for layer s; else for an earlier one.
+    """
+
+    c: Comparison
+    s: int
+    k: int
+    matched: bool
+
+    def bound(self, rows: Array, bias: Array) -> Array:
+        """None before the input."""
+        if self.s >= 0:
+            return np.full(bias.shape, np.inf)
+        box = self.c.ranges.box
+        difference = rows[:, : len(box[0])] + rows[:, len(box[0]) :]
+        rounding = dot_up(ROUNDOFF * np.abs(difference), self.c.ranges.magnitude(-1))
+        return add_up(maximum(difference, bias, *box), rounding)
+
+    def step(self, rows: Array) -> tuple[Array, Array]:
+        """Through the layer that comes last, or both where one stands for the other."""
+        c, s, k = self.c, self.s, self.k
+        width = c.old.layers[s].width
+        old, new = rows[:, :width], -rows[:, width:]
+        lives = c.claims.places[k] >= 0 if self.matched else np.zeros(width, dtype=bool)
         gone = ~lives & ~_linear(c, s) & ~_inactive(c, s)
-        old, turned, more = replace_opposites(old, c.old.layers[s], gone, lives, c.ranges, s)
-        loss = add_up(loss, more)
-        if matched:
+        old, turned, loss = replace_opposites(old, c.old.layers[s], gone, lives, c.ranges, s)
+        if self.matched:
             old, new, more = _match(c, old, new, s, k)
             loss = add_up(loss, more)
-            new, *bounds = _pull_back(c.new, k, new, c.new_ranges)
-            low, high = -add_up(-low, bounds[1]), add_up(high, -bounds[0])
-            k -= 1
+            back, more = _pull_back(c.new, k, -new, c.new_ranges)
         else:
             old, more = _left_over(c, old, np.ones(old.shape, dtype=bool), s)
-            loss = add_up(loss, more)
-        old, *bounds = _pull_back(c.old, s, old + turned, c.ranges)
-        low, high = -add_up(-low, -bounds[0]), add_up(high, bounds[1])
-        s -= 1
-    difference = old - new
-    box = c.ranges.box
-    size = np.maximum(np.abs(box[0]), np.abs(box[1]))
-    loss = add_up(loss, dot_up(ROUNDOFF * np.abs(difference), size))
-    above = maximum(difference, high, *box)
-    below = maximum(-difference, -low, *box)
-    return add_up(np.maximum(np.maximum(above, below), 0.0), loss)
+            back = -new
+        loss = add_up(loss, more)
+        old, more = _pull_back(c.old, s, old + turned, c.ranges)
+        return np.hstack([old, back]), add_up(loss, more)
 
 
 def _match(c: Comparison, old: Array, new: Array, s: int, k: int) -> tuple[Array, Array, Array]:
@@ -263,14 +316,11 @@ def _left_over(c: Comparison, old: Array, among: Flags, s: int) -> tuple[Array, 
     return left - lost, dot_up(np.abs(lost), high)
 
 
-def _pull_back(
-    arithmetic: Balls, k: int, rows: Array, ranges: Ranges
-) -> tuple[Array, Array, Array]:
-    """As `Balls.pull_back`, for functionals most of which may be 0."""
+def _pull_back(products: Products, k: int, rows: Array, ranges: Ranges) -> tuple[Array, Array]:
+    """As `Products.pull_back`, for functionals most of which may be 0."""
     used = rows.any(axis=1)
-    through = np.zeros((len(rows), arithmetic.layers[k].weight.shape[1]))
-    low, high = np.zeros(len(rows)), np.zeros(len(rows))
+    through = np.zeros((len(rows), products.layers[k].weight.shape[1]))
+    more = np.zeros(len(rows))
     if used.any():
-        found = arithmetic.pull_back(k, rows[used], *ranges.outputs(k - 1))
-        through[used], low[used], high[used] = found
-    return through, low, high
+        through[used], more[used] = products.pull_back(k, rows[used], *ranges.outputs(k - 1))
+    return through, more

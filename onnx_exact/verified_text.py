@@ -1,34 +1,33 @@
-"""What was checked, as text for people."""
+"""What `verify` has checked, as text for people."""
 
 from __future__ import annotations
 
 from decimal import ROUND_CEILING, Context
 from textwrap import fill
 
-from onnx_exact.verifier.balls import Balls
-from onnx_exact.verifier.batches import Batches
-from onnx_exact.verifier.certificate import (
+from onnx_exact.verified import Verification
+from onnx_exact.verifier.check import ChainCheck
+from onnx_exact.verifier.schema import (
     ACTIVE,
     BOUNDS,
+    CLAIMED,
     INACTIVE,
     SLOPES,
-    SOLVER,
     TREE,
     UNDECIDED,
     UNSHOWN,
     UNSTABLE,
     WITNESS,
 )
-from onnx_exact.verifier.check import ChainCheck, Verification
 
 WIDTH = 100
 PROOFS = (
     (BOUNDS, "intervals and linear bounds"),
     (SLOPES, "linear bounds with slopes"),
     (TREE, "branching"),
-    (SOLVER, "a solver (not checked)"),
+    (CLAIMED, "a claim (not checked)"),
     (WITNESS, "witnesses"),
-    (UNSHOWN, "nothing (claimed only)"),
+    (UNSHOWN, "nothing (nothing rests on it)"),
 )
 VERDICTS = ((INACTIVE, "inactive"), (ACTIVE, "active"), (UNSTABLE, "unstable"))
 
@@ -36,10 +35,9 @@ VERDICTS = ((INACTIVE, "inactive"), (ACTIVE, "active"), (UNSTABLE, "unstable"))
 def to_text(found: Verification) -> str:
     """The report of `verify`."""
     lines = [line for chain in found.chains for line in _chain(chain)]
-    if found.method == "certificate":
-        lines += _certified(found)
-    else:
-        lines += _tested(found)
+    lines += {"certificate": _certified, "identical": _identical, "search": _searched}[
+        found.method
+    ](found)
     lines += found.notes
     lines.append(f"Seconds: {found.seconds:.2f}.")
     return "".join(f"{fill(line, WIDTH)}\n" for line in lines)
@@ -68,24 +66,22 @@ def _certified(found: Verification) -> list[str]:
         sum(getattr(chain, name) for chain in found.chains)
         for name in ("witnesses", "trees", "leaves")
     )
-    whole = found.count(BOUNDS, SLOPES)
     where = "outputs" if found.output_deviation else "outputs of the chains"
+    branched = f", {trees} trees with {leaves} leaves" if trees else ""
     lines = [
-        f"Checked in {Balls.name}: {whole} verdicts by bounds, {points} witnesses, the map to the"
-        " new units.",
-    ]
-    if trees:
-        lines.append(f"Trees checked in {Batches.name}: {trees}, with {leaves} leaves.")
-    lines += [
+        f"Checked in float64 with error bounds: {found.count(BOUNDS, SLOPES)} verdicts by bounds,"
+        f" {points} witnesses{branched}, the map to the new units.",
         f"Compared bit by bit: signature, and {found.compared} nodes and constants outside of the"
         " chains.",
-        f"Verdicts that rest on a solver: {found.solver_claims}.",
-        f"Certified over the domain ({found.domain}): in real arithmetic, with the weights as"
-        f" stored, no value of the {where} differs by more than {_above(found.deviation)}.",
     ]
-    if found.solver_claims:
-        lines[-1] += " This is so if the solver's verdicts are right."
-    return lines
+    result = (
+        f" over the domain ({found.domain}): in real arithmetic, with the weights as stored, no"
+        f" value of the {where} differs by more than {_above(found.deviation)}."
+    )
+    if found.claims:
+        lines.append(f"Not verified: it rests on {found.claims} verdicts that are only claimed.")
+        return [*lines, f"If these are right: certified{result}"]
+    return [*lines, f"Certified{result}"]
 
 
 def _above(value: float) -> str:
@@ -93,16 +89,17 @@ def _above(value: float) -> str:
     return f"{float(Context(prec=3, rounding=ROUND_CEILING).create_decimal(value)):.3g}"
 
 
-def _tested(found: Verification) -> list[str]:
-    tested = (
+def _identical(found: Verification) -> list[str]:
+    return [
+        "Verified: the two models are the same: their signatures, and all"
+        f" {found.compared} nodes and constants, bit by bit."
+    ]
+
+
+def _searched(found: Verification) -> list[str]:
+    return [
         f"Ran both models at {found.points} points of the domain ({found.domain}), found by chance"
-        f" and by gradients: the largest difference is {found.deviation:.3g}, within the rounding"
-        f" allowed ({found.tolerance:.3g})."
-    )
-    if found.method == "program":
-        return [
-            tested,
-            f"Proved by mixed-integer programs, within the tolerance of SCIP: no output differs by"
-            f" more than {found.tolerance:.3g} anywhere in the domain.",
-        ]
-    return [tested, "Not a proof: no difference was found. A certificate would be one."]
+        f" and by gradients: the largest difference is {found.deviation:.3g}, within what is"
+        f" allowed ({found.tolerance:.3g}).",
+        "Not verified: no difference was found, which is no proof. A certificate would be one.",
+    ]

@@ -1,0 +1,139 @@
+"""Everything that is outside of the checked chains is the same in both models, bit by bit.
+
+The theorem, with its proof, is in docs/certificate.md: every tensor that anything outside of the
+chains reads, in either model, is an input, a constant or the output of a node that is compared
+here, or it is the last tensor of a checked chain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from onnx import NodeProto, TensorProto, ValueInfoProto
+
+from onnx_exact.errors import NotVerifiedError
+from onnx_exact.verifier.chain import Chain
+from onnx_exact.verifier.model import Model, array_of, names_read
+from onnx_exact.verifier.refusals import require
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """A chain between two tensors as either model has it."""
+
+    source: str
+    output: str
+    old: Chain
+    new: Chain
+
+
+def compare_signatures(old: Model, new: Model) -> None:
+    """Compares what a user sees of two models, and what their operators mean.
+
+    Raises:
+        NotVerifiedError: naming what differs.
+    """
+    for what, found in (
+        ("inputs differ in name, type, shape or order", [_typed(_fed(m)) for m in (old, new)]),
+        (
+            "outputs differ in name, type, shape or order",
+            [_typed(m.graph.output) for m in (old, new)],
+        ),
+        ("optional inputs differ", [sorted(m.optional) for m in (old, new)]),
+        ("IR versions differ", [m.proto.ir_version for m in (old, new)]),
+        ("operator sets differ", [_serial(m.proto.opset_import) for m in (old, new)]),
+        ("functions differ", [_serial(m.proto.functions) for m in (old, new)]),
+        ("sparse constants differ", [_serial(m.graph.sparse_initializer) for m in (old, new)]),
+    ):
+        require(found[0] == found[1], f"{old.name} and {new.name}: their {what}")
+
+
+def compare_outside(old: Model, new: Model, chains: Sequence[Pair]) -> int:
+    """Compares all nodes and constants that are not of the chains; counts them.
+
+    Raises:
+        NotVerifiedError: naming the first difference, or what is read inside of a chain.
+    """
+    kept_old, kept_new = (
+        _outside(model, chains, own)
+        for model, own in ((old, [c.old for c in chains]), (new, [c.new for c in chains]))
+    )
+    for name in kept_old.keys() ^ kept_new.keys():
+        where = old if name in kept_old else new
+        raise NotVerifiedError(f"{name!r} is made by a node of {where.name} alone")
+    for name, node in kept_old.items():
+        require(
+            _plain(node) == _plain(kept_new[name]),
+            f"the nodes that make {name!r} differ outside of the chains",
+        )
+    read = old.optional | {name for node in kept_old.values() for name in names_read(node)}
+    read |= {value.name for value in old.graph.output} | {chain.source for chain in chains}
+    compared = len(kept_old)
+    for name in sorted(read):
+        before, after = (model.initializers.get(name) for model in (old, new))
+        require(
+            (before is None) == (after is None),
+            f"the constant {name!r} is in one of the models only",
+        )
+        if before is not None and after is not None:
+            require(_equal(before, after), f"the constant {name!r} differs")
+            compared += 1
+    return compared
+
+
+def _outside(model: Model, chains: Sequence[Pair], own: Sequence[Chain]) -> dict[str, NodeProto]:
+    """The nodes outside of the chains, by the first tensor each makes.
+
+    Raises:
+        NotVerifiedError: they, or a chain, read a tensor inside of a chain, or chains overlap.
+    """
+    dropped: set[int] = set()
+    for chain in own:
+        require(not (dropped & chain.nodes), f"two chains of {model.name} have a node in common")
+        dropped |= chain.nodes
+    outputs = {value.name for value in model.graph.output}
+    read = outputs | {chain.source for chain in chains}
+    kept = {}
+    for position in range(len(model.nodes) - 1, -1, -1):
+        node = model.nodes[position]
+        # Constants that only chains read go with them.
+        constant = all(model.constant(name) is not None for name in node.output if name)
+        if position not in dropped and (read.intersection(node.output) or not constant):
+            kept[next((name for name in node.output if name), f"node {position}")] = node
+            read.update(names_read(node))
+    inside = {name for chain in own for name in chain.inside}
+    if inside & read:
+        raise NotVerifiedError(f"{model.name}: {min(inside & read)!r} is read outside of its chain")
+    return kept
+
+
+def _fed(model: Model) -> list[ValueInfoProto]:
+    """The inputs that a user has to feed, or may."""
+    given = model.given - model.optional
+    return [value for value in model.graph.input if value.name not in given]
+
+
+def _typed(values: Iterable[ValueInfoProto]) -> list[tuple[str, bytes]]:
+    return [(v.name, v.type.SerializeToString(deterministic=True)) for v in values]
+
+
+def _serial(messages: Iterable[object]) -> list[bytes]:
+    found = (m.SerializeToString(deterministic=True) for m in messages)  # type: ignore[attr-defined]
+    return sorted(found)
+
+
+def _plain(node: NodeProto) -> bytes:
+    """A node without what says nothing of what it computes."""
+    plain = NodeProto()
+    plain.CopyFrom(node)
+    plain.ClearField("name")
+    plain.ClearField("doc_string")
+    plain.ClearField("metadata_props")
+    return bytes(plain.SerializeToString(deterministic=True))
+
+
+def _equal(a: TensorProto, b: TensorProto) -> bool:
+    if (a.data_type, list(a.dims)) != (b.data_type, list(b.dims)):
+        return False
+    return array_of(a).tobytes() == array_of(b).tobytes()

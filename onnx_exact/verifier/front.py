@@ -1,0 +1,127 @@
+"""What a chain's input can be: intervals of the tensors in front of it, over the domain.
+
+Every interval holds for the real numbers that the operators define, as all that is certified; only
+a Cast rounds, for that is what it means. Arrays have the tensor's rank, with size 1 along axes of
+which all entries have the same bounds, symbolic ones among them. What has no rule is unbounded, and
+no chain behind it can be checked.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from onnx_exact.errors import UncheckedError
+from onnx_exact.verifier.front_rules import EVERY_OUTPUT, RULES, Place
+from onnx_exact.verifier.intervals import Interval, everything, hull
+from onnx_exact.verifier.model import FLOATS, MOST_ENTRIES, Model
+from onnx_exact.verifier.operators import Layout, attributes
+from onnx_exact.verifier.refusals import require_known
+from onnx_exact.verifier.rounding import Array
+
+
+class Front:
+    """Intervals of the tensors of a model, computed when they are asked for.
+
+    Args:
+        model: the model.
+        boxes: lower and upper sides of the inputs that have a domain, of the input's rank.
+    """
+
+    def __init__(self, model: Model, boxes: Mapping[str, Interval]) -> None:
+        self._model = model
+        self._known = dict(boxes)
+
+    def learn(self, tensor: str, layout: Layout, lower: Array, upper: Array) -> None:
+        """Takes bounds on the features of a tensor in, shape (features,)."""
+        shape = self._model.shapes(tensor)[0]
+        axes = layout.at(0, shape)
+        if axes is None:
+            self._known[tensor] = everything(len(shape))
+            return
+        sizes = (1,) * axes[0] + shape[slice(*axes)] + (1,) * (len(shape) - axes[1])
+        self._known[tensor] = (lower.reshape(sizes), upper.reshape(sizes))
+
+    def features(self, tensor: str, layout: Layout) -> Interval:
+        """Bounds on the features of a tensor, shape (features,).
+
+        Raises:
+            UncheckedError: there are none.
+        """
+        low, high = self._of(tensor)
+        shape = self._model.shapes(tensor)[0]
+        axes = layout.at(0, shape)
+        if axes is None:
+            low, high = hull((low, high), tuple(range(low.ndim)))
+            low, high = low.reshape(-1), high.reshape(-1)
+            sizes: tuple[int, ...] = (layout.features,)
+        else:
+            sizes = shape[slice(*axes)]
+            low, high = hull((low, high), (*range(axes[0]), *range(axes[1], len(shape))))
+            low, high = (v.reshape(v.shape[slice(*axes)]) for v in (low, high))
+        require_known(
+            math.prod(sizes) <= MOST_ENTRIES, f"{tensor!r} has {math.prod(sizes)} features"
+        )
+        low, high = (np.broadcast_to(v, sizes).reshape(-1) for v in (low, high))
+        require_known(
+            np.isfinite(low).all() and np.isfinite(high).all(),
+            f"nothing bounds {tensor!r}, the input of a chain",
+        )
+        return low, high
+
+    def _of(self, tensor: str) -> Interval:
+        model = self._model
+        wanted: set[int] = set()
+        waiting = [tensor]
+        while waiting:
+            name = waiting.pop()
+            position = model.producer.get(name)
+            constant = name in self._known or model.constant(name) is not None
+            if position is not None and not constant and position not in wanted:
+                wanted.add(position)
+                waiting += [name for name in model.nodes[position].input if name]
+        for position in sorted(wanted):
+            self._evaluate(position)
+        return self._leaf(tensor)
+
+    def _leaf(self, tensor: str) -> Interval:
+        if tensor not in self._known:
+            values = self._model.constant(tensor)
+            if values is None or values.dtype not in FLOATS.values() or np.isnan(values).any():
+                self._known[tensor] = everything(len(self._model.shapes(tensor)[0]))
+            else:
+                self._known[tensor] = (values.astype(np.float64),) * 2
+        return self._known[tensor]
+
+    def _evaluate(self, position: int) -> None:
+        model, node = self._model, self._model.nodes[position]
+        rule = RULES.get(node.op_type) if model.is_standard(node) else None
+        tensors = [self._leaf(name) for name in node.input if name]
+        for number, output in enumerate(node.output):
+            if not output or output in self._known:
+                continue
+            shapes = model.shapes(output)
+            self._known[output] = everything(len(shapes[0]))
+            kind = FLOATS.get(model.elem_type(output))
+            plain = number == 0 or node.op_type in EVERY_OUTPUT
+            if rule is None or kind is None or not plain:
+                continue
+            with np.errstate(all="ignore"):
+                place = Place(model, node, attributes(node), tensors, shapes, np.dtype(kind))
+                try:
+                    found = rule(place)
+                except (UncheckedError, ValueError):  # no layer, or sizes that fit nothing
+                    found = None
+            if found is not None and _fits(found[0], shapes) and _fits(found[1], shapes):
+                self._known[output] = found
+
+
+def _fits(side: Array, shapes: tuple[tuple[int, ...], ...]) -> bool:
+    """Whether bounds have the tensor's rank, and size 1 wherever that of the tensor is unknown."""
+    return all(
+        side.ndim == len(shape)
+        and all(size in (1, whole) for size, whole in zip(side.shape, shape, strict=True))
+        for shape in shapes
+    ) and not bool(np.isnan(side).any())

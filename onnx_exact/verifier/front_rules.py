@@ -1,0 +1,341 @@
+"""How each operator in front of a chain acts on intervals: one small function each, one table."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from onnx import NodeProto
+
+from onnx_exact.verifier.intervals import (
+    Interval,
+    added,
+    divided,
+    hull,
+    linear,
+    multiplied,
+    negated,
+    rounding,
+)
+from onnx_exact.verifier.model import MOST_ENTRIES, Model, Shape
+from onnx_exact.verifier.operators import Attributes, read_step
+from onnx_exact.verifier.rounding import Array
+
+# What numpy's tanh, and sums of a few of its terms, may be off by; their values are at most 1.
+FUNCTION_ERROR = 2.0**-50
+# Operations of a normalisation.
+FEW = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """A node, and what is known of what it reads.
+
+    Attributes:
+        model, node, options: the node and its attributes.
+        x: intervals of the inputs that it has.
+        shapes: of the output that is wanted, at every trial.
+        kind: its type.
+    """
+
+    model: Model
+    node: NodeProto
+    options: Attributes
+    x: list[Interval]
+    shapes: tuple[Shape, ...]
+    kind: np.dtype[Any]
+
+    @property
+    def op(self) -> str:
+        """The operator."""
+        return self.node.op_type
+
+    def constant(self, slot: int) -> Array | None:
+        """The numbers of a constant input; None for any other, or none."""
+        names = self.node.input[slot : slot + 1]
+        return self.model.numbers(names[0]) if names and names[0] else None
+
+    def sizes(self, slot: int = 0) -> tuple[Shape, ...]:
+        """The shape of an input at every trial."""
+        return self.model.shapes(self.node.input[slot])
+
+
+Rule = Callable[[Place], Interval | None]
+
+
+def _both(f: Callable[[Array], Array]) -> Rule:
+    """Of non-decreasing functions that are computed without rounding."""
+    return lambda p: (f(p.x[0][0]), f(p.x[0][1]))
+
+
+def _pairwise(f: Callable[[Interval, Interval], Interval]) -> Rule:
+    """Of operators that take their inputs two by two."""
+
+    def rule(p: Place) -> Interval | None:
+        found = p.x[0]
+        for other in p.x[1:]:
+            found = f(found, other)
+        return found
+
+    return rule
+
+
+def _between(f: Callable[[Array], Array], least: float) -> Rule:
+    """Of non-decreasing functions between `least` and 1, computed to within an error."""
+    return lambda p: (
+        np.maximum(f(p.x[0][0]) - FUNCTION_ERROR, least),
+        np.minimum(f(p.x[0][1]) + FUNCTION_ERROR, 1.0),
+    )
+
+
+def _same(p: Place) -> Interval | None:
+    trains = p.op == "Dropout" and len(p.node.input) > 2 and p.node.input[2]
+    return None if trains else p.x[0]
+
+
+def _cast(p: Place) -> Interval | None:
+    """Rounding is what it does; it never swaps two numbers."""
+    low, high = p.x[0]
+    ends = [side.astype(p.kind).astype(np.float64) for side in p.x[0]]
+    return np.minimum(low, ends[0]), np.maximum(high, ends[1])
+
+
+def _full(p: Place, low: Array | float, high: Array | float) -> Interval:
+    """The same bounds for every entry."""
+    sizes = (1,) * len(p.shapes[0])
+    return np.full(sizes, low), np.full(sizes, high)
+
+
+def _anywhere(p: Place) -> Interval | None:
+    """Every entry is one of the first input."""
+    return _full(p, p.x[0][0].min(initial=np.inf), p.x[0][1].max(initial=-np.inf))
+
+
+def _regrouped(p: Place) -> Interval | None:
+    """The same entries in the same order: symbolic axes have to stay in front."""
+    before, after = p.sizes(), p.shapes
+    ranks = itertools.product(range(len(before[0]) + 1), range(len(after[0]) + 1))
+    for stop, other in ranks:
+        fixed = {(a[stop:], b[other:]) for a, b in zip(before, after, strict=True)}
+        front = [
+            (math.prod(a[:stop]), math.prod(b[:other])) for a, b in zip(before, after, strict=True)
+        ]
+        inner, outer = next(iter(fixed))
+        if len(fixed) == 1 and all(a == b for a, b in front) and math.prod(inner) <= MOST_ENTRIES:
+            sides = [v.reshape(v.shape[stop:]) for v in hull(p.x[0], tuple(range(stop)))]
+            sizes = (1,) * other + outer
+            low, high = (np.broadcast_to(v, inner).reshape(sizes) for v in sides)
+            return low, high
+    return _anywhere(p)
+
+
+def _transposed(p: Place) -> Interval | None:
+    axes = p.options.get("perm", range(p.x[0][0].ndim)[::-1])
+    return p.x[0][0].transpose(axes), p.x[0][1].transpose(axes)
+
+
+def _concatenated(p: Place) -> Interval | None:
+    axis = int(p.options["axis"]) % len(p.shapes[0])
+    lengths = [[shape[axis] for shape in p.sizes(slot)] for slot in range(len(p.x))]
+    if any(len(set(found)) > 1 for found in lengths):
+        parts = [hull(x, (axis,)) for x in p.x]
+        return np.minimum.reduce([x[0] for x in parts]), np.maximum.reduce([x[1] for x in parts])
+    parts = [_whole(x, axis, found[0]) for x, found in zip(p.x, lengths, strict=True)]
+    others = np.broadcast_shapes(*(hull(x, (axis,))[0].shape for x in parts))
+    sizes = [(*others[:axis], found[0], *others[axis + 1 :]) for found in lengths]
+    low, high = (
+        np.concatenate([np.broadcast_to(x[i], s) for x, s in zip(parts, sizes, strict=True)], axis)
+        for i in (0, 1)
+    )
+    return low, high
+
+
+def _whole(x: Interval, axis: int, size: int) -> Interval:
+    """The same bounds written out along an axis."""
+    low, high = (np.repeat(v, size, axis) if v.shape[axis] == 1 else v for v in x)
+    return low, high
+
+
+def _absolute(p: Place) -> Interval | None:
+    low, high = p.x[0]
+    return np.maximum(np.maximum(low, -high), 0.0), np.maximum(-low, high)
+
+
+def _leaky(p: Place) -> Interval | None:
+    slope = np.array(float(p.options.get("alpha", np.float32(0.01))))
+    low, high = p.x[0]
+    below = multiplied((np.minimum(low, 0.0), np.minimum(high, 0.0)), (slope, slope))
+    # One of the two is 0 at any point.
+    return below[0] + np.maximum(low, 0.0), below[1] + np.maximum(high, 0.0)
+
+
+def _clipped(p: Place) -> Interval | None:
+    low, high = p.x[0]
+    for slot, name, f in ((1, "min", np.maximum), (2, "max", np.minimum)):
+        if name in p.options or (slot < len(p.node.input) and p.node.input[slot]):
+            end = p.options[name] if name in p.options else p.constant(slot)
+            if end is None:
+                return None
+            low, high = f(low, np.float64(end)), f(high, np.float64(end))
+    return low, high
+
+
+def _normalized(p: Place) -> Interval | None:
+    step = read_step(p.model, p.node.output[0])
+    gain, offset, mean, variance = step.values
+    scale = gain / np.sqrt(variance + step.epsilon)
+    ends = [(side - mean) * scale + offset for side in p.x[0]]
+    size = np.maximum(*map(np.abs, p.x[0])) + np.abs(mean)
+    error = rounding(size * np.abs(scale) + np.abs(offset), FEW)
+    return np.minimum(*ends) - error, np.maximum(*ends) + error
+
+
+def _dense(p: Place) -> Interval | None:
+    """A Gemm or MatMul: its features lie along the last axis, or the last but one."""
+    step = read_step(p.model, p.node.output[0])
+    weight, alpha, beta = step.values
+    slot = list(p.node.input).index(step.source)
+    axis = -2 if slot or p.options.get("transA", 0) else -1
+    if p.x[slot][0].ndim < 2:
+        return None
+    x = _whole(p.x[slot], axis, weight.shape[1])
+    turned = bool(p.options.get("transA", 0)) or axis == -1
+
+    def product(w: Array, v: Array) -> Array:
+        found = np.moveaxis(v, axis, -1) @ w.T
+        return found if turned else np.moveaxis(found, -1, axis)
+
+    found = linear(product, weight, x, weight.shape[1])
+    if found is not None:
+        found = multiplied(found, (alpha, alpha))
+    if found is None or step.bias is None:
+        return found
+    return added(found, multiplied((step.bias, step.bias), (beta, beta)))
+
+
+def _windows(p: Place, kernel: Shape) -> Callable[[Array, float], list[Array]] | None:
+    """What all windows of a convolution or a pool have at each place of the kernel.
+
+    The result takes an array, with its channels and spatial axes written out, and what it is padded
+    with. The last window ends where its output says, whatever `ceil_mode` or the pads allow.
+    """
+    rank, sizes = len(kernel), {shape[1:] for shape in p.sizes()}
+    outs = {shape[2:] for shape in p.shapes}
+    if len(sizes) > 1 or len(outs) > 1:
+        return None
+    (inner,), (out,) = sizes, outs
+    strides, dilations = (p.options.get(n, (1,) * rank) for n in ("strides", "dilations"))
+    axes = list(zip(inner[1:], out, kernel, strides, dilations, strict=True))
+    needed = [(n - 1) * s + (k - 1) * d + 1 - size for size, n, k, s, d in axes]
+    auto = p.options.get("auto_pad", b"NOTSET")
+    begins = [(max(n, 0) + (auto == b"SAME_LOWER")) // 2 for n in needed]
+    if auto == b"NOTSET":
+        begins = list(p.options.get("pads", (0,) * 2 * rank))[:rank]
+    pads = [(0, 0), (0, 0), *((b, max(n - b, 0)) for b, n in zip(begins, needed, strict=True))]
+    entries = math.prod(size + sum(pad) for size, pad in zip(inner, pads[1:], strict=True))
+    if min(begins, default=0) < 0 or entries > MOST_ENTRIES:
+        return None
+
+    def seen(x: Array, fill: float) -> list[Array]:
+        padded = np.pad(np.broadcast_to(x, (len(x), *inner)), pads, constant_values=fill)
+        spots = itertools.product(*map(range, kernel))
+        return [padded[(slice(None), slice(None), *map(_along, at, axes))] for at in spots]
+
+    return seen
+
+
+def _along(start: int, axis: tuple[int, ...]) -> slice:
+    """Where windows along an axis see one place of the kernel."""
+    _, count, _, stride, dilation = axis
+    return slice(start * dilation, start * dilation + stride * (count - 1) + 1, stride)
+
+
+def _convolved(p: Place) -> Interval | None:
+    weight = p.constant(1)
+    seen = None if weight is None else _windows(p, weight.shape[2:])
+    if weight is None or seen is None:
+        return None
+    windows, groups = seen, int(p.options.get("group", 1))
+    terms = math.prod(weight.shape[1:])
+
+    def product(rows: Array, x: Array) -> Array:
+        own = rows.reshape(groups, -1, rows.shape[1], math.prod(rows.shape[2:]))
+        total = np.zeros(())
+        for i, part in enumerate(windows(x, 0.0)):
+            split = part.reshape(len(part), groups, -1, *part.shape[2:])
+            total = total + np.einsum("goc,ngc...->ngo...", own[..., i], split, optimize=True)
+        return total.reshape(len(x), len(rows), *total.shape[3:])
+
+    found = linear(product, weight, p.x[0], terms)
+    if found is None or len(p.x) < 3:
+        return found
+    low, high = (v.reshape(-1, *[1] * (weight.ndim - 2)) for v in p.x[2])
+    return added(found, (low, high))
+
+
+def _pooled(p: Place) -> Interval | None:
+    """Maxima and means of a window lie between the least and the greatest number in it."""
+    seen = _windows(p, tuple(p.options["kernel_shape"]))
+    if seen is None or p.options.get("storage_order", 0):
+        return None
+    high: Array = np.asarray(np.maximum.reduce(seen(p.x[0][1], -np.inf)))
+    if p.op == "MaxPool":
+        return np.asarray(np.maximum.reduce(seen(p.x[0][0], -np.inf))), high
+    low: Array = np.asarray(np.minimum.reduce(seen(p.x[0][0], np.inf)))
+    # Means may count what is padded, as 0.
+    padded = np.logical_or.reduce([v == np.inf for v in seen(np.zeros_like(p.x[0][0]), np.inf)])
+    low = np.where(padded, np.minimum(low, 0.0), low)
+    return low, np.where(padded, np.maximum(high, 0.0), high)
+
+
+def _global(p: Place) -> Interval | None:
+    low, high = p.x[0]
+    axes = tuple(range(2, low.ndim))
+    if p.op == "GlobalMaxPool":
+        return low.max(axis=axes, keepdims=True), high.max(axis=axes, keepdims=True)
+    return hull(p.x[0], axes)
+
+
+RULES: dict[str, Rule] = {
+    "Abs": _absolute,
+    "Add": _pairwise(added),
+    "AveragePool": _pooled,
+    "BatchNormalization": _normalized,
+    "Cast": _cast,
+    "Clip": _clipped,
+    "Concat": _concatenated,
+    "Conv": _convolved,
+    "Div": _pairwise(divided),
+    "Dropout": _same,
+    "Flatten": _regrouped,
+    "Gather": _anywhere,
+    "Gemm": _dense,
+    "GlobalAveragePool": _global,
+    "GlobalMaxPool": _global,
+    "Identity": _same,
+    "LeakyRelu": _leaky,
+    "MatMul": _dense,
+    "Max": _pairwise(lambda a, b: (np.maximum(a[0], b[0]), np.maximum(a[1], b[1]))),
+    "MaxPool": _pooled,
+    "Min": _pairwise(lambda a, b: (np.minimum(a[0], b[0]), np.minimum(a[1], b[1]))),
+    "Mul": _pairwise(multiplied),
+    "Neg": lambda p: negated(p.x[0]),
+    "Relu": _both(lambda v: np.maximum(v, 0.0)),
+    "Reshape": _regrouped,
+    "Sigmoid": _between(lambda v: 0.5 + 0.5 * np.tanh(0.5 * v), 0.0),
+    "Slice": _anywhere,
+    "Softmax": lambda p: _full(p, 0.0, 1.0),
+    "Split": _anywhere,
+    "Squeeze": _regrouped,
+    "Sub": _pairwise(lambda a, b: added(a, negated(b))),
+    "Sum": _pairwise(added),
+    "Tanh": _between(np.tanh, -1.0),
+    "Transpose": _transposed,
+    "Unsqueeze": _regrouped,
+}
+# The rule holds for all outputs of these, for the first alone of all others.
+EVERY_OUTPUT = ("Split",)

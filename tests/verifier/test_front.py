@@ -1,0 +1,312 @@
+"""What stands in front of a chain: its intervals hold at every point, and honest results pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+from onnx_exact.errors import UncheckedError
+from onnx_exact.pipeline import optimize_file
+from onnx_exact.verified import verify
+from onnx_exact.verifier.front import Front
+from onnx_exact.verifier.model import Model
+
+POINTS = 300
+SHAPE = (1, 4, 6, 5)
+
+
+def node(op: str, inputs: str, output: str, **attributes: Any) -> NodeProto:
+    return helper.make_node(
+        op, [n if n != "_" else "" for n in inputs.split()], [output], **attributes
+    )
+
+
+RNG = np.random.default_rng(5)
+CONSTANTS: dict[str, Any] = {
+    "k": RNG.normal(size=(6, 4, 3, 2)),
+    "g": RNG.normal(size=(4, 2, 3, 3)),
+    "kb": RNG.normal(size=6),
+    "gain": RNG.normal(size=4),
+    "mean": RNG.normal(size=4),
+    "var": RNG.uniform(0.1, 2, size=4),
+    "c": RNG.normal(size=(4, 1, 1)),
+    "d": RNG.uniform(0.5, 2, size=(1, 6, 1)),
+    "w": RNG.normal(size=(5, 3)),
+    "v": RNG.normal(size=(3, 6)),
+    "f": RNG.normal(size=(120, 7)),
+    "fb": RNG.normal(size=(7,)),
+    "low": np.float64(-0.25),
+    "high": np.float64(0.5),
+}
+INTEGERS: dict[str, Any] = {"flat": [-1, 120], "ax": [1], "one": [1], "three": [3], "at": [2, 0]}
+# Nodes from "x" to "y".
+GRAPHS: dict[str, list[NodeProto]] = {
+    "Conv": [node("Conv", "x k kb", "y")],
+    "Conv, padded, strided": [
+        node("Conv", "x k", "y", pads=[1, 0, 2, 1], strides=[2, 1], dilations=[1, 2])
+    ],
+    "Conv in groups": [node("Conv", "x g", "y", group=2, pads=[1, 1, 1, 1])],
+    "Conv, SAME_UPPER": [node("Conv", "x k", "y", auto_pad="SAME_UPPER", strides=[2, 2])],
+    "Conv, SAME_LOWER": [node("Conv", "x k", "y", auto_pad="SAME_LOWER", strides=[1, 2])],
+    "MaxPool": [node("MaxPool", "x", "y", kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1)],
+    "MaxPool, padded": [node("MaxPool", "x", "y", kernel_shape=[3, 2], pads=[1, 1, 1, 0])],
+    "AveragePool": [node("AveragePool", "x", "y", kernel_shape=[3, 2], pads=[1, 1, 1, 0])],
+    "AveragePool, pads counted": [
+        node("AveragePool", "x", "y", kernel_shape=[3, 3], pads=[1] * 4, count_include_pad=1)
+    ],
+    "AveragePool, SAME": [
+        node("AveragePool", "x", "y", kernel_shape=[2, 2], auto_pad="SAME_UPPER", strides=[2, 2])
+    ],
+    "GlobalAveragePool": [node("GlobalAveragePool", "x", "y")],
+    "GlobalMaxPool": [node("GlobalMaxPool", "x", "y")],
+    "BatchNormalization": [node("BatchNormalization", "x gain mean mean var", "y")],
+    "Sub, Div, Mul, Add": [
+        node("Sub", "x c", "a"),
+        node("Div", "a d", "b"),
+        node("Mul", "c b", "e"),
+        node("Add", "e d", "y"),
+    ],
+    "Sub the other way": [node("Sub", "c x", "y")],
+    "Div by a tensor": [
+        node("Abs", "x", "a"),
+        node("Add", "a d", "b"),
+        node("Div", "c b", "y"),
+    ],
+    "Mul of two": [node("Neg", "x", "a"), node("Mul", "x a", "y")],
+    "Max, Min, Sum": [
+        node("Max", "x c d", "a"),
+        node("Min", "x d", "b"),
+        node("Sum", "a b x", "y"),
+    ],
+    "Relu, LeakyRelu, Abs": [
+        node("LeakyRelu", "x", "a", alpha=0.3),
+        node("Relu", "a", "b"),
+        node("Sub", "b x", "e"),
+        node("Abs", "e", "y"),
+    ],
+    "LeakyRelu, falling": [node("LeakyRelu", "x", "y", alpha=-0.5)],
+    "Sigmoid": [node("Sigmoid", "x", "y")],
+    "Tanh": [node("Tanh", "x", "y")],
+    "Softmax": [node("Softmax", "x", "y")],
+    "Clip": [node("Clip", "x low high", "y")],
+    "Clip from below": [node("Clip", "x low", "y")],
+    "Cast": [
+        node("Cast", "x", "a", to=TensorProto.FLOAT16),
+        node("Cast", "a", "y", to=TensorProto.FLOAT),
+    ],
+    "Transpose": [node("Transpose", "x", "a", perm=[0, 2, 3, 1]), node("Relu", "a", "y")],
+    "MatMul": [node("MatMul", "x w", "y")],
+    "MatMul from the left": [node("MatMul", "v x", "y")],
+    "Gemm": [node("Flatten", "x", "a"), node("Gemm", "a f fb", "y", alpha=0.5, beta=-2.0)],
+    "Reshape": [node("Reshape", "x flat", "y")],
+    "Reshape to computed sizes": [
+        node("Shape", "x", "s"),
+        node("Gather", "s zero", "n"),
+        node("Concat", "n rest", "t", axis=0),
+        node("Reshape", "x t", "y"),
+    ],
+    "Unsqueeze, Squeeze": [node("Unsqueeze", "x ax", "a"), node("Squeeze", "a ax", "y")],
+    "Slice": [node("Slice", "x one three ax", "y")],
+    "Gather": [node("Gather", "x at", "y", axis=2)],
+    "Concat": [node("Neg", "x", "a"), node("Concat", "x a", "y", axis=1)],
+    "Concat of samples": [node("Neg", "x", "a"), node("Concat", "x a", "y", axis=0)],
+    "Dropout": [node("Dropout", "x", "y")],
+}
+INTEGERS |= {"zero": [0], "rest": [120]}
+
+
+def initializers(nodes: Sequence[NodeProto]) -> list[TensorProto]:
+    read = {name for n in nodes for name in n.input}
+    found = [(k, np.asarray(v, np.float32)) for k, v in CONSTANTS.items()]
+    found += [(k, np.asarray(v, np.int64)) for k, v in INTEGERS.items()]
+    return [numpy_helper.from_array(v, k) for k, v in found if k in read]
+
+
+def built(
+    nodes: Sequence[NodeProto], out: Sequence[Any] | None, more: Sequence[TensorProto] = ()
+) -> onnx.ModelProto:
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", *SHAPE[1:]])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, out)
+    graph = helper.make_graph(nodes, "g", [x], [y], [*initializers(nodes), *more])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def session_of(model: onnx.ModelProto) -> Any:
+    import onnxruntime
+
+    return onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+
+
+def run(model: onnx.ModelProto, x: Any) -> Any:
+    return session_of(model).run(None, {"x": x})[0]
+
+
+@pytest.mark.parametrize("what", GRAPHS)
+def test_intervals_hold_at_every_point(what: str) -> None:
+    """In onnxruntime too, but for what it rounds in float32."""
+    model = built(GRAPHS[what], None)
+    low = RNG.normal(size=SHAPE)
+    high = low + RNG.choice([0.0, 0.1, 2.0], size=SHAPE)
+    lower, upper = Front(Model(model, "a model"), {"x": (low, high)})._of("y")
+    assert np.isfinite(lower).all()
+    assert np.isfinite(upper).all()
+    session = session_of(model)
+    for number in range(POINTS):
+        share = RNG.random(SHAPE) if number % 2 else RNG.integers(0, 2, SHAPE)
+        x = (low + share * (high - low)).astype(np.float32)
+        # Every sample has the same bounds.
+        y = session.run(None, {"x": np.concatenate([x, x]) if number % 3 else x})[0]
+        slack = 1e-5 * (1.0 + np.abs(y))
+        assert (y >= lower - slack).all()
+        assert (y <= upper + slack).all()
+
+
+@pytest.mark.parametrize("what", GRAPHS)
+def test_bounds_are_attained_where_entries_are_picked_apart(what: str) -> None:
+    """On a single point the intervals are the value, but for what rounding takes."""
+    if what in ("Softmax", "Slice", "Gather", "Concat of samples") or "AveragePool" in what:
+        pytest.skip("bounds over more than the entries that are read")
+    model = built(GRAPHS[what], None)
+    x = RNG.normal(size=SHAPE).astype(np.float32)
+    lower, upper = Front(Model(model, "a model"), {"x": (x.astype(float),) * 2})._of("y")
+    y = run(model, x)
+    np.testing.assert_allclose(np.broadcast_to(lower, y.shape), y, rtol=2e-3, atol=1e-4)
+    np.testing.assert_allclose(np.broadcast_to(upper, y.shape), y, rtol=2e-3, atol=1e-4)
+
+
+def behind(nodes: Sequence[NodeProto]) -> onnx.ModelProto:
+    """A chain behind the nodes, with units that are stable for sure."""
+    inner = [NodeProto.FromString(n.SerializeToString()) for n in nodes]
+    inner[-1].output[0] = "front"
+    model = built([*inner, node("Flatten", "front", "flattened")], None)
+    onnx.shape_inference.infer_shapes(model)
+    width = run_width(inner)
+    rng = np.random.default_rng(1)
+    weights = {
+        "W": rng.normal(size=(8, width)),
+        "B": np.where(np.arange(8) % 3 == 0, -1e4, np.where(np.arange(8) % 3 == 1, 1e4, 0.0)),
+        "V": rng.normal(size=(2, 8)),
+    }
+    more = [numpy_helper.from_array(v.astype(np.float32), k) for k, v in weights.items()]
+    chain = [
+        node("Gemm", "flattened W B", "h", transB=1),
+        node("Relu", "h", "r"),
+        node("Gemm", "r V", "y", transB=1),
+    ]
+    return built([*inner, node("Flatten", "front", "flattened"), *chain], [None, 2], more)
+
+
+def run_width(nodes: Sequence[NodeProto]) -> int:
+    model = built([*nodes, node("Flatten", "front", "y")], None)
+    return int(run(model, np.zeros(SHAPE, np.float32)).shape[1])
+
+
+HONEST = [what for what in GRAPHS if what != "LeakyRelu, falling"]
+
+
+@pytest.mark.parametrize("what", HONEST)
+def test_chains_behind_it_are_accepted(what: str, tmp_path: Path) -> None:
+    paths = tmp_path / "old.onnx", tmp_path / "new.onnx", tmp_path / "c.npz"
+    onnx.save(behind(GRAPHS[what]), paths[0])
+    optimize_file(paths[0], paths[1], domain="-1:1", certificate=paths[2])
+    found = verify(*paths)
+    assert found.verified
+    assert found.count(1) >= 4
+
+
+def test_a_chain_behind_another_is_checked_over_what_that_puts_out(tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    arrays = {"w": (6, 3), "u": (4, 6), "p": (5, 4), "q": (2, 5)}
+    tensors = [
+        numpy_helper.from_array(rng.normal(size=s).astype(np.float32), k) for k, s in arrays.items()
+    ]
+    biases = {"b": [-9, 9, 0, 0.1, 0, -0.1], "e": [-20, 20, 0, 0.1, 0]}
+    tensors += [numpy_helper.from_array(np.array(v, np.float32), k) for k, v in biases.items()]
+    nodes = [
+        node("Gemm", "x w b", "g", transB=1),
+        node("Relu", "g", "h"),
+        node("Gemm", "h u", "m", transB=1),
+        node("Tanh", "m", "t"),
+        node("Gemm", "t p e", "k", transB=1),
+        node("Relu", "k", "l"),
+        node("Gemm", "l q", "y", transB=1),
+    ]
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 2])
+    graph = helper.make_graph(nodes, "g", [x], [y], tensors)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    paths = tmp_path / "old.onnx", tmp_path / "new.onnx", tmp_path / "c.npz"
+    onnx.save(model, paths[0])
+    optimize_file(paths[0], paths[1], domain="-1:1", certificate=paths[2])
+    found = verify(*paths)
+    assert [chain.name for chain in found.chains] == ["x -> m", "t -> y"]
+    assert found.verified
+
+
+def test_what_has_no_rule_bounds_nothing() -> None:
+    model = built([node("Exp", "x", "y")], None)
+    front = Front(Model(model, "a model"), {"x": (np.zeros(SHAPE), np.ones(SHAPE))})
+    assert np.isinf(front._of("y")[0]).all()
+
+
+def test_a_reshape_that_moves_samples_keeps_the_bounds_of_all_entries() -> None:
+    """(N, 4) to (4, N): at one sample rows are features, at two they are not."""
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 4])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    shape = numpy_helper.from_array(np.array([4, -1]), "s")
+    graph = helper.make_graph([node("Reshape", "x s", "y")], "g", [x], [y], [shape])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    low = np.array([[0.0, 1.0, 2.0, 3.0]])
+    lower, upper = Front(Model(model, "a model"), {"x": (low, low + 1.0)})._of("y")
+    assert (lower.min(), upper.max()) == (0.0, 4.0)
+    assert lower.size == upper.size == 1
+
+
+def test_a_domain_without_an_end_bounds_no_chain(tmp_path: Path) -> None:
+    model = Model(behind(GRAPHS["Conv"]), "a model")
+    from onnx_exact.verifier.chain import read_chain
+
+    layout = read_chain(model, "flattened", "y").before
+    front = Front(model, {"x": (np.full(SHAPE, -np.inf), np.ones(SHAPE))})
+    with pytest.raises(UncheckedError, match="nothing bounds 'flattened'"):
+        front.features("flattened", layout)
+
+
+def test_a_tensor_without_entries_bounds_nothing_and_breaks_nothing() -> None:
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    empty = [
+        numpy_helper.from_array(np.zeros((0, 3), np.float32), "empty"),
+        numpy_helper.from_array(np.zeros(0, np.int64), "none"),
+    ]
+    nodes = [node("Gather", "empty none", "e"), node("Concat", "x e", "y", axis=0)]
+    graph = helper.make_graph(nodes, "g", [x], [y], empty)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    low = np.array([[0.0, 1.0, 2.0]])
+    lower, upper = Front(Model(model, "a model"), {"x": (low, low + 1.0)})._of("y")
+    np.testing.assert_array_equal(lower, low)
+    np.testing.assert_array_equal(upper, low + 1.0)
+
+
+def test_outputs_that_are_no_tensors_stay_what_they_are(tmp_path: Path) -> None:
+    """A ZipMap behind the chain gives out a list of maps."""
+    chain = behind([node("Relu", "x", "f")])
+    chain.graph.node[-1].output[0] = "z"
+    labels = {"classlabels_int64s": [0, 1], "domain": "ai.onnx.ml"}
+    chain.graph.node.append(helper.make_node("ZipMap", ["z"], ["y"], **labels))
+    value = helper.make_map_type_proto(TensorProto.INT64, helper.make_tensor_type_proto(1, []))
+    output = helper.make_value_info("y", helper.make_sequence_type_proto(value))
+    chain.graph.output[0].CopyFrom(output)
+    chain.opset_import.append(helper.make_opsetid("ai.onnx.ml", 3))
+    paths = tmp_path / "old.onnx", tmp_path / "new.onnx", tmp_path / "c.npz"
+    onnx.save(chain, paths[0])
+    optimize_file(paths[0], paths[1], domain="-1:1", certificate=paths[2])
+    assert verify(*paths).verified
