@@ -1,0 +1,265 @@
+"""The flags of the commands."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from onnx_exact._version import __version__
+from onnx_exact.methods import (
+    DEFAULT_LP_SOLVER,
+    DEFAULT_MAX_DEVIATION,
+    FORMS,
+    METHODS,
+    REDUCTIONS,
+)
+
+_DOMAIN_HELP = (
+    "where the network has to stay the same: LO:HI for every entry of the input (inf and -inf for"
+    " an unbounded side), NAME=LO:HI for one of several inputs (repeat the flag), or a file: .npz"
+    " or .json with lower and upper, or .vnnlib; default: the domain in the model's metadata, else"
+    " every finite input"
+)
+_EXIT_CODES = (
+    "exit codes: 0 done, also where there was nothing to do; 1 the result could not be validated,"
+    " or not within the time limit; 2 an unusable flag, domain or file"
+)
+_VERIFY_EXIT_CODES = (
+    "exit codes: 0 verified; 1 refuted: a claim that does not hold, or an input at which the models"
+    " differ; 2 an unusable flag, domain or file; 3 not shown: no certificate, one that rests on"
+    " claims, or what could not be checked, or not in time"
+)
+
+
+def parsed(arguments: Sequence[str]) -> argparse.Namespace:
+    """The flags of a command line.
+
+    Raises:
+        SystemExit: with code 0 after help and 2, and a line that says why, after a bad flag.
+    """
+    return _parser().parse_args(_joined(arguments))
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong with a flag, rather than repeating the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {' '.join(message.split())} (see {self.prog} --help)\n")
+
+
+class _Removed(argparse.Action):
+    """A flag that is gone."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        """Says what has taken its place."""
+        parser.error("--require-proof is gone: a proof is always required now; leave it out")
+
+
+def _joined(arguments: Sequence[str]) -> list[str]:
+    """The arguments with a range that starts with a minus sign tied to its flag.
+
+    argparse would take the -1:1 of `--domain -1:1` for a flag.
+    """
+    joined: list[str] = []
+    for argument in arguments:
+        if joined and joined[-1] == "--domain" and re.match(r"-(\d|\.\d|inf)", argument):
+            joined[-1] = f"--domain={argument}"
+        else:
+            joined.append(argument)
+    return joined
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="python -m onnx_exact",
+        description="Makes ReLU networks in ONNX files smaller without changing what they compute.",
+        epilog=_EXIT_CODES,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"onnx-exact {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    optimize = commands.add_parser(
+        "optimize",
+        help="write a smaller model that computes the same",
+        description="Removes, merges and folds ReLU units of IN whose behaviour over the domain is"
+        " proved, checks the result against IN in onnxruntime, and writes it to OUT.",
+        epilog=_EXIT_CODES,
+        allow_abbrev=False,
+    )
+    optimize.add_argument("input", metavar="IN", help="the .onnx file to read; never written to")
+    optimize.add_argument("output", metavar="OUT", help="the .onnx file to write")
+    _add_options(optimize)
+    optimize.add_argument(
+        "--reductions",
+        choices=REDUCTIONS,
+        default=REDUCTIONS[0],
+        help="what is done with stable units: all that is exact and saves connections, or what is"
+        " published, to compare with (default: %(default)s)",
+    )
+    optimize.add_argument(
+        "--max-deviation",
+        metavar="R",
+        type=_number("a number from 0 on", lambda deviation: deviation >= 0),
+        default=DEFAULT_MAX_DEVIATION,
+        help="how far a rewrite may move a value or round it off further, in units of what the"
+        " model's own rounding may; 0 for no rewrite that rounds anything (default: %(default)g)",
+    )
+    optimize.add_argument(
+        "--form",
+        choices=FORMS,
+        default=FORMS[0],
+        help="where what stably active units compute goes: chain, through the ReLU, which any tool"
+        " for ReLU networks reads; split, around it as a product of its own wherever that saves"
+        " connections; auto, around it where that is faster (default: %(default)s)",
+    )
+    optimize.add_argument(
+        "--certificate",
+        metavar="FILE",
+        help="write all that is needed to check the result without trusting this program",
+    )
+    optimize.add_argument(
+        "--in-place", action="store_true", help="allow OUT to be IN, which is then replaced"
+    )
+    analyze = commands.add_parser(
+        "analyze",
+        help="say which units are stable; write no model",
+        description="Says which ReLU units of IN are proved stable over the domain; writes nothing"
+        " but the report.",
+        epilog=_EXIT_CODES,
+        allow_abbrev=False,
+    )
+    analyze.add_argument("input", metavar="IN", help="the .onnx file to read")
+    _add_options(analyze)
+    verify = commands.add_parser(
+        "verify",
+        help="check that an optimized model computes the same",
+        description="Checks that OUT computes what IN does over the domain, without trusting what"
+        " made it: claim by claim with a certificate, else by looking for a difference.",
+        epilog=_VERIFY_EXIT_CODES,
+        allow_abbrev=False,
+    )
+    verify.add_argument("input", metavar="IN", help="the original .onnx file")
+    verify.add_argument("output", metavar="OUT", help="the .onnx file made of it")
+    verify.add_argument(
+        "--certificate", metavar="FILE", help="what optimize --certificate wrote beside OUT"
+    )
+    verify.add_argument(
+        "--domain",
+        metavar="SPEC",
+        action="append",
+        help="where they have to be the same, as for optimize; default: the domain in the metadata"
+        " of OUT",
+    )
+    verify.add_argument(
+        "--time-limit",
+        metavar="SECONDS",
+        type=_number("a positive number of seconds", lambda seconds: seconds > 0),
+        help="for checking; what is not done then is not verified (default: none)",
+    )
+    _add_tolerances(
+        verify,
+        "of outputs in onnxruntime, without a certificate",
+        "the rounding of the outputs' type",
+    )
+    return parser
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--domain", metavar="SPEC", action="append", help=_DOMAIN_HELP)
+    parser.add_argument(
+        "--rebase",
+        action="store_true",
+        help="take IN itself as the original, whatever its metadata say of the model that it was"
+        " made from; without it --domain has to lie in the domain that IN carries, where alone it"
+        " is valid",
+    )
+    parser.add_argument(
+        "--method",
+        choices=METHODS,
+        default=METHODS[0],
+        help="how units are decided: auto; bounds, which needs no solver; or isa and per-unit, the"
+        " published algorithms, to compare with (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--time-limit",
+        metavar="SECONDS",
+        type=_number("a positive number of seconds", lambda seconds: seconds > 0),
+        help="for the whole run: deciding stops early enough for what comes after it, and units"
+        " left undecided then are not touched (default: no limit)",
+    )
+    parser.add_argument(
+        "--samples", metavar="FILE", help="points of the domain to look at as well, .npy or .npz"
+    )
+    parser.add_argument(
+        "--trust-solver",
+        action="store_true",
+        help="act on what a solver says beyond its tolerance, too, and label what rests on it;"
+        " by default, what bounds do not confirm changes nothing",
+    )
+    parser.add_argument("--require-proof", action=_Removed, nargs=0, help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--report",
+        metavar="FILE",
+        help="write everything found as JSON; - for the standard output, and no text there",
+    )
+    _add_tolerances(
+        parser,
+        "for the model's outputs in onnxruntime, integers too",
+        "the chains are judged, the outputs reported",
+    )
+    parser.add_argument(
+        "--jobs",
+        metavar="N",
+        type=_count,
+        default=1,
+        help="processes for splitting and for the programs of the solver (default: 1)",
+    )
+    parser.add_argument(
+        "--lp-solver",
+        metavar="NAME",
+        default=DEFAULT_LP_SOLVER,
+        help="solver of the linear relaxations, by its name in cvxpy (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seed", metavar="N", type=_seed, default=0, help="of random points (default: 0)"
+    )
+
+
+def _add_tolerances(parser: argparse.ArgumentParser, what: str, default: str) -> None:
+    for flag, kind in (("--rtol", "relative"), ("--atol", "absolute")):
+        parser.add_argument(
+            flag,
+            metavar=flag[2].upper(),
+            type=_number("a number from 0 on", lambda tolerance: tolerance >= 0),
+            help=f"{kind} tolerance {what}; if one is given, the other is 0 (default: {default})",
+        )
+
+
+def _number(wanted: str, accepts: Callable[[float], bool]) -> Callable[[str], float]:
+    """A reader of finite numbers that `accepts` takes, with `wanted` for the error."""
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not (math.isfinite(value) and accepts(value)):
+            raise argparse.ArgumentTypeError(f"expected {wanted}, not {text!r}")
+        return value
+
+    return read
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text)):
+        raise argparse.ArgumentTypeError(f"expected an integer from 1 on, not {text!r}")
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"expected an integer from 0 on, not {text!r}")
+    return int(text)
