@@ -25,8 +25,9 @@ from onnx import ModelProto
 import onnx_exact
 from benchmarks.fuzz_compare import Inputs, first_difference, first_loss, session
 from benchmarks.fuzz_files import attack_file
-from benchmarks.fuzz_graphs import Array, Graph, Tensor, random_graph
+from benchmarks.fuzz_graphs import random_graph
 from benchmarks.fuzz_operators import OPERATORS
+from benchmarks.fuzz_tensors import Array, Graph, Tensor
 from onnx_exact.errors import NotVerifiedError, OnnxExactError
 from onnx_exact.pipeline import optimize, optimize_file
 

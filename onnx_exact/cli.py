@@ -33,9 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             ends the process, with 128 and its number.
     """
     streams.open_missing()
-    streams.end_by_exceptions()
     try:
-        return _main(sys.argv[1:] if argv is None else argv)
+        with streams.ended_by_exceptions():
+            return _main(sys.argv[1:] if argv is None else argv)
     except KeyboardInterrupt:
         _print_error("interrupted")
         return INTERRUPTED

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import NoReturn, TextIO
 
@@ -30,14 +31,22 @@ def open_missing() -> None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
 
 
-def end_by_exceptions() -> None:
+@contextmanager
+def ended_by_exceptions() -> Iterator[None]:
     """Lets the signals that end a process raise SystemExit, so that temporary files go."""
+    before = {}
     for name in _ENDS:
-        # Windows has no SIGHUP; threads other than the main one must not set any.
+        # Windows has no SIGHUP; threads other than the main one must not set any; what the caller
+        # ignores, as under nohup, stays ignored.
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) == signal.SIG_DFL:
             with suppress(ValueError):
-                signal.signal(number, _end)
+                before[number] = signal.signal(number, _end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _end(number: int, frame: FrameType | None) -> NoReturn:

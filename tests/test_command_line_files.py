@@ -164,6 +164,13 @@ def test_signals_that_the_caller_ignores_stay_ignored(source: Path) -> None:
         signal.signal(signal.SIGHUP, before)
 
 
+@posix
+def test_signals_are_handled_as_before_once_the_command_is_done(source: Path) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    assert main(["analyze", str(source), "--domain", "0:1"]) == 0
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
 # -- links, devices, modes --
 
 
