@@ -56,6 +56,8 @@ class LocatedChain:
         sites: one for every layer of `chain`.
         dtype: storage type of the weights.
         nodes: names of the nodes it came from (the output's name where a node has none).
+        magnitudes: the same chain with the absolute values of all numbers that were read, which
+            bounds what its nodes add up on the way; None where nothing was computed.
     """
 
     name: str
@@ -63,6 +65,7 @@ class LocatedChain:
     sites: tuple[Site, ...]
     dtype: np.dtype[np.floating]
     nodes: tuple[str, ...]
+    magnitudes: Chain | None = None
 
     @property
     def folded(self) -> tuple[bool, ...]:
@@ -252,12 +255,39 @@ def _affine(weight: Approximate, bias: Approximate) -> Affine:
         ) from error
 
 
-def _located(index: Index, walked: list[_Walked]) -> LocatedChain | None:
+def _collected(walked: list[_Walked]) -> _Layers:
     collected = _Layers()
     for w in walked:
         collected.add(w)
     if collected.open:
         collected.close(relu=False)
+    return collected
+
+
+def _in_magnitudes(step: Step) -> Step:
+    """The step with the absolute values of its numbers, and of what they were computed from."""
+    match step:
+        case Dense():
+            return Dense(step.weight.magnitude, step.bias.magnitude, step.layout)
+        case Diagonal():
+            return Diagonal(step.scale.magnitude, step.shift.magnitude, step.layout)
+        case _:
+            return step
+
+
+def _magnitudes(chain: Chain, walked: list[_Walked]) -> Chain | None:
+    """The chain of magnitudes where reading has rounded anything and they do not overflow."""
+    if all(layer.affine.error is None for layer in chain.layers):
+        return None
+    try:
+        absolute = [replace(w, step=_in_magnitudes(w.step)) for w in walked]
+        return Chain(tuple(_collected(absolute).layers))
+    except ModelError:
+        return None
+
+
+def _located(index: Index, walked: list[_Walked]) -> LocatedChain | None:
+    collected = _collected(walked)
     chain = Chain(tuple(collected.layers))
     dense = sum(len(site.dense) for site in collected.sites)
     if dense < 2 and chain.relu_units == 0:
@@ -270,7 +300,8 @@ def _located(index: Index, walked: list[_Walked]) -> LocatedChain | None:
         dtype for dtype in FLOATS.values() for c in constants if c is not None and c.dtype == dtype
     ]
     label = names[0] if len(names) == 1 else f"{names[0]}..{names[-1]}"
-    return LocatedChain(label, chain, tuple(collected.sites), kinds[0], names)
+    magnitudes = _magnitudes(chain, walked)
+    return LocatedChain(label, chain, tuple(collected.sites), kinds[0], names, magnitudes)
 
 
 def _uniquely_named(found: list[LocatedChain]) -> tuple[LocatedChain, ...]:

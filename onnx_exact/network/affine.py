@@ -120,6 +120,13 @@ class Affine:
             error = Error(error.weight[index], error.bias[index])
         return Affine(self.weight[index], self.bias[index], error)
 
+    def reading(self, index: NDArray[np.intp] | NDArray[np.bool_]) -> Affine:
+        """The map of the inputs selected by `index` alone."""
+        error = self.error
+        if error is not None:
+            error = Error(error.weight[:, index], error.bias)
+        return Affine(self.weight[:, index], self.bias, error)
+
     def signed(self, index: NDArray[np.intp] | NDArray[np.bool_], sign: Array | float) -> Affine:
         """The map to the selected outputs, each times a sign of its own, 1 or -1, or of all."""
         part = self.rows(index)

@@ -44,6 +44,11 @@ class Approximate:
         """The error, 0 where there is none."""
         return np.zeros_like(self.value) if self.error is None else self.error
 
+    @property
+    def magnitude(self) -> Approximate:
+        """At least the magnitudes of the numbers, and of the terms that these were sums of."""
+        return Approximate(np.abs(self.value) + self.off / UNIT_ROUNDOFF)
+
     def reshaped(self, *shape: int) -> Approximate:
         """The same entries in another shape."""
         error = None if self.error is None else self.error.reshape(shape)

@@ -7,8 +7,6 @@ with K the other units. Nothing is rounded: the rows and columns that stay are a
 
 from __future__ import annotations
 
-import numpy as np
-
 from onnx_exact.reduce.state import State
 from onnx_exact.stability.verdict import Status
 
@@ -25,8 +23,6 @@ def prune(state: State) -> State:
             continue
         if not state.may_drop_units(index):
             continue
-        after = state.layers[index + 1]
-        affine = after.layer.affine
-        narrowed = after.with_affine(np.asarray(affine.weight[:, kept]), affine.bias)
+        narrowed = state.layers[index + 1].reading(kept)
         state = state.with_layers(index, index + 2, decided.keep(kept), narrowed)
     return state

@@ -165,6 +165,8 @@ def reduce_chain(
         start = State.of(chain, stability, box, dtype)
         options = options or ReduceOptions()
         staying = unstorable(start, options.max_deviation)
+        strict = unstorable(start, 0.0) if options.exact else {}
+        staying |= {index: strict[index] for index in options.exact & strict.keys()}
         start = replace(start, frozen=frozenset(staying), exact=options.exact)
         state, reduction = _reduce(
             start,

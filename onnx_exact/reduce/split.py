@@ -171,6 +171,8 @@ def _bypass(state: State, index: int, max_deviation: float) -> _Bypass | None:
     # Where nothing else changed, numbers that reading computed are not those of the dtype.
     read = (first.weight, first.bias, second.weight)
     admitted = all(np.array_equal(state.stored(v), v) for v in read)
+    # Nor are they those that the file stands for where reading has rounded them.
+    admitted &= first.error is None and second.error is None
     admitted &= all(np.isfinite(v).all() for v in (matrix, new_bias, moved))
     # Nothing finite becomes infinite, in whatever order the two products are added up.
     admitted &= bool((new_terms < float(np.finfo(state.dtype).max)).all())

@@ -68,6 +68,11 @@ class Decided:
             origin=self.origin.keep(kept),
         )
 
+    def reading(self, kept: NDArray[np.bool_]) -> Decided:
+        """The same units without the inputs that `kept` does not select, which they do not need."""
+        affine = self.layer.affine.reading(kept)
+        return replace(self, layer=Layer(affine, self.layer.relu))
+
     def with_affine(self, weight: Array, bias: Array) -> Decided:
         """The same units, computed from other inputs."""
         return replace(self, layer=Layer(Affine(weight, bias), self.layer.relu))

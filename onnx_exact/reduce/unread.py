@@ -24,6 +24,6 @@ def unread(state: State) -> State:
         kept = np.asarray(affine.weight.any(axis=0))
         if kept.all() or not kept.any() or not state.may_drop_units(index):
             continue
-        narrowed = after.with_affine(np.asarray(affine.weight[:, kept]), affine.bias)
+        narrowed = after.reading(kept)
         state = state.with_layers(index, index + 2, state.layers[index].keep(kept), narrowed)
     return state

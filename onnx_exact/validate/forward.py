@@ -14,9 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_exact.certify.rounding import layer_rounding
+from onnx_exact.graph.locate import LocatedChain
 from onnx_exact.network.affine import Affine, Array, Error
 from onnx_exact.network.chain import Chain
 from onnx_exact.network.split import SplitChain
+from onnx_exact.stability.rounding import gamma
 
 FLOAT64: np.dtype[np.floating[Any]] = np.dtype(np.float64)
 
@@ -79,6 +81,32 @@ def run_forward(
         }
         before, here = here, _Tensor(np.maximum(g, 0.0) if layer.relu else g, errors)
     return Pass(here.values, finite, here.errors[FLOAT64], here.errors[dtype])
+
+
+def nodes_rounding(located: LocatedChain, points: Array) -> Array:
+    """What evaluating a chain's nodes one by one in float64 may round off, shape (outputs,).
+
+    Where several nodes were read as one layer they add up more on the way than the layer does.
+
+    Args:
+        located: the chain.
+        points: at which it is evaluated, shape (points, inputs).
+    """
+    chain = located.chain
+    if located.magnitudes is None:
+        return np.zeros(chain.n_out)
+    with np.errstate(over="ignore", invalid="ignore"):
+        size, error = np.abs(points).max(axis=0, initial=0.0), np.zeros(chain.n_in)
+        rows = zip(
+            *(chain.layers, located.magnitudes.layers, chain.activations(points), located.sites),
+            strict=True,
+        )
+        for layer, absolute, values, site in rows:
+            terms = absolute.affine.apply(size + error)
+            n = (layer.affine.n_in + 1) * len(site.nodes)
+            error = np.abs(layer.affine.weight) @ error + gamma(n) * terms
+            size = np.abs(values).max(axis=0, initial=0.0)
+    return np.where(np.isfinite(error), error, np.inf)
 
 
 def _finite(values: Array) -> NDArray[np.bool_]:

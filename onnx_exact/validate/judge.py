@@ -33,7 +33,7 @@ from onnx_exact.network.affine import Array
 from onnx_exact.network.chain import Chain
 from onnx_exact.network.domain import Box
 from onnx_exact.network.split import SplitChain
-from onnx_exact.validate.forward import FLOAT64, Pass, run_forward
+from onnx_exact.validate.forward import FLOAT64, Pass, nodes_rounding, run_forward
 from onnx_exact.validate.rounding import SeenRounding
 from onnx_exact.validate.written import WrittenChain
 
@@ -132,6 +132,7 @@ class ChainJudge:
         self._widest = max(located.chain.n_in, *(layer.width for layer in layers))
         self._values: list[_Values] = []
         self._observed, self._float64 = np.zeros(located.chain.n_out), 0.0
+        self._nodes = np.zeros(located.chain.n_out)
         self._rounding = SeenRounding(located.chain.n_out, located.dtype, not rewritten.plain)
 
     def add(self, feed: Feed, before: Feed, after: Feed) -> None:
@@ -179,6 +180,7 @@ class ChainJudge:
         if not np.array_equal(after, within):
             old_within = run_forward(chain, within, dtype)
         new = run_forward(self._chain.network, within, dtype)
+        self._nodes = nodes_rounding(self._chain.located, before)
         self._see(values, old, new)
         self._in_float64(values, old_within, new)
         self._in_onnxruntime(values, old, old_after, new)
@@ -195,7 +197,7 @@ class ChainJudge:
             self._refuse(
                 values,
                 _apart(own, old.values, known),
-                self._rounding.expected + old.float64,
+                self._rounding.expected + old.float64 + self._nodes,
                 "the chain that was read is not the original's: in float64",
             )
 
@@ -206,7 +208,7 @@ class ChainJudge:
         self._refuse(
             values,
             _apart(written, new.values, finite),
-            2 * new.float64 + between,
+            2 * new.float64 + between + self._nodes,
             "the chain that was written is not the reduced one: in float64",
         )
         apart = _apart(written, old.values, finite)
@@ -215,7 +217,7 @@ class ChainJudge:
             self._refuse(
                 values,
                 apart,
-                self._chain.certified + old.float64 + new.float64 + between,
+                self._chain.certified + old.float64 + new.float64 + between + self._nodes,
                 "the new chain is not the old one: in float64",
             )
 
