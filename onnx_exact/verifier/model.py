@@ -134,10 +134,31 @@ class Model:
         for value in self.graph.input:
             if value.name not in self.given:
                 tensor = value.type.tensor_type
-                sizes = tuple(size_of(d) for d in tensor.shape.dim)
+                named = [size_of(dim) for dim in tensor.shape.dim]
+                told = [self.told.get((value.name, axis)) for axis in range(len(named))]
+                sizes = tuple(b if a is None else a for a, b in zip(named, told, strict=True))
                 shape = sizes if tensor.HasField("shape") else None
                 found.append(Input(value.name, shape, tensor.elem_type))
         return tuple(found)
+
+    @cached_property
+    def told(self) -> dict[tuple[str, int], int]:
+        """Sizes of inputs, by name and axis, which the matrix that reads them has; others fail."""
+        found = {}
+        for node in self.nodes:
+            if self.is_standard(node) and node.op_type in ("Gemm", "MatMul"):
+                fixed = node.input[1] not in self.optional
+                weight = self.initializers.get(node.input[1]) if fixed else None
+                rank = self._ranks.get(node.input[0], 0)
+                if weight is not None and len(weight.dims) == 2 <= rank:
+                    turned = {a.name for a in node.attribute if a.i}
+                    axis = 0 if "transA" in turned else rank - 1
+                    found[node.input[0], axis] = weight.dims["transB" in turned]
+        return found
+
+    @cached_property
+    def _ranks(self) -> dict[str, int]:
+        return {v.name: len(v.type.tensor_type.shape.dim) for v in self.graph.input}
 
     @property
     def domain_text(self) -> str | None:

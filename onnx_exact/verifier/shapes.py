@@ -44,7 +44,8 @@ def infer(model: Model, trial: int) -> tuple[dict[str, Shape], dict[str, int]]:
             if size_of(dim) is None:
                 key = dim.dim_param or (value.name, axis)
                 if key not in chosen:
-                    chosen[key] = (next(primes), next(primes), 1)[trial]
+                    tried = (next(primes), next(primes), 1)[trial]
+                    chosen[key] = model.told.get((value.name, axis), tried)
                 dim.dim_value = chosen[key]
     try:
         shapes, types = _once(fixed)
