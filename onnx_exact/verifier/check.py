@@ -164,7 +164,7 @@ class _Pass:
             certificate, number, pair.old.widths, pair.old.relu, pair.old.before.features
         )
         old, new = Products(pair.old.layers), Products(pair.new.layers)
-        checked = check_claims(claims, box, old, clock)
+        checked = check_claims(claims, box, front.takes_all(pair.source), old, clock)
         clock.spend()
         compared = compare(old, new, claims, checked.ranges)
         found, self.reasons = deviation(compared), compared.missing

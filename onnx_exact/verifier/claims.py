@@ -36,12 +36,16 @@ class Checked:
     leaves: int
 
 
-def check_claims(claims: Claims, box: Box, products: Products, clock: Clock) -> Checked:
+def check_claims(
+    claims: Claims, box: Box, whole: bool, products: Products, clock: Clock
+) -> Checked:
     """Checks every status by its proof.
 
     Args:
         claims: of the certificate.
         box: holds the chain's input.
+        whole: whether the input takes every value in it. Otherwise units are unstable over a box
+            that may be larger, as what is in front was bounded when the certificate was written.
         products: the chain's arithmetic.
         clock: when to stop.
 
@@ -53,7 +57,7 @@ def check_claims(claims: Claims, box: Box, products: Products, clock: Clock) -> 
     ranges = Ranges([], [], box, [layer.relu for layer in layers])
     counts: Counter[tuple[int, int]] = Counter()
     leaves = 0
-    shown = _shown(claims, box, products)
+    shown = _shown(claims, box, whole, products)
     for k, layer in enumerate(layers):
         clock.spend()
         lower, upper = intervals(layer, *ranges.outputs(k - 1), exact=True)
@@ -77,7 +81,7 @@ def check_claims(claims: Claims, box: Box, products: Products, clock: Clock) -> 
             upper[above] = np.minimum(upper[above], 0.0)
             lower[below] = np.maximum(lower[below], 0.0)
         if layer.relu:
-            _check_layer(claims, k, (lower, upper), shown[k])
+            _check_layer(claims, k, (lower, upper), shown[k], whole)
             pairs = zip(claims.status[k].tolist(), claims.proof[k].tolist(), strict=True)
             counts.update(pairs)
         ranges.lower.append(lower)
@@ -85,10 +89,12 @@ def check_claims(claims: Claims, box: Box, products: Products, clock: Clock) -> 
     return Checked(_granted(ranges, claims), counts, leaves)
 
 
-def _shown(claims: Claims, box: Box, products: Products) -> Shown:
+def _shown(claims: Claims, box: Box, whole: bool, products: Products) -> Shown:
     """Which signs the witnesses, moved into the box, show; and the ends of what is only claimed."""
-    points = [np.clip(claims.witnesses.astype(np.float64), *box)]
-    if 0 in claims.proof:
+    points = [claims.witnesses.astype(np.float64)]
+    if whole:
+        points[0] = np.clip(points[0], *box)
+    if whole and 0 in claims.proof:
         # Where the sign that a claim in the first layer excludes would occur first.
         of = np.flatnonzero(claims.proof[0] == CLAIMED)
         rises = (products.layers[0].weight[of] > 0.0) == (claims.status[0][of] == INACTIVE)[:, None]
@@ -121,7 +127,11 @@ def _tighten(
 
 
 def _check_layer(
-    claims: Claims, k: int, bounds: tuple[Array, Array], shown: tuple[Flags, Flags]
+    claims: Claims,
+    k: int,
+    bounds: tuple[Array, Array],
+    shown: tuple[Flags, Flags],
+    whole: bool,
 ) -> None:
     status, proof = claims.status[k], claims.proof[k]
     (lower, upper), (positive, negative) = bounds, shown
@@ -130,9 +140,9 @@ def _check_layer(
     wrong |= (status == ACTIVE) & proved & ~(lower >= 0.0)
     wrong |= (proof == WITNESS) & ~(positive & negative)
     # What a point or a bound of this check contradicts is wrong whatever it rests on.
-    wrong |= (status == INACTIVE) & (positive | (lower > 0.0))
-    wrong |= (status == ACTIVE) & (negative | (upper < 0.0))
-    wrong |= (proof == UNSHOWN) & ((upper <= 0.0) | (lower >= 0.0))
+    wrong |= (status == INACTIVE) & ((positive & whole) | (lower > 0.0))
+    wrong |= (status == ACTIVE) & ((negative & whole) | (upper < 0.0))
+    wrong |= whole & (proof == UNSHOWN) & ((upper <= 0.0) | (lower >= 0.0))
     if wrong.any():
         unit = int(np.flatnonzero(wrong)[0])
         raise NotVerifiedError(

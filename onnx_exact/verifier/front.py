@@ -17,7 +17,7 @@ from onnx_exact.errors import UncheckedError
 from onnx_exact.verifier.front_rules import EVERY_OUTPUT, RULES, Place
 from onnx_exact.verifier.intervals import Interval, everything, hull
 from onnx_exact.verifier.model import FLOATS, MOST_ENTRIES, Model
-from onnx_exact.verifier.operators import Layout, attributes
+from onnx_exact.verifier.operators import SAME, Layout, attributes
 from onnx_exact.verifier.refusals import require_known
 from onnx_exact.verifier.rounding import Array
 
@@ -43,6 +43,16 @@ class Front:
             return
         sizes = (1,) * axes[0] + shape[slice(*axes)] + (1,) * (len(shape) - axes[1])
         self._known[tensor] = (lower.reshape(sizes), upper.reshape(sizes))
+
+    def takes_all(self, tensor: str) -> bool:
+        """Whether a tensor takes every value in its bounds: an input, its entries regrouped."""
+        while tensor in self._model.producer:
+            node = self._model.nodes[self._model.producer[tensor]]
+            plain = self._model.is_standard(node) and node.op_type in SAME
+            if not plain or any(self._model.constant(name) is None for name in node.input[1:]):
+                return False
+            tensor = node.input[0]
+        return True
 
     def features(self, tensor: str, layout: Layout) -> Interval:
         """Bounds on the features of a tensor, shape (features,).

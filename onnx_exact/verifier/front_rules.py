@@ -21,9 +21,10 @@ from onnx_exact.verifier.intervals import (
     negated,
     rounding,
 )
-from onnx_exact.verifier.model import MOST_ENTRIES, Model, Shape
+from onnx_exact.verifier.model import MOST_ENTRIES, Model
 from onnx_exact.verifier.operators import Attributes, read_step
 from onnx_exact.verifier.rounding import Array
+from onnx_exact.verifier.shapes import Shape
 
 # What numpy's tanh, and sums of a few of its terms, may be off by; their values are at most 1.
 FUNCTION_ERROR = 2.0**-50

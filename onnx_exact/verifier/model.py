@@ -11,20 +11,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from graphlib import TopologicalSorter
-from itertools import count
-from math import isqrt
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper, shape_inference
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 from onnx.external_data_helper import load_external_data_for_model
 
 from onnx_exact.domains import DOMAIN_KEY
-from onnx_exact.errors import ModelError, UncheckedError
+from onnx_exact.errors import ModelError
 from onnx_exact.verifier.refusals import require, require_known
+from onnx_exact.verifier.shapes import TRIALS, Shape, infer, size_of
 
 STANDARD = ("", "ai.onnx")
 FLOATS: dict[int, Any] = {
@@ -36,18 +35,11 @@ FLOATS: dict[int, Any] = {
 OLDEST_OPSET = 7
 # From this IR version on an initializer that is an input too may be given another value.
 OVERRIDABLE_SINCE_IR = 4
-# Symbolic sizes are tried at these and those above.
-FIRST_PRIME = 10_007
-TRIALS = 3
 # Entries of a tensor that is written out, whatever a file says of its shape.
 MOST_ENTRIES = 2**26
 # Above this protobuf does not serialise.
 MOST_SERIALISED = 2**31 - 2**20
-# Larger ones are no shapes or axes, which shape inference needs the values of.
-SMALL_TENSOR = 4096
 _NUMBERS = ("value", "value_float", "value_floats", "value_int", "value_ints")
-
-Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -142,10 +134,31 @@ class Model:
         for value in self.graph.input:
             if value.name not in self.given:
                 tensor = value.type.tensor_type
-                sizes = tuple(_size(d) for d in tensor.shape.dim)
+                named = [size_of(dim) for dim in tensor.shape.dim]
+                told = [self.told.get((value.name, axis)) for axis in range(len(named))]
+                sizes = tuple(b if a is None else a for a, b in zip(named, told, strict=True))
                 shape = sizes if tensor.HasField("shape") else None
                 found.append(Input(value.name, shape, tensor.elem_type))
         return tuple(found)
+
+    @cached_property
+    def told(self) -> dict[tuple[str, int], int]:
+        """Sizes of inputs, by name and axis, which the matrix that reads them has; others fail."""
+        found = {}
+        for node in self.nodes:
+            if self.is_standard(node) and node.op_type in ("Gemm", "MatMul"):
+                fixed = node.input[1] not in self.optional
+                weight = self.initializers.get(node.input[1]) if fixed else None
+                rank = self._ranks.get(node.input[0], 0)
+                if weight is not None and len(weight.dims) == 2 <= rank:
+                    turned = {a.name for a in node.attribute if a.i}
+                    axis = 0 if "transA" in turned else rank - 1
+                    found[node.input[0], axis] = weight.dims["transB" in turned]
+        return found
+
+    @cached_property
+    def _ranks(self) -> dict[str, int]:
+        return {v.name: len(v.type.tensor_type.shape.dim) for v in self.graph.input}
 
     @property
     def domain_text(self) -> str | None:
@@ -176,7 +189,7 @@ class Model:
 
     @cached_property
     def _inferred(self) -> tuple[tuple[dict[str, Shape], dict[str, int]], ...]:
-        return tuple(_infer(self, trial) for trial in range(TRIALS))
+        return tuple(infer(self, trial) for trial in range(TRIALS))
 
     def constant(self, tensor: str) -> NDArray[np.generic] | None:
         """The value of an initializer or of a Constant node, None for any other tensor."""
@@ -240,10 +253,6 @@ def names_read(node: NodeProto) -> Iterator[str]:
                 yield from names_read(inner)
 
 
-def _size(dim: onnx.TensorShapeProto.Dimension) -> int | None:
-    return dim.dim_value if dim.HasField("dim_value") and dim.dim_value >= 0 else None
-
-
 def _sort(graph: GraphProto) -> None:
     """Puts the nodes in an order in which they can be run."""
     made = {name: i for i, node in enumerate(graph.node) for name in node.output if name}
@@ -267,60 +276,3 @@ def _check(proto: ModelProto) -> None:
         if value.type.HasField("tensor_type"):
             value.type.tensor_type.shape.SetInParent()
     onnx.checker.check_model(checked)
-
-
-def _infer(model: Model, trial: int) -> tuple[dict[str, Shape], dict[str, int]]:
-    """Shapes and types as they follow from those of the inputs, whatever else the file says."""
-    fixed = _skeleton(model)
-    primes = _primes()
-    chosen: dict[str | tuple[str, int], int] = {}
-    for value in fixed.graph.input:
-        for axis, dim in enumerate(value.type.tensor_type.shape.dim):
-            if _size(dim) is None:
-                key = dim.dim_param or (value.name, axis)
-                if key not in chosen:
-                    chosen[key] = (next(primes), next(primes), 1)[trial]
-                dim.dim_value = chosen[key]
-    try:
-        found = shape_inference.infer_shapes(fixed, strict_mode=True, data_prop=True).graph
-    except Exception as error:  # of onnx's C++ code
-        reason = " ".join(str(error).split())[:150]
-        what = f"cannot check: the shapes of {model.name} do not follow from its inputs'"
-        raise UncheckedError(f"{what} ({reason})") from error
-    shapes: dict[str, Shape] = {}
-    types: dict[str, int] = {}
-    for value in (*found.input, *found.value_info, *found.output):
-        if value.type.HasField("tensor_type"):
-            tensor = value.type.tensor_type
-            types[value.name] = tensor.elem_type
-            if tensor.HasField("shape") and all(d.HasField("dim_value") for d in tensor.shape.dim):
-                shapes[value.name] = tuple(d.dim_value for d in tensor.shape.dim)
-    stored = [t for t in model.graph.initializer if t.name not in model.optional]
-    types |= {t.name: t.data_type for t in stored}
-    return shapes | {t.name: tuple(t.dims) for t in stored}, types
-
-
-def _skeleton(model: Model) -> ModelProto:
-    """The model without large numbers, and without what it says of shapes that follow."""
-    made = ModelProto(ir_version=model.proto.ir_version)
-    made.opset_import.extend(model.proto.opset_import)
-    made.functions.extend(model.proto.functions)
-    made.graph.name = model.graph.name or "graph"
-    made.graph.node.extend(model.graph.node)
-    made.graph.input.extend(model.graph.input)
-    made.graph.output.extend(model.graph.output)
-    fed = {value.name for value in model.graph.input}
-    for tensor in model.graph.initializer:
-        if tensor.ByteSize() <= SMALL_TENSOR and tensor.name not in model.optional:
-            made.graph.initializer.append(tensor)
-        elif tensor.name not in fed:
-            info = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
-            made.graph.input.append(info)
-    for value in made.graph.output:
-        if value.type.HasField("tensor_type"):
-            value.type.tensor_type.ClearField("shape")
-    return made
-
-
-def _primes() -> Iterator[int]:
-    return (n for n in count(FIRST_PRIME) if all(n % factor for factor in range(2, isqrt(n) + 1)))

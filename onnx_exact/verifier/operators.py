@@ -18,8 +18,9 @@ import onnx
 from onnx import NodeProto
 
 from onnx_exact.errors import UncheckedError
-from onnx_exact.verifier.model import MOST_ENTRIES, Model, Shape
+from onnx_exact.verifier.model import MOST_ENTRIES, Model
 from onnx_exact.verifier.rounding import Array
+from onnx_exact.verifier.shapes import Shape
 
 SAME = ("Identity", "Dropout", "Flatten", "Reshape", "Squeeze", "Unsqueeze")
 PER_ENTRY = ("Add", "Sub", "Mul", "Div")

@@ -13,7 +13,7 @@ from onnx_exact.network import Chain
 from onnx_exact.verifier.bounds import Branch, Ranges, intervals, upper_bounds
 from onnx_exact.verifier.chain import Layer
 from onnx_exact.verifier.products import Products
-from onnx_exact.verifier.rounding import add_up, dot_up, mul_up, sum_of_products, sum_up
+from onnx_exact.verifier.rounding import Array, add_up, dot_up, mul_up, sum_of_products, sum_up
 from tests.oracle.networks import SOURCES, random_case
 from tests.oracle.regions import enumerate_regions
 from tests.verifier.bounding import plain_ranges
@@ -147,3 +147,31 @@ def test_signs_that_points_show_are_true(family: str, seed: int) -> None:
                 assert not positive[row, i] or g > 0
                 assert not negative[row, i] or g < 0
                 assert positive[row, i] or negative[row, i] or abs(g) < Fraction(1, 10**12)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_products_hold_in_ball_arithmetic(seed: int) -> None:
+    """T (W h + b) - A h at points of a box is at most what is said, for usual widths."""
+    from flint import arb, arb_mat, ctx
+
+    ctx.prec = 200
+    rng = np.random.default_rng(seed)
+    units, inputs, rows = 40, 60, 5
+    weight, bias = rng.normal(size=(units, inputs)), rng.normal(size=units)
+    through = rng.normal(size=(rows, units)) * 10.0 ** rng.integers(-8, 8, (rows, units))
+    low = rng.normal(size=inputs)
+    high = low + rng.random(inputs)
+    found, most = Products((Layer(weight, bias, None, None, True),)).pull_back(
+        0, through, low, high
+    )
+
+    def matrix(values: Array) -> arb_mat:
+        return arb_mat(*values.shape, values.ravel().tolist())
+
+    left = matrix(through) * matrix(weight) - matrix(found)
+    for _ in range(20):
+        h = np.where(rng.random(inputs) < 0.5, low, high)[:, None]
+        values = left * matrix(h) + matrix(through) * matrix(bias[:, None])
+        assert all(v <= arb(m) for v, m in zip(values.entries(), most.tolist(), strict=True))
+    slack = np.array(most) - through @ bias
+    assert (slack <= 1e-12 * (np.abs(through) @ (np.abs(weight).sum(axis=1) * 3.0 + 1.0))).all()

@@ -310,3 +310,41 @@ def test_outputs_that_are_no_tensors_stay_what_they_are(tmp_path: Path) -> None:
     onnx.save(chain, paths[0])
     optimize_file(paths[0], paths[1], domain="-1:1", certificate=paths[2])
     assert verify(*paths).verified
+
+
+def test_sizes_are_computed_where_shape_inference_does_not_follow() -> None:
+    """As exporters of set 9 write a Reshape: axes of Unsqueeze are attributes there."""
+    nodes = [
+        node("Shape", "x", "s"),
+        node("Gather", "s i", "n", axis=0),
+        node("Unsqueeze", "n", "u", axes=[0]),
+        node("Identity", "minus", "m"),
+        node("Concat", "u m", "t", axis=0),
+        node("Reshape", "x t", "y"),
+    ]
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 2, 3])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    integers = [
+        numpy_helper.from_array(np.array(0), "i"),
+        numpy_helper.from_array(np.array([-1]), "minus"),
+    ]
+    graph = helper.make_graph(nodes, "g", [x], [y], integers)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 9)], ir_version=4)
+    low = np.arange(6.0).reshape(1, 2, 3)
+    found = Model(model, "a model")
+    assert found.shapes("y") == ((10007, 6), (10009, 6), (1, 6))
+    lower, upper = Front(found, {"x": (low, low + 1.0)})._of("y")
+    np.testing.assert_array_equal(lower, low.reshape(1, 6))
+    np.testing.assert_array_equal(upper, lower + 1.0)
+
+
+def test_unstable_is_said_of_a_box_that_may_be_larger_behind_other_operators() -> None:
+    """The input of a chain takes all values of its bounds only where these are the domain's."""
+    nodes = [node("Flatten", "x", "e"), node("Tanh", "e", "t"), node("Flatten", "t", "y")]
+    found = Front(Model(built(nodes, None), "a model"), {"x": (np.zeros(SHAPE), np.ones(SHAPE))})
+    assert [found.takes_all(tensor) for tensor in ("x", "e", "t", "y")] == [
+        True,
+        True,
+        False,
+        False,
+    ]

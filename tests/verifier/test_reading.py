@@ -340,6 +340,15 @@ def test_where_features_lie_is_found_at_large_primes(tmp_path: Path) -> None:
     assert read_chain(model, "x", "y").after == Layout((10007, 10009, 1), 3, (1, 1, 1))
 
 
+def test_sizes_that_the_first_matrix_tells_are_taken_from_it(tmp_path: Path) -> None:
+    nodes = [node("Gemm", "x w", "p", transB=1), node("MatMul", "p u", "y")]
+    tensors = stored(w=weights(3, 4), u=weights(3, 2))
+    model = saved(tmp_path, (nodes, tensors, [None, None], [None, 2]))
+    assert model.inputs[0].shape == (None, 4)
+    assert model.shapes("x") == ((10007, 4), (10009, 4), (1, 4))
+    assert read_chain(model, "x", "y").widths == [2]
+
+
 def test_sizes_of_which_no_shape_follows_are_refused(tmp_path: Path) -> None:
     """x + c fits for 1 sample, or 3, and for no other number."""
     nodes = [node("Add", "x c", "p"), node("Gemm", "p w", "y")]

@@ -1,0 +1,40 @@
+"""What is to be trusted stays small: `python -m tests.verifier.test_size` counts its statements."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+VERIFIER = Path(__file__).parents[2] / "onnx_exact" / "verifier"
+MOST = 1_750
+
+
+def statements(path: Path) -> int:
+    """All that a file does: imports, docstrings and declarations of fields are left out."""
+    return sum(1 for node in ast.walk(ast.parse(path.read_text())) if does_something(node))
+
+
+def does_something(node: ast.AST) -> bool:
+    match node:
+        case ast.Import() | ast.ImportFrom():
+            return False
+        case ast.Expr(value=ast.Constant()):
+            return False
+        case ast.AnnAssign(value=None):
+            return False
+    return isinstance(node, ast.stmt)
+
+
+def counted() -> Iterator[tuple[str, int]]:
+    for path in sorted(VERIFIER.glob("*.py")):
+        yield path.name, statements(path)
+
+
+def test_the_trusted_part_does_not_grow() -> None:
+    assert sum(count for _, count in counted()) <= MOST
+
+
+if __name__ == "__main__":
+    for name, count in (*counted(), ("total", sum(count for _, count in counted()))):
+        print(f"{name:20} {count:5}")
