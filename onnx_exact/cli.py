@@ -1,4 +1,4 @@
-"""The commands and their exit codes; the only room that prints."""
+"""Runs the commands and gives their exit codes; the only room that prints."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnx_exact import streams
 from onnx_exact.errors import OnnxExactError, OutputError
-from onnx_exact.flags import parsed
+from onnx_exact.flags import read_arguments
 
 if TYPE_CHECKING:
     from onnx_exact.outputs import Outputs
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(argv: Sequence[str]) -> int:
     try:
-        arguments = parsed(argv)
+        arguments = read_arguments(argv)
         if arguments.command == "verify":
             return _verify(arguments)
         _run(arguments)

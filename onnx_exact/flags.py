@@ -1,4 +1,4 @@
-"""The flags of the commands."""
+"""The commands and flags of the command line, and what they say of themselves."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ _VERIFY_EXIT_CODES = (
 )
 
 
-def parsed(arguments: Sequence[str]) -> argparse.Namespace:
-    """The flags of a command line.
+def read_arguments(argv: Sequence[str]) -> argparse.Namespace:
+    """The command and its flags.
 
     Raises:
-        SystemExit: with code 0 after help and 2, and a line that says why, after a bad flag.
+        SystemExit: code 0 after help, 2 after a bad flag.
     """
-    return _parser().parse_args(_joined(arguments))
+    return _parser().parse_args(_joined(argv))
 
 
 class _Parser(argparse.ArgumentParser):
