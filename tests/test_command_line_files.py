@@ -318,6 +318,17 @@ def test_data_file_of_the_input_stays_where_the_output_is_another_file(tmp_path:
     onnx.load(path)
 
 
+@posix
+def test_file_that_may_not_grow_leaves_nothing(source: Path) -> None:
+    """The shell lets no file have a byte, as a full disk does."""
+    line = "ulimit -f 0; $ONNX_EXACT optimize in.onnx out.onnx --domain 0:1 --report r.json"
+    done = shell(source.parent, line)
+    assert done.returncode == 2
+    assert complaints(done.stderr).startswith("error: cannot write ")
+    assert complaints(done.stderr).count("\n") == 1
+    assert os.listdir(source.parent) == ["in.onnx"]
+
+
 @pytest.mark.parametrize("what", ["report", "certificate", "model"])
 def test_disk_that_is_full_leaves_neither_report_nor_model(
     source: Path,
