@@ -25,8 +25,9 @@ MEANINGFUL = 1e-3
 # Points at which the range is observed, besides witnesses and the user's own.
 POINTS = 100
 
-# The reduction with nothing rounded in some layers, and what is certain of its deviation.
-Attempt = Callable[[frozenset[int]], tuple[Reduction, Certified]]
+# The reduction with nothing rounded in some layers, or with nothing but removal, and what is
+# certain of its deviation.
+Attempt = Callable[[frozenset[int], bool], tuple[Reduction, Certified]]
 
 
 def observed_range(chain: Chain, box: Box, points: Array, seed: int) -> float:
@@ -49,7 +50,7 @@ def observed_range(chain: Chain, box: Box, points: Array, seed: int) -> float:
 
 
 def meaningful(
-    attempt: Attempt, layers: int, extent: Callable[[], float]
+    attempt: Attempt, layers: int, extent: Callable[[], float], *, finite: bool = True
 ) -> tuple[Reduction, Certified]:
     """The reduction with as little taken back as it takes, and what is certain of it.
 
@@ -57,12 +58,13 @@ def meaningful(
         attempt: reduces the chain.
         layers: number of layers of the chain.
         extent: finds the range of its outputs.
+        finite: whether the domain is, so that what rounds nothing has a bound.
     """
-    reduction, bound = attempt(frozenset())
+    reduction, bound = attempt(frozenset(), False)
     if reduction.removal_only:
         return reduction, bound
     if bound.max_abs is None:
-        strict, bound = attempt(frozenset(range(layers)))
+        strict, bound = attempt(frozenset(range(layers)), finite)
         reason = "there is no bound on how far they would move the outputs"
         return _noted(strict, reason, {}), bound
     outputs, deviation = extent(), bound.max_abs
@@ -71,9 +73,11 @@ def meaningful(
     exact: frozenset[int] = frozenset()
     for layer in _by_cost(attempt, layers):
         exact = exact | {layer}
-        reduction, bound = attempt(exact)
+        reduction, bound = attempt(exact, False)
         if reduction.removal_only or _size(bound) <= MEANINGFUL * outputs:
             break
+    else:
+        reduction, bound = attempt(exact, True)
     numbers = {"deviation": deviation, "allowed": MEANINGFUL * outputs, "layers": float(len(exact))}
     reason = (
         f"they might move the outputs by up to {deviation:.2g}, which is more than"
@@ -88,7 +92,7 @@ def _size(bound: Certified) -> float:
 
 def _by_cost(attempt: Attempt, layers: int) -> list[int]:
     """The layers, first those without whose rewrites the bound is least."""
-    without = [(_size(attempt(frozenset({layer}))[1]), layer) for layer in range(layers)]
+    without = [(_size(attempt(frozenset({layer}), False)[1]), layer) for layer in range(layers)]
     return [layer for _, layer in sorted(without)]
 
 

@@ -261,7 +261,10 @@ def _decide_chain(
     points = _chain_points(where, run.samples)
     with run.stage("decide"):
         stability = analyze_chain(chain.chain, where.box, options, points)
-    if deciding.passed and not interrupted and stability.count(Status.UNDECIDED):
+    # Searches and splittings also end for what is left of the time, before all of it is gone.
+    hurried = settings.time_limit is not None and settings.method != "bounds" and where.box.finite
+    left = stability.count(Status.UNDECIDED)
+    if left and not interrupted and (deciding.passed or hurried):
         limit.cut("decide")
     if settings.certificate is None:
         return stability, None
@@ -305,11 +308,15 @@ def _reduced(run: Run, place: int) -> tuple[Reduction, Certified]:
     located, where, stability = run.chains[place]
     options = ReduceOptions(settings.reductions, settings.max_deviation, settings.form)
 
-    def attempt(exact: frozenset[int]) -> tuple[Reduction, Certified]:
+    def attempt(exact: frozenset[int], removal: bool) -> tuple[Reduction, Certified]:
         with run.stage("reduce"):
             reduction = reduce_chain(
                 *(located.chain, stability, where.box, located.dtype),
-                *(replace(options, exact=exact), located.folded, run.limit.until("reduce")),
+                *(
+                    replace(options, exact=exact, removal=removal),
+                    located.folded,
+                    run.limit.until("reduce"),
+                ),
             )
         run.limit.require("certify")
         with run.stage("certify"):
@@ -319,7 +326,8 @@ def _reduced(run: Run, place: int) -> tuple[Reduction, Certified]:
     def extent() -> float:
         return observed_range(located.chain, where.box, stability.witnesses, settings.seed)
 
-    return meaningful(attempt, len(located.chain.layers), extent)
+    layers = len(located.chain.layers)
+    return meaningful(attempt, layers, extent, finite=where.box.finite)
 
 
 def _rewrite(run: Run, reductions: list[Reduction]) -> ModelProto | None:

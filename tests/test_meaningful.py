@@ -29,13 +29,15 @@ EMPTY = np.zeros((0, 1))
 class Costs:
     """Stands for a chain whose layers cost what is given, unless nothing is rounded in them."""
 
-    def __init__(self, costs: list[float], reduction: Reduction) -> None:
+    def __init__(self, costs: list[float], reduction: Reduction, stubborn: float = 0.0) -> None:
+        self.stubborn = stubborn
         self.costs, self.asked = costs, list[frozenset[int]]()
         self._reduction = reduction
 
-    def __call__(self, exact: frozenset[int]) -> tuple[Reduction, Certified]:
+    def __call__(self, exact: frozenset[int], removal: bool) -> tuple[Reduction, Certified]:
         self.asked.append(exact)
         left = [cost for layer, cost in enumerate(self.costs) if layer not in exact]
+        left = [] if removal else [*left, self.stubborn]
         found = replace(self._reduction, removal_only=not any(left))
         bound = sum(left) if np.isfinite(left).all() else None
         return found, Certified(bound, "y", True, None, None)
@@ -66,6 +68,14 @@ def test_the_costliest_go_first_and_no_more_than_need_be(rounded: Reduction) -> 
     assert costs.asked[-1] == {1, 3}
     assert "more than 0.001 of their range" in found.refused[0].reason
     assert found.refused[0].numbers["deviation"] == pytest.approx(5.0009)
+
+
+def test_what_is_left_in_the_end_is_removal_alone(rounded: Reduction) -> None:
+    """Whatever the bound says of rewrites that are said to round nothing."""
+    costs = Costs([1.0, 2.0], rounded, stubborn=3.0)
+    found, bound = meaningful(costs, 2, one)
+    assert found.removal_only
+    assert bound.max_abs == 0.0
 
 
 def test_without_a_bound_nothing_is_rounded(rounded: Reduction) -> None:

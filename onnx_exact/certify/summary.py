@@ -55,7 +55,8 @@ def certify_chain(
         go_on: called now and then; what it raises ends the work.
     """
     if not box.finite:
-        return None, None, None
+        # Where units were only removed nothing changes, whatever the domain.
+        return 0.0 if reduction.removal_only else None, None, None
     before = _largest(runtime_rounding(bounds, box, dtype)) if plain else None
     if not reduction.changed:
         return 0.0, before, before

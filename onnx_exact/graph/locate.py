@@ -57,7 +57,8 @@ class LocatedChain:
         dtype: storage type of the weights.
         nodes: names of the nodes it came from (the output's name where a node has none).
         magnitudes: the same chain with the absolute values of all numbers that were read, which
-            bounds what its nodes add up on the way; None where nothing was computed.
+            bounds what its nodes add up on the way; None where each layer is one product and at
+            most one sum.
     """
 
     name: str
@@ -276,8 +277,9 @@ def _in_magnitudes(step: Step) -> Step:
 
 
 def _magnitudes(chain: Chain, walked: list[_Walked]) -> Chain | None:
-    """The chain of magnitudes where reading has rounded anything and they do not overflow."""
-    if all(layer.affine.error is None for layer in chain.layers):
+    """The chain of magnitudes where layers have several numbers an entry and none overflows."""
+    computing = sum(isinstance(w.step, Dense | Diagonal) for w in walked)
+    if computing <= len(chain.layers):
         return None
     try:
         absolute = [replace(w, step=_in_magnitudes(w.step)) for w in walked]

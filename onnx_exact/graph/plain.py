@@ -10,7 +10,7 @@ _SHAPES = {"Flatten", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Dropout", 
 
 
 def is_plain(model: ModelProto, located: LocatedChain) -> bool:
-    """Whether every layer is one Gemm, or one MatMul and at most one Add, as stored.
+    """Whether every layer is one Gemm, or one MatMul and at most one Add behind it, as stored.
 
     Where more has been folded into a layer, such as a batch normalisation, a runtime rounds on the
     way to its numbers.
@@ -20,10 +20,10 @@ def is_plain(model: ModelProto, located: LocatedChain) -> bool:
 
 def _is_plain(model: ModelProto, site: Site) -> bool:
     nodes = [model.graph.node[position] for position in site.nodes]
-    kinds = sorted(node.op_type for node in nodes if node.op_type not in _SHAPES)
+    kinds = [node.op_type for node in nodes if node.op_type not in _SHAPES]
     if kinds == ["Gemm"]:
         return all(_scales_nothing(node) for node in nodes)
-    return kinds in (["MatMul"], ["Add", "MatMul"])
+    return kinds in (["MatMul"], ["MatMul", "Add"])
 
 
 def _scales_nothing(node: NodeProto) -> bool:

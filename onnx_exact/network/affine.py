@@ -83,6 +83,12 @@ class Affine:
         """Number of outputs."""
         return int(self.weight.shape[0])
 
+    @property
+    def reads(self) -> NDArray[np.bool_]:
+        """Which outputs may depend on which inputs, whatever the entries are off by; (out, in)."""
+        read = self.weight != 0.0
+        return np.asarray(read if self.error is None else read | (self.error.weight > 0.0))
+
     def apply(self, x: Array) -> Array:
         """Images of the points `x`, shape (points, in) -> (points, out)."""
         return x @ self.weight.T + self.bias

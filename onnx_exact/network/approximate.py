@@ -76,11 +76,9 @@ class Approximate:
             product = np.asarray(self.value * other.value)
             error = two_product_error(self.value, other.value, product)
             if other.error is not None:
-                error = error + np.abs(self.value) * other.error
+                error = error + _times(np.abs(self.value) + self.off, other.error)
             if self.error is not None:
-                error = error + self.error * np.abs(other.value)
-            if self.error is not None and other.error is not None:
-                error = error + self.error * other.error
+                error = error + _times(self.error, np.abs(other.value))
         return _with_error(product, error)
 
     def __matmul__(self, other: Approximate) -> Approximate:
@@ -90,11 +88,9 @@ class Approximate:
             product = np.asarray(left @ right)
             error = _summing_error(left, right)
             if other.error is not None:
-                error = error + np.abs(left) @ other.error
+                error = error + _summed(np.abs(left) + self.off, other.error)
             if self.error is not None:
-                error = error + self.error @ np.abs(right)
-                if other.error is not None:
-                    error = error + self.error @ other.error
+                error = error + _summed(self.error, np.abs(right))
             # The sums of the bound are rounded as well.
             error = error * (1.0 + 2.0 * left.shape[-1] * UNIT_ROUNDOFF)
         return _with_error(product, error)
@@ -104,6 +100,17 @@ def _with_error(value: Array, error: Array) -> Approximate:
     """The numbers with their error: infinite where something overflowed, None where all is 0."""
     error = np.where(np.isnan(error), np.inf, error * WIDE)
     return Approximate(value, error if error.any() else None)
+
+
+def _times(a: Array, b: Array) -> Array:
+    """An upper bound on products of magnitudes, whatever underflows; 0 where a factor is."""
+    return np.asarray(a * b + SMALLEST * ((a > 0.0) & (b > 0.0)))
+
+
+def _summed(a: Array, b: Array) -> Array:
+    """The same for sums of products."""
+    terms = (a > 0.0).astype(np.float64) @ (b > 0.0).astype(np.float64)
+    return np.asarray(a @ b + SMALLEST * terms)
 
 
 def quotient(above: Array, below: Array) -> Approximate:
@@ -149,19 +156,20 @@ def _summing_error(left: Array, right: Array) -> Array:
     """What the sums of left @ right may be off by; 0 where all of them are exact."""
     terms = np.abs(left) @ np.abs(right)
     # Sums of multiples of one power of two are exact as long as they have at most 53 bits.
-    if terms.max(initial=0.0) <= 2.0**53 * _grid(left) * _grid(right):
+    grid = _grid(left) * _grid(right)
+    if grid > SAFE and terms.max(initial=0.0) <= 2.0**53 * grid:
         return np.zeros_like(terms)
     n = left.shape[-1]
     gamma = 2.0 * n * UNIT_ROUNDOFF / (1.0 - n * UNIT_ROUNDOFF)
     # A single product that is exact leaves nothing to round.
     count = (left != 0.0).astype(np.float64) @ (right != 0.0).astype(np.float64)
     short = _are_short(left) and _are_short(right)
-    exact = (count <= 1.0) & (short or _are_powers(left) or _are_powers(right))
+    exact = (count <= 1.0) & (short or _are_harmless(left) or _are_harmless(right))
     return np.where(exact, 0.0, gamma * terms + n * SMALLEST * (count > 0.0))
 
 
 def _grid(values: Array) -> float:
-    """The largest power of two that all entries are multiples of; 0 where it underflows."""
+    """The largest power of two that all entries are multiples of, 1 without entries."""
     some = values[(values != 0.0) & np.isfinite(values)]
     if not some.size:
         return 1.0
@@ -171,10 +179,9 @@ def _grid(values: Array) -> float:
     return float(np.exp2((exponent - 53 + lowest).min()))
 
 
-def _are_powers(values: Array) -> bool:
-    """Whether all entries are 0 or powers of two that no product with underflows or overflows."""
-    mantissa, exponent = np.frexp(values)
-    plain = (np.abs(mantissa) == 0.5) & (np.abs(exponent) <= 2)
+def _are_harmless(values: Array) -> bool:
+    """Whether all entries are 0, 1 or 2 or their negatives: no product with these is rounded."""
+    plain = (np.abs(values) == 1.0) | (np.abs(values) == 2.0)
     return bool((plain | (values == 0.0)).all())
 
 

@@ -68,7 +68,7 @@ class Chain:
     def is_constant(self) -> bool:
         """Whether it is a constant already: one linear layer with zero weights."""
         only = self.layers[0]
-        return len(self.layers) == 1 and not only.relu and not only.affine.weight.any()
+        return len(self.layers) == 1 and not only.relu and not only.affine.reads.any()
 
     @property
     def connections(self) -> int:

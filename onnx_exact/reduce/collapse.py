@@ -23,7 +23,7 @@ def constant_output(state: State) -> Approximate | None:
         decided = state.layers[index]
         if decided.layer.relu and (decided.status == Status.INACTIVE).all():
             value = Approximate(np.zeros(decided.layer.width))
-        elif not decided.layer.affine.weight.any():
+        elif not decided.layer.affine.reads.any():
             _, bias = numbers_of(decided.layer.affine)
             value = bias.rectified if decided.layer.relu else bias
         else:

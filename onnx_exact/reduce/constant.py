@@ -27,7 +27,7 @@ def constant(state: State, max_deviation: float) -> tuple[State, tuple[Refusal, 
     refused: list[Refusal] = []
     for index in range(len(state.layers) - 1):
         # A layer that reads nothing is `collapse`'s.
-        if not state.layers[index + 1].layer.affine.weight.any():
+        if not state.layers[index + 1].layer.affine.reads.any():
             continue
         units = np.flatnonzero(_is_constant(state, index))
         if units.size:
@@ -38,11 +38,11 @@ def constant(state: State, max_deviation: float) -> tuple[State, tuple[Refusal, 
 
 def _is_constant(state: State, index: int) -> NDArray[np.bool_]:
     """Which units of a layer read fixed inputs only, if any."""
-    weight = state.layers[index].layer.affine.weight
-    varying = np.ones(weight.shape[1], dtype=bool)
+    reads = state.layers[index].layer.affine.reads
+    varying = np.ones(reads.shape[1], dtype=bool)
     if index == 0:
         varying = state.box.lower != state.box.upper
-    return np.asarray(~weight[:, varying].any(axis=1))
+    return np.asarray(~reads[:, varying].any(axis=1))
 
 
 def _move(

@@ -63,7 +63,7 @@ def narrow(state: State, index: int, max_deviation: float) -> tuple[State, list[
     decided, after = state.layers[index], state.layers[index + 1]
     active = np.flatnonzero(decided.status == Status.ACTIVE)
     # A layer that reads nothing is `collapse`'s.
-    if not (decided.layer.relu and active.size and after.layer.affine.weight.any()):
+    if not (decided.layer.relu and active.size and after.layer.affine.reads.any()):
         return state, []
     need = Need.of(state, index, active)
     refused: list[Refusal] = []

@@ -96,12 +96,14 @@ class ReduceOptions:
             rewrite that rounds anything.
         form: of `onnx_exact.methods.FORMS`.
         exact: layers in which no rewrite may round anything.
+        removal: units are removed, and nothing else is done.
     """
 
     reductions: str = REDUCTIONS[0]
     max_deviation: float = DEFAULT_MAX_DEVIATION
     form: str = FORMS[0]
     exact: frozenset[int] = frozenset()
+    removal: bool = False
 
 
 @dataclass(frozen=True)
@@ -117,13 +119,16 @@ def _steps(options: ReduceOptions) -> tuple[_Step, ...]:
     """The reductions in their order: first those that round nothing or least."""
     most = options.max_deviation
     pruning = _Step("removed", lambda state: (prune(state), ()), rounds=False)
+    unreading = _Step("removed", lambda state: (unread(state), ()), rounds=False)
+    if options.removal:
+        return pruning, unreading
     collapsing = _Step("folded", lambda state: collapse(state, most))
     merging = _Step("merged", lambda state: merge(state, most))
     if options.reductions == "published":
         return pruning, collapsing, merging, _Step("folded", lambda state: fold(state, most))
     return (
         pruning,
-        _Step("removed", lambda state: (unread(state), ()), rounds=False),
+        unreading,
         collapsing,
         _Step("folded", lambda state: constant(state, most)),
         _Step("merged", lambda state: scale(state, most)),

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from onnx_exact.methods import AUTO_FORM, CHAIN_FORM, SPLIT_FORM
 from onnx_exact.network.affine import Affine, Array
+from onnx_exact.network.approximate import Approximate
 from onnx_exact.network.chain import Layer
 from onnx_exact.network.split import SplitChain
 from onnx_exact.reduce.budget import allowance, evaluation_terms, reach
@@ -140,14 +141,16 @@ def _bypass(state: State, index: int, max_deviation: float) -> _Bypass | None:
     first, second = decided.layer.affine, after.layer.affine
     incoming, outgoing, bias = first.weight[active], second.weight[:, active], first.bias[active]
     with np.errstate(over="ignore", invalid="ignore"):
-        exact, exact_bias = outgoing @ incoming, second.bias + outgoing @ bias
-        matrix, new_bias = state.stored(exact), state.stored(exact_bias)
+        read = Approximate(outgoing)
+        exact = read @ Approximate(incoming)
+        exact_bias = Approximate(second.bias) + read @ Approximate(bias)
+        matrix, new_bias = state.stored(exact.value), state.stored(exact_bias.value)
         size = state.input_magnitude(index)
-        products = reach(np.abs(outgoing) @ np.abs(incoming), size) + np.abs(outgoing) @ abs(bias)
-        moved = reach(matrix - exact, size) + np.abs(new_bias - exact_bias)
+        moved = reach(np.abs(matrix - exact.value) + exact.off, size)
+        moved = moved + np.abs(new_bias - exact_bias.value) + exact_bias.off
+        moved = moved * (1.0 + gamma(first.n_in))
         # What the float64 product may be off by counts on both sides.
-        in_product = gamma(int(active.sum()))
-        moved = moved + in_product * products + reach(outgoing, first.off(size)[active])
+        in_product = gamma(int(active.sum()) + 1)
         rounding = (state.unit_roundoff + in_product) * evaluation_terms(state, index)
         rest = second.weight[:, ~active]
         inner = reach(first.weight[~active], size) + np.abs(first.bias[~active])
@@ -169,8 +172,8 @@ def _bypass(state: State, index: int, max_deviation: float) -> _Bypass | None:
         "deviation": float(moved.max()),
     }
     # Where nothing else changed, numbers that reading computed are not those of the dtype.
-    read = (first.weight, first.bias, second.weight)
-    admitted = all(np.array_equal(state.stored(v), v) for v in read)
+    stored = (first.weight, first.bias, second.weight)
+    admitted = all(np.array_equal(state.stored(v), v) for v in stored)
     # Nor are they those that the file stands for where reading has rounded them.
     admitted &= first.error is None and second.error is None
     admitted &= all(np.isfinite(v).all() for v in (matrix, new_bias, moved))

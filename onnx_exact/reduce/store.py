@@ -43,7 +43,7 @@ def store(
     staying = _staying(start, state)
     for index, decided in enumerate(state.layers):
         stays = index in staying
-        if stays and not folded[decided.source]:
+        if stays and (not folded[decided.source] or decided.source in state.frozen):
             continue
         stored = _stored(state, index, max_deviation)
         if isinstance(stored, Decided):

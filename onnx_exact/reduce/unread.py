@@ -20,8 +20,7 @@ def unread(state: State) -> State:
     """
     for index in range(len(state.layers) - 2, -1, -1):
         after = state.layers[index + 1]
-        affine = after.layer.affine
-        kept = np.asarray(affine.weight.any(axis=0))
+        kept = np.asarray(after.layer.affine.reads.any(axis=0))
         if kept.all() or not kept.any() or not state.may_drop_units(index):
             continue
         narrowed = after.reading(kept)

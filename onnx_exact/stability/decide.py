@@ -113,7 +113,8 @@ def analyze_chain(
     keep_memory()
     knowledge = Knowledge(chain, box, trusting=options.trust_solver)
     interrupted = False
-    with one_thread():
+    # What overflows has no bound.
+    with one_thread(), np.errstate(over="ignore", invalid="ignore"):
         try:
             _decide(knowledge, options, samples)
         except KeyboardInterrupt:

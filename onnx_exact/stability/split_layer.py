@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from onnx_exact.deadline import Deadline
 from onnx_exact.memory import keep_memory
 from onnx_exact.network.affine import Array
@@ -115,7 +117,7 @@ def _split_apart(
     unit, positive = sign
     knowledge = Knowledge(chain, box)
     keep_memory()
-    with one_thread():
+    with one_thread(), np.errstate(over="ignore", invalid="ignore"):
         split_sign(knowledge, layer, unit, positive, below, Deadline(seconds))
     tree = next((tree for tree in knowledge.trees if isinstance(tree, ReluTree)), None)
     return sign, _Found(knowledge.witnesses, tree)

@@ -18,7 +18,6 @@ from onnx_exact.graph.locate import LocatedChain
 from onnx_exact.network.affine import Affine, Array, Error
 from onnx_exact.network.chain import Chain
 from onnx_exact.network.split import SplitChain
-from onnx_exact.stability.rounding import gamma
 
 FLOAT64: np.dtype[np.floating[Any]] = np.dtype(np.float64)
 
@@ -83,14 +82,17 @@ def run_forward(
     return Pass(here.values, finite, here.errors[FLOAT64], here.errors[dtype])
 
 
-def nodes_rounding(located: LocatedChain, points: Array) -> Array:
-    """What evaluating a chain's nodes one by one in float64 may round off, shape (outputs,).
+def nodes_rounding(
+    located: LocatedChain, points: Array, dtype: np.dtype[np.floating[Any]]
+) -> Array:
+    """What evaluating a chain's nodes one by one may round off, shape (outputs,).
 
     Where several nodes were read as one layer they add up more on the way than the layer does.
 
     Args:
         located: the chain.
         points: at which it is evaluated, shape (points, inputs).
+        dtype: in which it is evaluated.
     """
     chain = located.chain
     if located.magnitudes is None:
@@ -103,8 +105,9 @@ def nodes_rounding(located: LocatedChain, points: Array) -> Array:
         )
         for layer, absolute, values, site in rows:
             terms = absolute.affine.apply(size + error)
-            n = (layer.affine.n_in + 1) * len(site.nodes)
-            error = np.abs(layer.affine.weight) @ error + gamma(n) * terms
+            share = (layer.affine.n_in + 1) * len(site.nodes) * float(np.finfo(dtype).eps)
+            rounded = share / (1.0 - share) * terms if share < 1.0 else np.inf
+            error = np.abs(layer.affine.weight) @ error + rounded
             size = np.abs(values).max(axis=0, initial=0.0)
     return np.where(np.isfinite(error), error, np.inf)
 

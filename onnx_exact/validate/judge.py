@@ -132,7 +132,7 @@ class ChainJudge:
         self._widest = max(located.chain.n_in, *(layer.width for layer in layers))
         self._values: list[_Values] = []
         self._observed, self._float64 = np.zeros(located.chain.n_out), 0.0
-        self._nodes = np.zeros(located.chain.n_out)
+        self._nodes = self._nodes_as_run = np.zeros(located.chain.n_out)
         self._rounding = SeenRounding(located.chain.n_out, located.dtype, not rewritten.plain)
 
     def add(self, feed: Feed, before: Feed, after: Feed) -> None:
@@ -180,7 +180,9 @@ class ChainJudge:
         if not np.array_equal(after, within):
             old_within = run_forward(chain, within, dtype)
         new = run_forward(self._chain.network, within, dtype)
-        self._nodes = nodes_rounding(self._chain.located, before)
+        self._nodes, self._nodes_as_run = (
+            nodes_rounding(self._chain.located, before, kind) for kind in (FLOAT64, dtype)
+        )
         self._see(values, old, new)
         self._in_float64(values, old_within, new)
         self._in_onnxruntime(values, old, old_after, new)
@@ -240,7 +242,9 @@ class ChainJudge:
         self._refuse(
             values,
             apart,
-            self._rounding.expected + old.runtime + new.runtime + (self._chain.certified or 0.0),
+            self._rounding.expected
+            + (old.runtime + new.runtime + 2.0 * self._nodes_as_run)
+            + (self._chain.certified or 0.0),
             "the new chain differs from the old one by more than rounding can: in onnxruntime",
         )
 

@@ -106,6 +106,30 @@ def test_products_of_float32_numbers_are_exact() -> None:
     assert (Approximate(a) * Approximate(b)).error is None
 
 
+tiny = st.sampled_from([2.0**-600, -(2.0**-600), 2.0**-1074, 2.0**-537, 0.25, 0.0, 1.0, 3.0])
+
+
+@given(st.lists(tiny, min_size=8, max_size=8))
+def test_what_underflows_is_within_its_error(numbers: list[float]) -> None:
+    """Products, and products with numbers that are off themselves by what underflowed before."""
+    left, right = np.array(numbers[:4]).reshape(2, 2), np.array(numbers[4:]).reshape(2, 2)
+    once = Approximate(left) @ Approximate(right)
+    twice, times = Approximate(left) @ once, Approximate(right) * once
+
+    def true(i: int, j: int) -> Fraction:
+        return sum((Fraction(left[i, k]) * Fraction(right[k, j]) for k in range(2)), Fraction(0))
+
+    for i in range(2):
+        for j in range(2):
+            for found, exactly in (
+                (once, true(i, j)),
+                (twice, sum((Fraction(left[i, k]) * true(k, j) for k in range(2)), Fraction(0))),
+                (times, Fraction(right[i, j]) * true(i, j)),
+            ):
+                off = abs(Fraction(float(found.value[i, j])) - exactly)
+                assert off <= Fraction(float(found.off[i, j]))
+
+
 def test_what_is_lost_in_a_sum_is_its_error() -> None:
     found = Approximate(np.array([2.0**60])) + Approximate(np.array([1.0]))
     assert found.value.tolist() == [2.0**60]
