@@ -139,8 +139,8 @@ def _lines(report: Report) -> Iterable[str]:
         yield "Interrupted: units that were undecided by then are not touched."
     if report.time_limit.reached:
         yield (
-            f"Time limit of {report.time_limit.seconds:g} s: {totals.undecided:,} undecided, more may"
-            f" be decided in a longer one; cut short: {', '.join(report.time_limit.cut_short)}."
+            f"Time limit of {report.time_limit.seconds:g} s: {totals.undecided:,} undecided, more"
+            f" may be decided in a longer one; cut short: {', '.join(report.time_limit.cut_short)}."
         )
     if totals.by_solver:
         yield (
