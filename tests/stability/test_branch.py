@@ -34,15 +34,13 @@ FOLDED = chain_of(
 )
 
 
-def branched(
-    knowledge: Knowledge, seconds: float | None = None, most: int = branch.MOST_PARTS
-) -> list[bool]:
+def branched(knowledge: Knowledge, most: int = branch.MOST_PARTS) -> list[bool]:
     layers = Layers(knowledge)
     done = []
     for index in knowledge.relu_layers:
         layers.refresh(index)
         if any(signs.any() for signs in knowledge.open_signs(index)):
-            done.append(Branching(knowledge, index).run(Deadline(seconds), most))
+            done.append(Branching(knowledge, index).run(Deadline(), most))
     return done
 
 
@@ -111,7 +109,7 @@ def test_first_layer_signs_within_rounding_are_shown_in_rationals() -> None:
     """0.1 + 0.2 - 0.3 > 0 by less than a forward pass can tell."""
     chain = chain_of(([[1.0, 1.0, -1.0]] * 4, [0.0] * 4), ([[1.0] * 4], [0.0]))
     knowledge = Knowledge(chain, box_of([0.0, 0.0, 0.3], [0.1, 0.2, 0.4]))
-    branched(knowledge, seconds=0.5)
+    branched(knowledge)
     assert statuses(knowledge.freeze())[0] == [Status.UNSTABLE] * 4
 
 
@@ -126,7 +124,7 @@ def test_corners_of_first_layer_units_are_those_of_the_unit_itself() -> None:
 def test_a_box_of_the_largest_numbers_is_split_without_overflow() -> None:
     largest = np.finfo(np.float64).max
     knowledge = Knowledge(FOLDED, box_of([-largest], [largest]))
-    branched(knowledge, seconds=0.5)
+    branched(knowledge, most=200)
     for status, exact in zip(statuses(knowledge.freeze()), [[Status.UNSTABLE] * 2], strict=False):
         assert all(s in (Status.UNDECIDED, e) for s, e in zip(status, exact, strict=True))
 
@@ -134,7 +132,7 @@ def test_a_box_of_the_largest_numbers_is_split_without_overflow() -> None:
 def test_a_box_that_is_a_point_is_not_split_for_ever() -> None:
     chain = chain_of(([[1.0, 1.0, -1.0]], [0.0]), ([[1.0]], [0.0]))
     knowledge = Knowledge(chain, box_of([0.1, 0.2, 0.3], [0.1, 0.2, 0.3]))
-    branched(knowledge, seconds=0.5)
+    branched(knowledge)
     assert statuses(knowledge.freeze())[0] in ([Status.UNDECIDED], [Status.ACTIVE])
 
 

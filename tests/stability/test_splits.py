@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from onnx_exact.stability.simplex import Program
 from onnx_exact.stability.splits import split_sign
 from onnx_exact.stability.trees import LEAF, ReluTree
 from onnx_exact.stability.verdict import Evidence, Status
+from tests.clock import Ticking
 from tests.oracle.regions import enumerate_regions
 from tests.stability.nets import (
     assert_holds,
@@ -95,7 +97,7 @@ def test_most_signs_are_settled_and_all_of_them_as_the_regions_say() -> None:
             chain, box = random_chain(seed, *widths, shift=shift), cube(widths[0], -1.0, 1.0)
             knowledge = Knowledge(chain, box)
             knowledge.show(box.corners(np.random.default_rng(0), 32))
-            settled += split_all(knowledge, seconds=1.0)
+            settled += split_all(knowledge)
             assert not wrong_verdicts(knowledge.freeze(), enumerate_regions(chain, box))
     assert len(settled) >= 10
     assert sum(settled) >= 0.6 * len(settled)
@@ -119,7 +121,7 @@ def test_a_tent_that_just_reaches_beyond_zero_is_never_excluded() -> None:
         relu_at_end=True,
     )
     knowledge, layers = bounded(higher, cube(1, -1.0, 2.0))
-    split_sign(knowledge, 1, 0, True, layers.below(1), Deadline(5.0))
+    split_sign(knowledge, 1, 0, True, layers.below(1), Deadline())
     assert knowledge.upper[1][0] >= 2.0**-30
     assert knowledge.status(1).tolist() != [Status.INACTIVE]
 
@@ -171,7 +173,6 @@ def test_running_out_of_time_is_sound(seconds: float) -> None:
 
 def test_what_will_not_end_in_time_is_given_up_long_before(monkeypatch: pytest.MonkeyPatch) -> None:
     """The sum of many tents, lowered by hardly more than their heights: none may be left whole."""
-    monkeypatch.setattr(splits, "PATIENCE", 0.05)
     n = 16
     corners = np.kron(np.eye(n), np.ones((3, 1)))
     heights = np.tile([2.0, -4.0, 2.0], n)[None, :]
@@ -181,9 +182,12 @@ def test_what_will_not_end_in_time_is_given_up_long_before(monkeypatch: pytest.M
         relu_at_end=True,
     )
     knowledge, layers = bounded(chain, cube(n, -1.0, 2.0))
-    deadline = Deadline(4.0)
+    clock = Ticking(0.01)
+    monkeypatch.setattr(splits, "time", SimpleNamespace(monotonic=clock))
+    monkeypatch.setattr("onnx_exact.deadline.monotonic", clock)
+    deadline = Deadline(40.0)
     assert split_sign(knowledge, 1, 0, True, layers.below(1), deadline) is False
-    assert deadline.remaining > 2.0
+    assert 20.0 < deadline.remaining < 40.0 - splits.PATIENCE
     assert knowledge.upper[1][0] > 0.0
 
 
@@ -207,7 +211,7 @@ def proved_trees(seed: int) -> tuple[Knowledge, Layers]:
     """A chain with splittings recorded, every layer bounded with what came out of them."""
     chain, box = random_chain(seed, 3, 6, 6, 6, shift=1.0), cube(3, -1.0, 1.0)
     knowledge = Knowledge(chain, box)
-    split_all(knowledge, seconds=1.0)
+    split_all(knowledge)
     layers = Layers(knowledge)
     layers.refresh(len(chain.layers) - 1)
     return knowledge, layers
