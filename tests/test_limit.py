@@ -25,6 +25,7 @@ from onnx_exact.report import to_text
 from onnx_exact.run import Settings
 from onnx_exact.stability.decide import Options
 from tests.clock import Ticking
+from tests.lines import complaints
 from tests.small_network import network
 from tests.stability.nets import random_chain
 from tests.verifier.build import gemm_model
@@ -201,8 +202,9 @@ def test_a_stage_that_ends_too_late_leaves_no_file(
     assert main([str(a) for a in arguments]) == 1
     printed = capfd.readouterr()
     assert printed.out == ""
-    assert printed.err.startswith("error: the time limit of 100 s")
-    assert printed.err.count("\n") == 1
+    error = complaints(printed.err)
+    assert error.startswith("error: the time limit of 100 s")
+    assert error.count("\n") == 1
     assert [p.name for p in tmp_path.iterdir()] == ["in.onnx"]
     assert source.read_bytes() == before
 

@@ -21,6 +21,17 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 # Parts of a command that set up the environment that these tests already have.
 SET_UP = re.compile(r"^(python3? -m venv|git clone|cd )|\bpip install\b|^(source|\.) .*activate$")
 
+# Read by every interpreter when it starts: however slow the machine is, nothing is given up.
+STOPPED = """
+from types import SimpleNamespace
+
+from onnx_exact import deadline
+from onnx_exact.stability import splits
+
+deadline.monotonic = lambda: 0.0
+splits.time = SimpleNamespace(monotonic=deadline.monotonic)
+"""
+
 
 def blocks(text: str, mark: str) -> list[str]:
     """The fenced blocks that follow a line `<!-- mark -->`."""
@@ -87,13 +98,16 @@ def test_only_what_depends_on_the_machine_is_masked() -> None:
 def test_command_of_the_readme_runs_and_prints_what_is_shown(block: str, tmp_path: Path) -> None:
     for name in ("models", "benchmarks"):
         (tmp_path / name).symlink_to(ROOT / name)
+    stopped = tmp_path / "stopped"
+    stopped.mkdir()
+    (stopped / "sitecustomize.py").write_text(STOPPED)
     found = commands(block)
     assert found
     for command in found:
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", command],
             cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "PYTHONPATH": f"{stopped}{os.pathsep}{ROOT}"},
             capture_output=True,
             text=True,
             check=False,

@@ -48,9 +48,11 @@ def test_a_case_is_decided_and_every_unit_and_second_is_counted(tmp_path: Path) 
     assert sum(layer["active"] for layer in measured.layers) == stability.count(Status.ACTIVE) > 0
     assert sum(measured.evidence.values()) == UNITS
     staged = measured.read_seconds + sum(measured.stage_seconds.values())
-    assert staged == pytest.approx(measured.seconds, abs=0.02)
+    # But for what is done between reading and deciding.
+    assert staged <= measured.seconds + 0.001
+    # Each is rounded to a tenth of a millisecond.
     assert sum(measured.layer_seconds.values()) == pytest.approx(
-        sum(measured.stage_seconds.values()), abs=0.002
+        sum(measured.stage_seconds.values()), abs=0.005
     )
     assert measured.peak_mb > 1.0
 

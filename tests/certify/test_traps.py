@@ -32,11 +32,13 @@ STABLE = (Status.INACTIVE, Status.ACTIVE)
 PROVED = (Proof.BOUNDS, Proof.SLOPES, Proof.TREE)
 
 
-def proof_of(chain: Chain, box: Box, layer: int, unit: int, status: Status) -> Proof:
+def proof_of(
+    chain: Chain, box: Box, layer: int, unit: int, status: Status, seconds: float | None = SECONDS
+) -> Proof:
     """The proof that is found for a claim, true or false."""
     stability = analyze_chain(chain, box, Options(method="bounds"))
     forged = claimed(stability, layer, unit, status)
-    return kind(prove_chain(chain, box, forged, Deadline(SECONDS)), layer, unit)
+    return kind(prove_chain(chain, box, forged, Deadline(seconds)), layer, unit)
 
 
 def kind(proof: ChainProof, layer: int, unit: int) -> Proof:
@@ -57,7 +59,7 @@ def test_no_cancellation_yields_a_proof_of_what_is_not_so(
     holds = most <= 0 if status is Status.INACTIVE else least >= 0
     first = chain_of(([weight], [bias]), ([[1.0]], [0.0]))
     # The first layer is settled in rationals, whatever cancels.
-    assert (proof_of(first, cube(len(weight)), 0, 0, status) in PROVED) == holds
+    assert (proof_of(first, cube(len(weight)), 0, 0, status, None) in PROVED) == holds
     second = passed_through(weight, bias)
     assert holds or proof_of(second, cube(len(weight)), 1, 0, status) is Proof.NONE
 

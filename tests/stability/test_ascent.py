@@ -22,7 +22,7 @@ from tests.stability.nets import (
 )
 from tests.stability.test_simplex import draw_signs, inside
 
-SECONDS = 30.0
+SECONDS = 600.0
 
 
 def several(functional: Functional, signs: list[list[Signs]]) -> Cases:

@@ -83,7 +83,7 @@ def test_unbounded_boxes_are_decided_as_far_as_signs_go(
         relu_at_end=True,
     )
     box = box_of(low, high)
-    stability = analyze_chain(chain, box, Options(method=method, deadline=Deadline(10.0)))
+    stability = analyze_chain(chain, box, Options(method=method, deadline=Deadline(600.0)))
     first, second = statuses(stability)
     assert first[3:] == [Status.ACTIVE, Status.INACTIVE]
     assert second == [Status.ACTIVE, Status.INACTIVE]

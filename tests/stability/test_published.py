@@ -73,7 +73,7 @@ def test_one_by_one_goes_layer_by_layer_with_earlier_verdicts_known(
         original(knowledge, layer, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(published, "settle_layer", settle)
-    decide_one_by_one(knowledge, Deadline(60.0), 1, silent)
+    decide_one_by_one(knowledge, Deadline(), 1, silent)
     assert asked == [0, 1, 2]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -27,7 +29,7 @@ def settled(chain: Chain, jobs: int) -> tuple[Knowledge, list[int]]:
             positive, negative = knowledge.open_signs(index)
             signs = [(int(unit), True) for unit in np.flatnonzero(positive)]
             signs += [(int(unit), False) for unit in np.flatnonzero(negative)]
-            splitter.settle(index, signs, layers.below(index), seconds=5.0)
+            splitter.settle(index, signs, layers.below(index), seconds=math.inf)
     return knowledge, told
 
 

@@ -231,7 +231,7 @@ def test_a_recorded_tree_proves_its_sign_again() -> None:
             functional = Functional(row, below, knowledge.box)
             program = Program(row, below, knowledge.box)
             for signs in zip(*leaves_of(tree, [r.affine.n_out for r in below]), strict=True):
-                optimum = program.solve(signs, seconds=10.0)
+                optimum = program.solve(signs, seconds=600.0)
                 assert optimum is not None
                 assert (functional.bounds(optimum.cases) <= 0.0).any()
             proved += 1

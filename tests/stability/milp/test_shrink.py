@@ -16,8 +16,6 @@ from tests.oracle.regions import enumerate_regions
 from tests.stability.milp.test_solving import by_intervals
 from tests.stability.nets import cube, random_chain, wrong_verdicts
 
-SECONDS = 60.0
-
 
 def program(knowledge: Knowledge, candidates: list[Candidate]) -> Encoding:
     """As `settle_with_one_milp` sets it up."""
@@ -46,7 +44,7 @@ def test_many_signs_take_few_programs(seed: int, monkeypatch: pytest.MonkeyPatch
         return encode(known, candidates, deadline)
 
     monkeypatch.setattr(solve, "encode", counted)
-    unclear = solve.settle_with_one_milp(knowledge, Deadline(SECONDS), silent)
+    unclear = solve.settle_with_one_milp(knowledge, Deadline(), silent)
     assert len(sizes) <= 1 + math.log2(count)
     assert not wrong_verdicts(knowledge.freeze(), enumerate_regions(chain, box))
     assert set(candidates_of(knowledge)) <= unclear
