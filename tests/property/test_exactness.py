@@ -27,15 +27,16 @@ from tests.oracle.regions import Enumeration, enumerate_regions, largest_differe
 from tests.oracle.rounding import own_rounding
 from tests.strategies import cases
 
-# Of each family. A tie costs "auto" seconds, and dyadic networks are full of them.
-NETWORKS = {"normal": 150, "dyadic": 60}
+# Of each family; `python -m benchmarks.oracle` tries ten thousand others. A tie costs "auto"
+# seconds, and dyadic networks are full of them.
+NETWORKS = {"normal": 90, "dyadic": 40}
 # Methods that claim to decide every unit, given time; the others are held to being right.
 COMPLETE = [method for method in METHODS if method != "bounds"]
 # A unit whose range ends this close to 0, relative to the range, may be left undecided.
 UNDECIDED_MARGIN = Fraction(1, 10**6)
 DTYPES: list[np.dtype[np.floating[Any]]] = [np.dtype(f"float{bits}") for bits in (16, 32, 64)]
 EXAMPLES = {"auto": 30}
-MOST_EXAMPLES = 150
+MOST_EXAMPLES = 100
 # How often a thing has to occur among the networks for a test of it to mean something.
 SOME = 3
 

@@ -17,6 +17,7 @@ from onnx_exact.network.affine import Error
 from onnx_exact.reduce import ReduceOptions, reduce_chain
 from onnx_exact.stability.decide import Options, analyze_chain
 from onnx_exact.stability.verdict import Stability, Status
+from tests.clock import Ticking
 from tests.stability.nets import cube
 
 SEEDS = range(12)
@@ -61,12 +62,14 @@ def points_of(box: Box, stability: Stability, rng: np.random.Generator) -> np.nd
 @pytest.mark.parametrize("size", [1e-3, 3e-2])
 @pytest.mark.parametrize("method", ["bounds", "auto", "isa", "per-unit"])
 def test_verdicts_bounds_and_witnesses_hold_whatever_was_meant(
-    method: str, size: float, widths: tuple[int, ...]
+    method: str, size: float, widths: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # What is open after so many looks at the clock would take all means there are.
+    monkeypatch.setattr("onnx_exact.deadline.monotonic", Ticking(0.01))
     seen: Counter[Status] = Counter()
-    for seed in SEEDS if method != "auto" else SEEDS[:6]:
+    for seed in SEEDS[:6]:
         chain, box = network(seed, widths, size), cube(widths[0])
-        stability = analyze_chain(chain, box, Options(method=method, deadline=Deadline(20.0)))
+        stability = analyze_chain(chain, box, Options(method=method, deadline=Deadline(5.0)))
         rng = np.random.default_rng(seed)
         for _ in range(20):
             true = meant(chain, rng)
