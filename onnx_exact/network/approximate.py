@@ -120,8 +120,8 @@ def quotient(above: Array, below: Array) -> Approximate:
         product = found * below
         rest = two_product_error(found, below, product)
         # found - above / below = (found below - above) / below; the subtraction is all but exact.
-        off = (np.abs(product - above) * WIDE + rest) / np.abs(below)
-        off = np.where(off == 0.0, 0.0, off * WIDE + SMALLEST)
+        left_over = np.abs(product - above) * WIDE + rest
+        off = np.where(left_over == 0.0, 0.0, left_over / np.abs(below) * WIDE + SMALLEST)
     return _with_error(found, off)
 
 

@@ -11,6 +11,17 @@ import numpy as np
 from onnx_exact.verifier.rounding import EXTRA, ROUNDOFF, SMALLEST, Array, add_up
 
 
+def _times(a: Array, b: Array) -> Array:
+    """Upper bounds on products of magnitudes, but for rounding; what underflows is not lost."""
+    return np.asarray(a * b + SMALLEST * ((a > 0.0) & (b > 0.0)))
+
+
+def _summed(a: Array, b: Array) -> Array:
+    """The same for the sums of a product of matrices."""
+    terms = (a > 0.0).astype(float) @ (b > 0.0).astype(float)
+    return np.asarray(a @ b + SMALLEST * terms)
+
+
 class Ball:
     """|x - mid| <= err entry by entry; None for no error at all."""
 
@@ -41,9 +52,10 @@ class Ball:
 
     def __mul__(self, other: Ball) -> Ball:
         mid = self.mid * other.mid
-        err = np.abs(self.mid) * other.error + self.error * (np.abs(other.mid) + other.error)
-        # Products of numbers of 24 bits are exact where they do not underflow.
-        short = all((v == v.astype(np.float32)).all() for v in (self.mid, other.mid))
+        err = _times(np.abs(self.mid), other.error) + _times(self.error, other.size)
+        # Products of numbers of float32 are exact: they do not underflow either.
+        with np.errstate(over="ignore"):
+            short = all((v == v.astype(np.float32)).all() for v in (self.mid, other.mid))
         unit = np.all(np.abs(other.mid) == 1.0)
         used = (self.mid != 0.0) & (other.mid != 0.0) & (not (short or unit))
         return self._made(mid, other, err, np.maximum(np.abs(mid), SMALLEST) * used, 1)
@@ -55,8 +67,8 @@ class Ball:
         return self._made(mid, other, self.error + other.error, np.abs(mid) * (lost != 0.0), 1)
 
     def __matmul__(self, other: Ball) -> Ball:
-        size, error = np.abs(other.mid), other.error
-        err = np.abs(self.mid) @ error + self.error @ (size + error)
+        size = np.abs(other.mid)
+        err = _summed(np.abs(self.mid), other.error) + _summed(self.error, other.size)
         used = (self.mid != 0.0).astype(float) @ (size != 0.0).astype(float)
         rounding = np.maximum(np.abs(self.mid) @ size, SMALLEST) * (used > 0.0)
         return self._made(self.mid @ other.mid, other, err, rounding, self.mid.shape[1])

@@ -1,4 +1,4 @@
-"""What is added in front of a product is rounded before it: such a layer is not one that is stored."""
+"""What is added in front of a product is rounded before it: no layer as it is stored."""
 
 from __future__ import annotations
 
