@@ -365,9 +365,9 @@ def _validate(run: Run, chains: list[Rewritten], new: ModelProto, file: Path | N
     if run.samples is not None:
         extra.append(run.samples.rows)
     for _, where, stability in run.chains:
-        points = stability.witnesses
-        if where.origin is not None and len(points):
-            extra.append({where.origin.input: where.origin.to_graph(points)})
+        if where.origin is not None:
+            points = where.origin.to_graph(stability.witnesses)
+            extra += [{where.origin.input: points}] if len(points) else []
     settings = run.settings
     old = run.source.model
     return validate(

@@ -45,15 +45,21 @@ class Origin:
         """Points of the chain's input, shape (k, n), as points of the graph's, float64.
 
         Returns:
-            shape (k, *sample_shape), in the box of the graph input: the nearest point there of one
-            that only what the operators in between round leads to.
+            shape (k, *sample_shape), in the box of the graph input at every place of its batch: the
+            nearest points there. None at all where no point lies in all of these.
         """
         values = (np.asarray(points, dtype=np.float64) - self.shift) / self.scale
         repeated = np.repeat(values[:, None, :], self.repeats, axis=1)
         samples = repeated.reshape(len(values), *self.sample_shape)
-        # With a batch axis the box has one, too; positions of their own cannot be told apart.
-        alike = self.box is not None and not (self.batched and self.box.lower.shape[0] > 1)
-        return self.box.clip(samples) if self.box is not None and alike else samples
+        if self.box is None:
+            return samples
+        low, high = self.box.lower, self.box.upper
+        if self.batched:
+            # At which place of a batch a point is fed cannot be told here.
+            low, high = low.max(axis=0, keepdims=True), high.min(axis=0, keepdims=True)
+        if (low > high).any():
+            return samples[:0]
+        return np.clip(samples, low, high)
 
     def to_chain(self, samples: Array) -> Array:
         """Points of the graph's input, shape (k, *sample_shape), as points of the chain's (k', n).
