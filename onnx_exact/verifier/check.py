@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnx_exact.domains import DOMAIN_KEY, Domain, DomainLike, resolve_domain
-from onnx_exact.errors import DomainError, NotVerifiedError
+from onnx_exact.errors import DomainError, UncheckedError
 from onnx_exact.verifier.bounds import Ranges
 from onnx_exact.verifier.chain import read_chain, read_constant
 from onnx_exact.verifier.claims import check_claims
@@ -113,7 +113,7 @@ def check(
     rounding = CLAIM_ROUNDING * max((p.largest for p in passes), default=0.0)
     if found > (1.0 + CLAIM_TOLERANCE) * claimed + rounding:
         why = "".join(f": {reason}" for p in passes for reason in p.reasons[:1])
-        raise NotVerifiedError(
+        raise UncheckedError(
             f"the certificate claims a deviation of at most {claimed:.6g}, and only {found:.6g} can"
             f" be shown{why}"
         )
@@ -167,7 +167,7 @@ class _Pass:
         checked = check_claims(claims, box, front.takes_all(pair.source), old, clock)
         clock.spend()
         compared = compare(old, new, claims, checked.ranges)
-        found, self.reasons = deviation(compared), compared.missing
+        apart, self.reasons = deviation(compared), compared.missing
         outputs = [_last(checked.ranges), _last(compared.new_ranges)]
         self.largest = float(max(np.abs(side).max() for side in outputs[0]))
         front.learn(
@@ -175,6 +175,7 @@ class _Pass:
             pair.old.after,
             np.minimum(outputs[0][0], outputs[1][0]),
             np.maximum(outputs[0][1], outputs[1][1]),
+            apart,
         )
         self.check = ChainCheck(
             f"{pair.source} -> {pair.output}",
@@ -182,7 +183,7 @@ class _Pass:
             len(claims.witnesses),
             len(claims.trees),
             checked.leaves,
-            found,
+            float(apart.max(initial=0.0)),
         )
 
 

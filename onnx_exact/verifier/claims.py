@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnx_exact.errors import NotVerifiedError
+from onnx_exact.errors import NotVerifiedError, UncheckedError
 from onnx_exact.verifier.bounds import Branch, Ranges, intervals, upper_bounds
 from onnx_exact.verifier.clock import Clock
 from onnx_exact.verifier.products import Products
-from onnx_exact.verifier.refusals import require
+from onnx_exact.verifier.refusals import require_known
 from onnx_exact.verifier.rounding import Array, Flags, Units, add_up
-from onnx_exact.verifier.schema import ACTIVE, CLAIMED, INACTIVE, TREE, UNSHOWN, WITNESS, Claims
+from onnx_exact.verifier.schema import ACTIVE, CLAIMED, INACTIVE, TREE, UNSTABLE, WITNESS, Claims
 from onnx_exact.verifier.trees import excluded, expanded
 
 WORDS = ("undecided", "stably inactive", "stably active", "unstable")
@@ -50,8 +50,8 @@ def check_claims(
         clock: when to stop.
 
     Raises:
-        NotVerifiedError: naming the first claim that does not hold.
-        UncheckedError: the time is up.
+        NotVerifiedError: naming the first claim that is false.
+        UncheckedError: naming the first that is not shown, or the time is up.
     """
     layers = products.layers
     ranges = Ranges([], [], box, [layer.relu for layer in layers])
@@ -71,7 +71,7 @@ def check_claims(
                 branches = [Branch(s) for s in expanded(stored[of], claims, ranges)]
                 _tighten(lower, upper, units[of], sign, branches, products, ranges)
         for tree in (t for t in claims.trees if t.layer == k):
-            require(
+            require_known(
                 excluded(tree, ranges, products, claims, clock),
                 f"a tree does not exclude the signs of units {tree.units.tolist()[:5]} of layer"
                 f" {k + 1}",
@@ -135,21 +135,24 @@ def _check_layer(
 ) -> None:
     status, proof = claims.status[k], claims.proof[k]
     (lower, upper), (positive, negative) = bounds, shown
-    proved = proof <= TREE
-    wrong = (status == INACTIVE) & proved & ~(upper <= 0.0)
-    wrong |= (status == ACTIVE) & proved & ~(lower >= 0.0)
-    wrong |= (proof == WITNESS) & ~(positive & negative)
-    # What a point or a bound of this check contradicts is wrong whatever it rests on.
-    wrong |= (status == INACTIVE) & ((positive & whole) | (lower > 0.0))
-    wrong |= (status == ACTIVE) & ((negative & whole) | (upper < 0.0))
-    wrong |= whole & (proof == UNSHOWN) & ((upper <= 0.0) | (lower >= 0.0))
-    if wrong.any():
-        unit = int(np.flatnonzero(wrong)[0])
-        raise NotVerifiedError(
-            f"unit {unit} of layer {k + 1} is not shown to be {WORDS[status[unit]]}: the bounds on"
-            f" its pre-activation are {lower[unit]:.6g} and {upper[unit]:.6g}, and the witnesses"
-            f" show {int(positive[unit]) + int(negative[unit])} of its signs"
-        )
+    # What a point or a bound of this check contradicts is false whatever it rests on.
+    false = (status == INACTIVE) & ((positive & whole) | (lower > 0.0))
+    false |= (status == ACTIVE) & ((negative & whole) | (upper < 0.0))
+    false |= (status == UNSTABLE) & whole & ((upper <= 0.0) | (lower >= 0.0))
+    open_ = (proof == WITNESS) & ~(positive & negative)
+    open_ |= (proof <= TREE) & (
+        ((status == INACTIVE) & ~(upper <= 0.0)) | ((status == ACTIVE) & ~(lower >= 0.0))
+    )
+    for units, error, words in (
+        (false, NotVerifiedError, "not"),
+        (open_, UncheckedError, "not shown to be"),
+    ):
+        for unit in np.flatnonzero(units)[:1].tolist():
+            raise error(
+                f"unit {unit} of layer {k + 1} is {words} {WORDS[status[unit]]}: the bounds on its"
+                f" pre-activation are {lower[unit]:.6g} and {upper[unit]:.6g}, and the witnesses"
+                f" show {int(positive[unit]) + int(negative[unit])} of its signs"
+            )
 
 
 def _granted(ranges: Ranges, claims: Claims) -> Ranges:

@@ -15,7 +15,7 @@ import numpy as np
 
 from onnx_exact.errors import UncheckedError
 from onnx_exact.verifier.front_rules import EVERY_OUTPUT, RULES, Place
-from onnx_exact.verifier.intervals import Interval, everything, hull
+from onnx_exact.verifier.intervals import Interval, added, everything, hull
 from onnx_exact.verifier.model import FLOATS, MOST_ENTRIES, Model
 from onnx_exact.verifier.operators import SAME, Layout, attributes
 from onnx_exact.verifier.refusals import require_known
@@ -34,15 +34,28 @@ class Front:
         self._model = model
         self._known = dict(boxes)
 
-    def learn(self, tensor: str, layout: Layout, lower: Array, upper: Array) -> None:
-        """Takes bounds on the features of a tensor in, shape (features,)."""
+    def learn(self, tensor: str, layout: Layout, lower: Array, upper: Array, apart: Array) -> None:
+        """Takes in what is known of the output of a checked chain, in either model.
+
+        The intervals of the model's own nodes, moved by what the two chains may be apart for one
+        value of their input, hold the outputs of both, too; they may differ between positions,
+        which the chain's bounds do not.
+
+        Args:
+            tensor, layout: the output, and where its features lie.
+            lower, upper: bounds on its features, shape (features,).
+            apart: on |old - new| of each, for the same input.
+        """
         shape = self._model.shapes(tensor)[0]
         axes = layout.at(0, shape)
         if axes is None:
             self._known[tensor] = everything(len(shape))
             return
         sizes = (1,) * axes[0] + shape[slice(*axes)] + (1,) * (len(shape) - axes[1])
-        self._known[tensor] = (lower.reshape(sizes), upper.reshape(sizes))
+        low, high, off = (v.reshape(sizes) for v in (lower, upper, apart))
+        with np.errstate(all="ignore"):
+            own = added(self._of(tensor), (-off, off))
+        self._known[tensor] = (np.maximum(own[0], low), np.minimum(own[1], high))
 
     def takes_all(self, tensor: str) -> bool:
         """Whether a tensor takes every value in its bounds: an input, its entries regrouped."""
