@@ -187,8 +187,7 @@ class _Layers:
             step.before == self._layout,
             f"{step.source!r} of {self._model.name} mixes features with others",
         )
-        matrix, *factors = step.values
-        offset = np.zeros(1) if step.bias is None else step.bias
+        matrix, offset, *factors = step.values
         bias = per_feature(self._model, offset, step.output, step.after)
         self._read.append((step.kind, matrix, bias, *factors))
         alpha, beta = (Ball(np.asarray(factor)) for factor in factors)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from onnx import NodeProto
 
 from onnx_exact.verifier.intervals import (
@@ -177,11 +178,10 @@ def _leaky(p: Place) -> Interval | None:
 def _clipped(p: Place) -> Interval | None:
     low, high = p.x[0]
     for slot, name, f in ((1, "min", np.maximum), (2, "max", np.minimum)):
-        if name in p.options or (slot < len(p.node.input) and p.node.input[slot]):
-            end = p.options[name] if name in p.options else p.constant(slot)
-            if end is None:
-                return None
-            low, high = f(low, np.float64(end)), f(high, np.float64(end))
+        end = p.options.get(name, p.constant(slot))
+        if end is None and any(p.node.input[slot : slot + 1]):
+            return None
+        low, high = (v if end is None else f(v, np.float64(end)) for v in (low, high))
     return low, high
 
 
@@ -198,61 +198,52 @@ def _normalized(p: Place) -> Interval | None:
 def _dense(p: Place) -> Interval | None:
     """A Gemm or MatMul: its features lie along the last axis, or the last but one."""
     step = read_step(p.model, p.node.output[0])
-    weight, alpha, beta = step.values
+    weight, bias, alpha, beta = ((v, v) for v in step.values)
     slot = list(p.node.input).index(step.source)
-    axis = -2 if slot or p.options.get("transA", 0) else -1
     if p.x[slot][0].ndim < 2:
         return None
-    x = _whole(p.x[slot], axis, weight.shape[1])
-    turned = bool(p.options.get("transA", 0)) or axis == -1
+    turned = bool(p.options.get("transA", 0))
+    x = _whole(p.x[slot], -2 if slot or turned else -1, weight[0].shape[1])
 
     def product(w: Array, v: Array) -> Array:
-        found = np.moveaxis(v, axis, -1) @ w.T
-        return found if turned else np.moveaxis(found, -1, axis)
+        return w @ v if slot else (v.swapaxes(-1, -2) if turned else v) @ w.T
 
-    found = linear(product, weight, x, weight.shape[1])
-    if found is not None:
-        found = multiplied(found, (alpha, alpha))
-    if found is None or step.bias is None:
-        return found
-    return added(found, multiplied((step.bias, step.bias), (beta, beta)))
+    found = linear(product, weight[0], x, weight[0].shape[1])
+    return found and added(multiplied(found, alpha), multiplied(bias, beta))
 
 
-def _windows(p: Place, kernel: Shape) -> Callable[[Array, float], list[Array]] | None:
+def _windows(p: Place, kernel: Shape) -> Callable[[Array, float], Array] | None:
     """What all windows of a convolution or a pool have at each place of the kernel.
 
     The result takes an array, with its channels and spatial axes written out, and what it is padded
-    with. The last window ends where its output says, whatever `ceil_mode` or the pads allow.
+    with; the axes of the kernel come last. The last window ends where its output says, whatever
+    `ceil_mode` or the pads allow.
     """
     rank, sizes = len(kernel), {shape[1:] for shape in p.sizes()}
     outs = {shape[2:] for shape in p.shapes}
     if len(sizes) > 1 or len(outs) > 1:
         return None
     (inner,), (out,) = sizes, outs
-    strides, dilations = (p.options.get(n, (1,) * rank) for n in ("strides", "dilations"))
-    axes = list(zip(inner[1:], out, kernel, strides, dilations, strict=True))
-    needed = [(n - 1) * s + (k - 1) * d + 1 - size for size, n, k, s, d in axes]
+    steps, dilations = (p.options.get(n, (1,) * rank) for n in ("strides", "dilations"))
+    reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
+    axes = list(zip(inner[1:], out, steps, reach, strict=True))
+    needed = [(n - 1) * s + r - size for size, n, s, r in axes]
     auto = p.options.get("auto_pad", b"NOTSET")
     begins = [(max(n, 0) + (auto == b"SAME_LOWER")) // 2 for n in needed]
     if auto == b"NOTSET":
         begins = list(p.options.get("pads", (0,) * 2 * rank))[:rank]
     pads = [(0, 0), (0, 0), *((b, max(n - b, 0)) for b, n in zip(begins, needed, strict=True))]
-    entries = math.prod(size + sum(pad) for size, pad in zip(inner, pads[1:], strict=True))
-    if min(begins, default=0) < 0 or entries > MOST_ENTRIES:
+    if min(begins, default=0) < 0 or math.prod((*out, *inner[:1], *kernel)) > MOST_ENTRIES:
         return None
+    every = [slice(0, (n - 1) * s + 1, s) for _, n, s, _ in axes]
+    within = [slice(None, None, d) for d in dilations]
 
-    def seen(x: Array, fill: float) -> list[Array]:
+    def seen(x: Array, fill: float) -> Array:
         padded = np.pad(np.broadcast_to(x, (len(x), *inner)), pads, constant_values=fill)
-        spots = itertools.product(*map(range, kernel))
-        return [padded[(slice(None), slice(None), *map(_along, at, axes))] for at in spots]
+        views = sliding_window_view(padded, reach, tuple(range(2, 2 + rank)))
+        return np.asarray(views[(slice(None), slice(None), *every, *within)])
 
     return seen
-
-
-def _along(start: int, axis: tuple[int, ...]) -> slice:
-    """Where windows along an axis see one place of the kernel."""
-    _, count, _, stride, dilation = axis
-    return slice(start * dilation, start * dilation + stride * (count - 1) + 1, stride)
 
 
 def _convolved(p: Place) -> Interval | None:
@@ -261,36 +252,35 @@ def _convolved(p: Place) -> Interval | None:
     if weight is None or seen is None:
         return None
     windows, groups = seen, int(p.options.get("group", 1))
-    terms = math.prod(weight.shape[1:])
+    spots = [*range(2 - weight.ndim, 0)]
 
     def product(rows: Array, x: Array) -> Array:
-        own = rows.reshape(groups, -1, rows.shape[1], math.prod(rows.shape[2:]))
-        total = np.zeros(())
-        for i, part in enumerate(windows(x, 0.0)):
-            split = part.reshape(len(part), groups, -1, *part.shape[2:])
-            total = total + np.einsum("goc,ngc...->ngo...", own[..., i], split, optimize=True)
-        return total.reshape(len(x), len(rows), *total.shape[3:])
+        parts = zip(np.split(rows, groups), np.split(windows(x, 0.0), groups, 1), strict=True)
+        found = [np.tensordot(w, v, ([1, *spots], [1, *spots])) for w, v in parts]
+        return np.moveaxis(np.concatenate(found), 0, 1)
 
-    found = linear(product, weight, p.x[0], terms)
-    if found is None or len(p.x) < 3:
-        return found
-    low, high = (v.reshape(-1, *[1] * (weight.ndim - 2)) for v in p.x[2])
-    return added(found, (low, high))
+    found = linear(product, weight, p.x[0], math.prod(weight.shape[1:]))
+    bias = p.x[2] if len(p.x) > 2 else (np.zeros(1),) * 2
+    low, high = (v.reshape(-1, *[1] * len(spots)) for v in bias)
+    return found and added(found, (low, high))
 
 
 def _pooled(p: Place) -> Interval | None:
     """Maxima and means of a window lie between the least and the greatest number in it."""
-    seen = _windows(p, tuple(p.options["kernel_shape"]))
+    kernel = tuple(p.options["kernel_shape"])
+    seen = _windows(p, kernel)
     if seen is None or p.options.get("storage_order", 0):
         return None
-    high: Array = np.asarray(np.maximum.reduce(seen(p.x[0][1], -np.inf)))
+    spots = tuple(range(-len(kernel), 0))
+    high = seen(p.x[0][1], -np.inf).max(axis=spots)
     if p.op == "MaxPool":
-        return np.asarray(np.maximum.reduce(seen(p.x[0][0], -np.inf))), high
-    low: Array = np.asarray(np.minimum.reduce(seen(p.x[0][0], np.inf)))
+        return seen(p.x[0][0], -np.inf).max(axis=spots), high
+    low = seen(p.x[0][0], np.inf).min(axis=spots)
     # Means may count what is padded, as 0.
-    padded = np.logical_or.reduce([v == np.inf for v in seen(np.zeros_like(p.x[0][0]), np.inf)])
-    low = np.where(padded, np.minimum(low, 0.0), low)
-    return low, np.where(padded, np.maximum(high, 0.0), high)
+    padded = seen(np.zeros_like(p.x[0][0]), np.inf).max(axis=spots) == np.inf
+    return np.where(padded, np.minimum(low, 0.0), low), np.where(
+        padded, np.maximum(high, 0.0), high
+    )
 
 
 def _global(p: Place) -> Interval | None:
