@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnx_exact.errors import NotVerifiedError, UncheckedError
-from onnx_exact.verifier.bounds import Branch, Ranges, intervals, upper_bounds
+from onnx_exact.verifier.bounds import Branch, Ranges, intervals, tighten
 from onnx_exact.verifier.clock import Clock
 from onnx_exact.verifier.products import Products
 from onnx_exact.verifier.refusals import require_known
-from onnx_exact.verifier.rounding import Array, Flags, Units, add_up
+from onnx_exact.verifier.rounding import Array, Flags
 from onnx_exact.verifier.schema import ACTIVE, CLAIMED, INACTIVE, TREE, UNSTABLE, WITNESS, Claims
 from onnx_exact.verifier.trees import excluded, expanded
 
@@ -63,13 +63,13 @@ def check_claims(
         lower, upper = intervals(layer, *ranges.outputs(k - 1), exact=True)
         for sign in (True, False) if k else ():
             unsettled = np.flatnonzero((lower < 0.0) & (upper > 0.0) | (not layer.relu))
-            _tighten(lower, upper, unsettled, sign, None, products, ranges)
+            tighten(lower, upper, unsettled, sign, None, products, ranges)
         if k in claims.slopes:
             units, positive, stored = claims.slopes[k]
             for sign in (True, False):
                 of = np.flatnonzero(positive == sign)
                 branches = [Branch(s) for s in expanded(stored[of], claims, ranges)]
-                _tighten(lower, upper, units[of], sign, branches, products, ranges)
+                tighten(lower, upper, units[of], sign, branches, products, ranges)
         for tree in (t for t in claims.trees if t.layer == k):
             require_known(
                 excluded(tree, ranges, products, claims, clock),
@@ -101,29 +101,6 @@ def _shown(claims: Claims, box: Box, whole: bool, products: Products) -> Shown:
         points.append(np.where(rises, box[1], box[0]))
     signs = products.forward(np.concatenate(points))
     return [(np.asarray(up.any(axis=0)), np.asarray(down.any(axis=0))) for up, down in signs]
-
-
-def _tighten(
-    lower: Array,
-    upper: Array,
-    units: Units,
-    positive: bool,
-    branches: list[Branch] | None,
-    products: Products,
-    ranges: Ranges,
-) -> None:
-    """Improves the upper bounds of units of the next layer in place, or their lower bounds."""
-    k = len(ranges.lower)
-    layer = products.layers[k]
-    sign = 1.0 if positive else -1.0
-    weight, bias = sign * layer.weight[units], sign * layer.bias[units]
-    off = layer.off(ranges.magnitude(k - 1))[units]
-    found = add_up(upper_bounds(weight, bias, ranges, products, branches), off)
-    # A unit may have several records.
-    if positive:
-        np.fmin.at(upper, units, found)
-    else:
-        np.fmax.at(lower, units, -found)
 
 
 def _check_layer(

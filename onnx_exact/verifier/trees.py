@@ -6,8 +6,10 @@ are there. Leaves are made as they are bounded, thousands at once, and never all
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +23,8 @@ from onnx_exact.verifier.schema import Claims, Tree
 
 # Numbers of a batch in its largest array.
 BATCH_ENTRIES = 2_000_000
-# Units that are fixed on the way to a leaf: layer, unit and sign of each.
-Path = list[tuple[int, int, int]]
+# What a node is split on: a side of the box, or layer and unit.
+Split = TypeVar("Split")
 
 
 def excluded(tree: Tree, ranges: Ranges, products: Products, claims: Claims, clock: Clock) -> bool:
@@ -82,27 +84,50 @@ def _box_tree(
 def _boxes(sides: list[int], low: Array, high: Array) -> Iterator[tuple[Array, Array]]:
     """The leaves of a tree of boxes; the first child is the lower part.
 
-    One box is changed in place on the way down and back: a node that waits is its depth, and the
-    side, which end of it, and the number that this end becomes.
+    One box is changed in place on the way down, and back.
     """
     ends = low.copy(), high.copy()
     done: list[tuple[int, int, float]] = []
-    waiting: list[tuple[int, int, int, float]] = []
-    for number, side in enumerate(sides):
+    for kept, path in _paths([None if side < 0 else side for side in sides]):
+        while len(done) > kept:
+            side, end, before = done.pop()
+            ends[end][side] = before
+        for side, second in path[kept:]:
+            end = 1 - second
+            done.append((side, end, float(ends[end][side])))
+            ends[end][side] = float(0.5 * ends[0][side] + 0.5 * ends[1][side])
+        yield ends[0].copy(), ends[1].copy()
+
+
+def _paths(
+    nodes: list[Split | None], most: float = math.inf
+) -> Iterator[tuple[int, list[tuple[Split, int]]]]:
+    """What is split, and which child is taken, on the way to each leaf.
+
+    Args:
+        nodes: in preorder; None for a leaf.
+        most: how long all paths may be together.
+
+    Yields:
+        How much of it is as it was for the leaf before, and the path, which is changed later.
+    """
+    path: list[tuple[Split, int]] = []
+    waiting: list[tuple[int, tuple[Split, int]]] = []
+    kept = 0
+    for number, split in enumerate(nodes):
         if number:
             require(waiting, "a tree has nodes that belong to none")
-            depth, at, end, value = waiting.pop()
-            while len(done) > depth:
-                where, which, before = done.pop()
-                ends[which][where] = before
-            done.append((at, end, float(ends[end][at])))
-            ends[end][at] = value
-        if side < 0:
-            yield ends[0].copy(), ends[1].copy()
+            depth, taken = waiting.pop()
+            kept = min(kept, depth)
+            path[depth:] = [taken]
+        if split is not None:
+            waiting += [(len(path), (split, 1)), (len(path), (split, 0))]
             continue
-        middle = float(0.5 * ends[0][side] + 0.5 * ends[1][side])
-        waiting += [(len(done), side, 0, middle), (len(done), side, 1, middle)]
-    require(sides and not waiting, "a tree lacks leaves")
+        most -= len(path)
+        require(most >= 0, "a tree has not one multiplier for each unit it fixes")
+        yield kept, path
+        kept = len(path)
+    require(nodes and not waiting, "a tree lacks leaves")
 
 
 def _relu_tree(
@@ -116,7 +141,8 @@ def _relu_tree(
 ) -> bool:
     assert tree.slopes is not None
     assert tree.multipliers is not None
-    paths = _paths(tree.nodes.tolist(), len(tree.multipliers))
+    splits = [None if layer < 0 else (layer, unit) for layer, unit in tree.nodes.tolist()]
+    paths = (path.copy() for _, path in _paths(splits, len(tree.multipliers)))
     batch = max(1, BATCH_ENTRIES // max(len(low) for low in (*root.lower, root.box[0])))
     start = used = 0
     while part := list(islice(paths, batch)):
@@ -127,12 +153,12 @@ def _relu_tree(
         for i, path in enumerate(part):
             multipliers = tree.multipliers[used : used + len(path)].tolist()
             used += len(path)
-            for (k, unit, sign), multiplier in zip(path, multipliers, strict=True):
-                if sign > 0:
-                    lower[k][i, unit] = max(lower[k][i, unit], 0.0)
-                else:
+            for ((k, unit), second), multiplier in zip(path, multipliers, strict=True):
+                if second:
                     upper[k][i, unit] = min(upper[k][i, unit], 0.0)
-                extra[k][i, unit] += sign * multiplier
+                else:
+                    lower[k][i, unit] = max(lower[k][i, unit], 0.0)
+                extra[k][i, unit] += -multiplier if second else multiplier
         slopes = expanded(tree.slopes[start : start + len(part)], claims, root)
         start += len(part)
         ranges = Ranges(lower, upper, (root.box[0][None], root.box[1][None]), root.relu)
@@ -141,28 +167,8 @@ def _relu_tree(
         found = upper_bounds(rows, np.repeat(bias, len(part)), ranges, products, branches)
         if not (found <= 0.0).all():
             return False
+    require(used == len(tree.multipliers), "a tree has not one multiplier for each unit it fixes")
     return True
-
-
-def _paths(nodes: list[list[int]], length: int) -> Iterator[Path]:
-    """What is fixed on the way to each leaf, `length` in all; the first child is positive."""
-    path: Path = []
-    waiting: list[tuple[int, tuple[int, int, int]]] = []
-    known = 0
-    for number, (layer, unit) in enumerate(nodes):
-        if number:
-            require(waiting, "a tree has nodes that belong to none")
-            depth, fixed = waiting.pop()
-            path[depth:] = [fixed]
-        if layer < 0:
-            known += len(path)
-            if known > length:
-                break
-            yield path.copy()
-            continue
-        waiting += [(len(path), (layer, unit, -1)), (len(path), (layer, unit, 1))]
-    require(known == length, "a tree has not one multiplier for each unit it fixes")
-    require(nodes and not waiting, "a tree lacks leaves")
 
 
 def expanded(stored: NDArray[np.uint8], claims: Claims, ranges: Ranges) -> list[Array]:
