@@ -162,18 +162,22 @@ def tighten(
     products: Products,
     ranges: Ranges,
 ) -> None:
-    """Improves the upper bounds of units of the next layer in place, or their lower bounds."""
-    k = len(ranges.lower)
-    layer = products.layers[k]
+    """Improves the upper bounds of units of the next layer in place, or their lower bounds.
+
+    Args:
+        lower, upper: shape (units,), or (boxes, units).
+        units: which ones; a unit may be there several times.
+        positive: whether the upper ones.
+        branches: as for `upper_bounds`.
+        products, ranges: of the chain, and of the layers before.
+    """
+    layer = products.layers[len(ranges.lower)]
     sign = 1.0 if positive else -1.0
     weight, bias = sign * layer.weight[units], sign * layer.bias[units]
-    off = layer.off(ranges.magnitude(k - 1))[units]
-    found = add_up(upper_bounds(weight, bias, ranges, products, branches), off)
-    # A unit may have several records.
-    if positive:
-        np.fmin.at(upper, units, found)
-    else:
-        np.fmax.at(lower, units, -found)
+    found = upper_bounds(weight, bias, ranges, products, branches)
+    off = layer.off(ranges.magnitude(len(ranges.lower) - 1))[..., units]
+    found = sign * add_up(found, off.reshape(found.shape))
+    (np.fmin if positive else np.fmax).at(upper if positive else lower, (..., units), found)
 
 
 def _relaxed(weight: Array, ranges: Ranges, k: int, branch: Branch) -> tuple[Array, Array]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnx_exact.domains import DOMAIN_KEY, Domain, DomainLike, resolve_domain
-from onnx_exact.errors import DomainError, UncheckedError
+from onnx_exact.errors import DomainError, NotVerifiedError, UncheckedError
 from onnx_exact.verifier.bounds import Ranges
 from onnx_exact.verifier.chain import read_chain, read_constant
 from onnx_exact.verifier.claims import check_claims
@@ -214,7 +214,9 @@ def _certified_domain(
     try:
         domain = resolve_domain(sides, old.inputs, {})
     except (DomainError, RecursionError) as error:
-        certificate.refuse(" ".join(str(error).split())[:200])
+        raise NotVerifiedError(
+            f"{certificate.path}: {' '.join(str(error).split())[:200]}"
+        ) from error
     if new.domain_text is not None:
         own = declared_domain(old, new, None)
         certificate.require(

@@ -127,9 +127,8 @@ def _plain(node: NodeProto) -> bytes:
     """A node without what says nothing of what it computes."""
     plain = NodeProto()
     plain.CopyFrom(node)
-    plain.ClearField("name")
-    plain.ClearField("doc_string")
-    plain.ClearField("metadata_props")
+    for field in ("name", "doc_string", "metadata_props"):
+        plain.ClearField(field)
     return bytes(plain.SerializeToString(deterministic=True))
 
 

@@ -24,6 +24,7 @@ from onnx_exact.verifier.intervals import (
 )
 from onnx_exact.verifier.model import MOST_ENTRIES, Model
 from onnx_exact.verifier.operators import Attributes, read_step
+from onnx_exact.verifier.refusals import require_known
 from onnx_exact.verifier.rounding import Array
 from onnx_exact.verifier.shapes import Shape
 
@@ -64,6 +65,13 @@ class Place:
     def sizes(self, slot: int = 0) -> tuple[Shape, ...]:
         """The shape of an input at every trial."""
         return self.model.shapes(self.node.input[slot])
+
+    def whole(self, slot: int = 0) -> Interval:
+        """The bounds of an input written out along all axes of a size that is known."""
+        sizes = [n[0] if len(set(n)) == 1 else 1 for n in zip(*self.sizes(slot), strict=True)]
+        require_known(math.prod(sizes) <= MOST_ENTRIES, f"an input of {self.op} is too large")
+        low, high = (np.broadcast_to(side, sizes) for side in self.x[slot])
+        return low, high
 
 
 Rule = Callable[[Place], Interval | None]
@@ -119,19 +127,14 @@ def _anywhere(p: Place) -> Interval | None:
 
 def _regrouped(p: Place) -> Interval | None:
     """The same entries in the same order: symbolic axes have to stay in front."""
-    before, after = p.sizes(), p.shapes
-    ranks = itertools.product(range(len(before[0]) + 1), range(len(after[0]) + 1))
+    pairs = list(zip(p.sizes(), p.shapes, strict=True))
+    ranks = itertools.product(*(range(len(shape) + 1) for shape in pairs[0]))
     for stop, other in ranks:
-        fixed = {(a[stop:], b[other:]) for a, b in zip(before, after, strict=True)}
-        front = [
-            (math.prod(a[:stop]), math.prod(b[:other])) for a, b in zip(before, after, strict=True)
-        ]
-        inner, outer = next(iter(fixed))
-        if len(fixed) == 1 and all(a == b for a, b in front) and math.prod(inner) <= MOST_ENTRIES:
-            sides = [v.reshape(v.shape[stop:]) for v in hull(p.x[0], tuple(range(stop)))]
-            sizes = (1,) * other + outer
-            low, high = (np.broadcast_to(v, inner).reshape(sizes) for v in sides)
-            return low, high
+        tails = {(a[stop:], b[other:]) for a, b in pairs}
+        if len(tails) == 1 and all(math.prod(a[:stop]) == math.prod(b[:other]) for a, b in pairs):
+            low, high = hull(p.whole(), tuple(range(stop)))
+            sizes = (1,) * other + tails.pop()[1]
+            return low.reshape(sizes), high.reshape(sizes)
     return _anywhere(p)
 
 
@@ -141,24 +144,11 @@ def _transposed(p: Place) -> Interval | None:
 
 
 def _concatenated(p: Place) -> Interval | None:
-    axis = int(p.options["axis"]) % len(p.shapes[0])
-    lengths = [[shape[axis] for shape in p.sizes(slot)] for slot in range(len(p.x))]
-    if any(len(set(found)) > 1 for found in lengths):
-        parts = [hull(x, (axis,)) for x in p.x]
-        return np.minimum.reduce([x[0] for x in parts]), np.maximum.reduce([x[1] for x in parts])
-    parts = [_whole(x, axis, found[0]) for x, found in zip(p.x, lengths, strict=True)]
-    others = np.broadcast_shapes(*(hull(x, (axis,))[0].shape for x in parts))
-    sizes = [(*others[:axis], found[0], *others[axis + 1 :]) for found in lengths]
-    low, high = (
-        np.concatenate([np.broadcast_to(x[i], s) for x, s in zip(parts, sizes, strict=True)], axis)
-        for i in (0, 1)
-    )
-    return low, high
-
-
-def _whole(x: Interval, axis: int, size: int) -> Interval:
-    """The same bounds written out along an axis."""
-    low, high = (np.repeat(v, size, axis) if v.shape[axis] == 1 else v for v in x)
+    axis, slots = int(p.options["axis"]) % len(p.shapes[0]), range(len(p.x))
+    if any(len({shape[axis] for shape in p.sizes(slot)}) > 1 for slot in slots):
+        ends = [hull(x, tuple(range(x[0].ndim))) for x in p.x]
+        return np.minimum.reduce([x[0] for x in ends]), np.maximum.reduce([x[1] for x in ends])
+    low, high = (np.concatenate(sides, axis) for sides in zip(*map(p.whole, slots), strict=True))
     return low, high
 
 
@@ -203,12 +193,11 @@ def _dense(p: Place) -> Interval | None:
     if p.x[slot][0].ndim < 2:
         return None
     turned = bool(p.options.get("transA", 0))
-    x = _whole(p.x[slot], -2 if slot or turned else -1, weight[0].shape[1])
 
     def product(w: Array, v: Array) -> Array:
         return w @ v if slot else (v.swapaxes(-1, -2) if turned else v) @ w.T
 
-    found = linear(product, weight[0], x, weight[0].shape[1])
+    found = linear(product, weight[0], p.whole(slot), weight[0].shape[1])
     return found and added(multiplied(found, alpha), multiplied(bias, beta))
 
 
@@ -284,11 +273,9 @@ def _pooled(p: Place) -> Interval | None:
 
 
 def _global(p: Place) -> Interval | None:
-    low, high = p.x[0]
-    axes = tuple(range(2, low.ndim))
-    if p.op == "GlobalMaxPool":
-        return low.max(axis=axes, keepdims=True), high.max(axis=axes, keepdims=True)
-    return hull(p.x[0], axes)
+    axes = tuple(range(2, p.x[0][0].ndim))
+    low, high = hull(p.x[0], axes)
+    return (p.x[0][0].max(axes, keepdims=True) if p.op == "GlobalMaxPool" else low), high
 
 
 RULES: dict[str, Rule] = {

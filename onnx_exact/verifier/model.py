@@ -116,16 +116,12 @@ class Model:
         sparse = (tensor.values.name for tensor in self.graph.sparse_initializer)
         return frozenset((*self.initializers, *sparse))
 
-    @property
-    def overridable(self) -> bool:
-        """Whether an initializer that is an input too may be given another value."""
-        return bool(self.proto.ir_version >= OVERRIDABLE_SINCE_IR)
-
     @cached_property
     def optional(self) -> frozenset[str]:
         """Inputs that may be fed and need not be."""
         names = {value.name for value in self.graph.input}
-        return frozenset(names & self.given) if self.overridable else frozenset()
+        overridable = self.proto.ir_version >= OVERRIDABLE_SINCE_IR
+        return frozenset(names & self.given) if overridable else frozenset()
 
     @cached_property
     def inputs(self) -> tuple[Input, ...]:

@@ -130,14 +130,11 @@ def _normalization(model: Model, node: NodeProto, at: int, slot: int) -> Step | 
     plain = not options.get("training_mode", 0) and options.get("spatial", 1) == 1
     if slot or not plain or sum(map(bool, node.output)) > 1 or len(shapes[0]) < 2:
         return None
-    values = []
-    for name in node.input[1:5]:
-        value = model.numbers(name)
-        if value is None or any(value.shape != shape[1:2] for shape in shapes):
-            return None
-        values.append(value.reshape(-1, *[1] * (len(shapes[0]) - 2)))
+    numbers = [model.numbers(name) for name in node.input[1:5]]
+    fitting = [v for v in numbers if v is not None and {v.shape} == {s[1:2] for s in shapes}]
+    values = [v.reshape(-1, *[1] * (len(shapes[0]) - 2)) for v in fitting]
     epsilon = float(options.get("epsilon", np.float32(1e-5)))
-    if not (values[3] + epsilon > 0.0).all():
+    if len(values) < 4 or not (values[3] + epsilon > 0.0).all():
         return None
     return Step(node.op_type, node.input[0], node.output[0], at, tuple(values), epsilon=epsilon)
 

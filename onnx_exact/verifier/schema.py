@@ -11,16 +11,15 @@ import json
 import math
 import sys
 import zipfile
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnx_exact.errors import NotVerifiedError, UncheckedError, UsageError
-from onnx_exact.verifier.refusals import require_known
+from onnx_exact.verifier.refusals import require, require_known
 from onnx_exact.verifier.rounding import Flags
 
 FORMAT, VERSION = "onnx-exact certificate", 1
@@ -34,13 +33,12 @@ LARGEST = float(np.finfo(np.float64).max)
 UNDECIDED, INACTIVE, ACTIVE, UNSTABLE = range(4)
 NONE, BOUNDS, SLOPES, TREE, CLAIMED, WITNESS, UNSHOWN = range(7)
 # Which proofs a status may have.
+PROVED = (BOUNDS, SLOPES, TREE, CLAIMED)
 PROOFS = {
-    UNDECIDED: (NONE,),
-    INACTIVE: (BOUNDS, SLOPES, TREE, CLAIMED),
-    ACTIVE: (BOUNDS, SLOPES, TREE, CLAIMED),
-    UNSTABLE: (WITNESS, UNSHOWN),
+    (UNDECIDED, NONE),
+    *((status, proof) for status in (INACTIVE, ACTIVE) for proof in PROVED),
+    *((UNSTABLE, proof) for proof in (WITNESS, UNSHOWN)),
 }
-Sizes = Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -107,14 +105,9 @@ class Certificate:
             self.header.get("version") == VERSION, f"{path} is of another version than {VERSION}"
         )
 
-    def refuse(self, why: str) -> NoReturn:
-        """Raises NotVerifiedError."""
-        raise NotVerifiedError(f"the certificate {self.path} is wrong: {why}")
-
     def require(self, holds: object, why: str) -> None:
         """Raises NotVerifiedError unless something holds."""
-        if not holds:
-            self.refuse(why)
+        require(holds, f"the certificate {self.path} is wrong: {why}")
 
     def entry(self, kind: type, *keys: str, of: Any = None) -> Any:
         """A value of the header, or of an object in it, that has to be of a type."""
@@ -155,7 +148,8 @@ class Certificate:
         except UncheckedError:
             raise
         except Exception as error:  # whatever hostile bytes may lead to
-            self.refuse(f"{name} is no proper array ({_line(error)})")
+            why = f"{name} is no proper array ({_line(error)})"
+            raise NotVerifiedError(f"the certificate {self.path} is wrong: {why}") from error
         below = known[wanted.below] if isinstance(wanted.below, str) else wanted.below
         if values.dtype == np.bool_:
             proper = (values.view(np.uint8) <= 1).all()
@@ -188,9 +182,8 @@ class Certificate:
 
     def finish(self) -> None:
         """Raises if there is anything that nobody asked for."""
-        left = self._members.keys() - self._asked
-        if left:
-            self.refuse(f"it holds {min(left)!r}, which says nothing")
+        left = sorted(self._members.keys() - self._asked)
+        self.require(not left, f"it holds {left[:1]}, which say nothing")
 
 
 def _no_number(text: str) -> None:
@@ -257,15 +250,18 @@ class _Reader:
 
     def claims(self) -> Claims:
         """All of it."""
+        own = [self.file.entries(k, n, of=self.head) for k, n in ((int, "widths"), (bool, "relu"))]
         self.file.require(
-            self.file.entries(int, "widths", of=self.head) == self.widths,
-            "its widths are not those of the original",
+            own == [self.widths, self.relu], "its widths and relu are not those of the original"
         )
-        self.file.require(
-            self.file.entries(bool, "relu", of=self.head) == self.relu,
-            "its relu are not those of the original",
+        layers = [k for k, relu in enumerate(self.relu) if relu]
+        status, proof = (
+            {k: self.array(f"l{k}_{kind}", kind, units=self.widths[k]) for k in layers}
+            for kind in ("status", "proof")
         )
-        status, proof = self.verdicts()
+        for k in layers:
+            pairs = set(zip(status[k].tolist(), proof[k].tolist(), strict=True))
+            self.file.require(pairs <= PROOFS, f"a status without such a proof in layer {k}")
         claims = Claims(status, proof, self.witnesses(), {}, (), *self.map())
         # Slopes are given for this many units of the layers before each.
         loose = [int(claims.loose(k).sum()) if relu else 0 for k, relu in enumerate(self.relu)]
@@ -283,20 +279,6 @@ class _Reader:
     def array(self, name: str, field: str, **known: int) -> NDArray[Any]:
         """An array of this chain."""
         return self.file.array(f"{self.prefix}{name}", field, **known)
-
-    def verdicts(self) -> tuple[dict[int, NDArray[np.int8]], dict[int, NDArray[np.int8]]]:
-        """Status and proof of the units of each layer that has a ReLU."""
-        status: dict[int, NDArray[np.int8]] = {}
-        proof: dict[int, NDArray[np.int8]] = {}
-        for layer in (k for k, relu in enumerate(self.relu) if relu):
-            for kind, found in (("status", status), ("proof", proof)):
-                found[layer] = self.array(f"l{layer}_{kind}", kind, units=self.widths[layer])
-            pairs = set(zip(status[layer].tolist(), proof[layer].tolist(), strict=True))
-            for one, by in pairs:
-                self.file.require(
-                    by in PROOFS[one], f"status {one} with proof {by} in layer {layer}"
-                )
-        return status, proof
 
     def slopes(self, layer: int) -> tuple[NDArray[np.int32], Flags, NDArray[np.uint8]]:
         """Units, signs and slopes of a layer's records."""

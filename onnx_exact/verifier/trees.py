@@ -14,7 +14,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_exact.verifier.bounds import Branch, Ranges, intervals, upper_bounds
+from onnx_exact.verifier.bounds import Branch, Ranges, intervals, tighten, upper_bounds
 from onnx_exact.verifier.clock import Clock
 from onnx_exact.verifier.products import Products
 from onnx_exact.verifier.refusals import require
@@ -67,13 +67,9 @@ def _box_tree(
         ranges = Ranges([], [], (low, high), root.relu)
         for k, layer in enumerate(products.layers[: tree.layer]):
             lower, upper = intervals(layer, *ranges.outputs(k - 1), exact=False)
-            if k:
-                both = np.concatenate([layer.weight, -layer.weight])
-                biases = np.concatenate([layer.bias, -layer.bias])
-                found = upper_bounds(both, biases, ranges, products)
-                off = layer.off(ranges.magnitude(k - 1))[:, 0]
-                upper = np.fmin(upper, add_up(found[:, : layer.width], off))
-                lower = np.fmax(lower, -add_up(found[:, layer.width :], off))
+            for positive in (True, False) if k else ():
+                units = np.arange(layer.width)
+                tighten(lower, upper, units, positive, None, products, ranges)
             ranges.lower.append(np.fmax(lower, root.lower[k])[:, None])
             ranges.upper.append(np.fmin(upper, root.upper[k])[:, None])
         if not (upper_bounds(rows, bias, ranges, products) <= 0.0).all():
