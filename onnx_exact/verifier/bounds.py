@@ -177,7 +177,7 @@ def tighten(
     found = upper_bounds(weight, bias, ranges, products, branches)
     off = layer.off(ranges.magnitude(len(ranges.lower) - 1))[..., units]
     found = sign * add_up(found, off.reshape(found.shape))
-    (np.fmin if positive else np.fmax).at(upper if positive else lower, (..., units), found)
+    (np.fmin if positive else np.fmax).at((upper if positive else lower).T, units, found.T)
 
 
 def _relaxed(weight: Array, ranges: Ranges, k: int, branch: Branch) -> tuple[Array, Array]:

@@ -12,7 +12,6 @@ import numpy as np
 
 from onnx_exact.domains import DOMAIN_KEY, Domain, DomainLike, resolve_domain
 from onnx_exact.errors import DomainError, NotVerifiedError, UncheckedError
-from onnx_exact.verifier.bounds import Ranges
 from onnx_exact.verifier.chain import read_chain, read_constant
 from onnx_exact.verifier.claims import check_claims
 from onnx_exact.verifier.clock import Clock
@@ -22,7 +21,6 @@ from onnx_exact.verifier.front import Front
 from onnx_exact.verifier.model import Model, names_read
 from onnx_exact.verifier.products import Products
 from onnx_exact.verifier.refusals import require, require_known
-from onnx_exact.verifier.rounding import Array
 from onnx_exact.verifier.schema import CLAIMED, Certificate, read_claims
 
 # By how much a claimed deviation may fall short of the one that is found here.
@@ -168,15 +166,9 @@ class _Pass:
         clock.spend()
         compared = compare(old, new, claims, checked.ranges)
         apart, self.reasons = deviation(compared), compared.missing
-        outputs = [_last(checked.ranges), _last(compared.new_ranges)]
-        self.largest = float(max(np.abs(side).max() for side in outputs[0]))
-        front.learn(
-            pair.output,
-            pair.old.after,
-            np.minimum(outputs[0][0], outputs[1][0]),
-            np.maximum(outputs[0][1], outputs[1][1]),
-            apart,
-        )
+        outputs = checked.ranges.outputs(len(pair.old.layers) - 1)
+        self.largest = float(np.abs(outputs).max())
+        front.learn(pair.output, pair.old.after, outputs, apart)
         self.check = ChainCheck(
             f"{pair.source} -> {pair.output}",
             checked.counts,
@@ -185,10 +177,6 @@ class _Pass:
             checked.leaves,
             float(apart.max(initial=0.0)),
         )
-
-
-def _last(ranges: Ranges) -> tuple[Array, Array]:
-    return ranges.outputs(len(ranges.lower) - 1)
 
 
 def declared_domain(old: Model, new: Model, asked: DomainLike | None) -> Domain:
@@ -208,9 +196,10 @@ def _certified_domain(
     old: Model, new: Model, certificate: Certificate, asked: DomainLike | None
 ) -> Domain:
     """The certificate's domain, which has to hold the one asked for and be the result's own."""
-    sides = {}
-    for name, box in certificate.entry(dict, "domain").items():
-        sides[name] = tuple(certificate.entry(object, side, of=box) for side in ("lower", "upper"))
+    sides = {
+        name: tuple(certificate.entry(object, side, of=box) for side in ("lower", "upper"))
+        for name, box in certificate.entry(dict, "domain").items()
+    }
     try:
         domain = resolve_domain(sides, old.inputs, {})
     except (DomainError, RecursionError) as error:

@@ -35,28 +35,27 @@ class Front:
         self._known = dict(boxes)
         self._evaluated = 0
 
-    def learn(self, tensor: str, layout: Layout, lower: Array, upper: Array, apart: Array) -> None:
+    def learn(self, tensor: str, layout: Layout, bounds: Interval, apart: Array) -> None:
         """Takes in what is known of the output of a checked chain, in either model.
 
-        The intervals of the model's own nodes, moved by what the two chains may be apart for one
-        value of their input, hold the outputs of both, too; they may differ between positions,
-        which the chain's bounds do not.
+        The intervals of the model's own nodes hold for it, too, and may differ between positions.
 
         Args:
             tensor, layout: the output, and where its features lie.
-            lower, upper: bounds on its features, shape (features,).
-            apart: on |old - new| of each, for the same input.
+            bounds: on its features in this model, shape (features,).
+            apart: on how far the other model's is from it, for the same input of the chain.
         """
         shape = self._model.shapes(tensor)[0]
-        axes = layout.at(0, shape)
-        if axes is None:
-            self._known[tensor] = everything(len(shape))
-            return
-        sizes = (1,) * axes[0] + shape[slice(*axes)] + (1,) * (len(shape) - axes[1])
-        low, high, off = (v.reshape(sizes) for v in (lower, upper, apart))
+        start, stop = layout.at(0, shape) or (0, -1)
+        own = self._of(tensor)
+        sizes = (1,) * start + shape[start:stop] + (1,) * (len(shape) - stop)
+        if stop >= 0:
+            low, high, off = (v.reshape(sizes) for v in (*bounds, apart))
+            own = np.maximum(own[0], low), np.minimum(own[1], high)
+        else:
+            off = apart.max(initial=0.0)
         with np.errstate(all="ignore"):
-            own = added(self._of(tensor), (-off, off))
-        self._known[tensor] = (np.maximum(own[0], low), np.minimum(own[1], high))
+            self._known[tensor] = added(own, (-off, off))
 
     def takes_all(self, tensor: str) -> bool:
         """Whether a tensor takes every value in its bounds: an input, its entries regrouped."""

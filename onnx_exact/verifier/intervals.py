@@ -7,10 +7,10 @@ from collections.abc import Callable
 import numpy as np
 
 from onnx_exact.verifier.rounding import (
-    EXACT_ABOVE,
     EXTRA,
     ROUNDOFF,
     SMALLEST,
+    SMALLEST_NORMAL,
     Array,
     add_up,
     mul_up,
@@ -73,7 +73,7 @@ def _greatest(product: Product, weight: Array, x: Interval, terms: int) -> Array
     value = product(above, x[1]) + product(below, x[0])
     size = product(above, np.abs(x[1])) - product(below, np.abs(x[0]))
     least = [_smallest(v) for v in (weight, *x)]
-    lost = SMALLEST if least[0] * min(least[1:]) < EXACT_ABOVE else 0.0
+    lost = SMALLEST if least[0] * min(least[1:]) < SMALLEST_NORMAL else 0.0
     return value + rounding(size, terms, lost)
 
 

@@ -8,6 +8,7 @@ sizes; that two layouts are the same at every trial is what keeps samples apart.
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -43,13 +44,11 @@ class Layout:
 
     def at(self, trial: int, shape: Shape) -> tuple[int, int] | None:
         """The axes [start, stop) of `shape` that hold the features alone; None for no such axes."""
-        lead, trail = self.lead[trial], self.trail[trial]
-        starts = [i for i in range(len(shape) + 1) if math.prod(shape[:i]) == lead]
-        stops = [i for i in range(len(shape) + 1) if math.prod(shape[i:]) == trail]
-        for start in starts[:1]:
-            for stop in stops[::-1]:
-                if stop >= start and math.prod(shape[start:stop]) == self.features:
-                    return start, stop
+        wanted = (self.lead[trial], self.features, self.trail[trial])
+        for start, stop in itertools.combinations_with_replacement(range(len(shape) + 1), 2):
+            parts = shape[:start], shape[start:stop], shape[stop:]
+            if tuple(map(math.prod, parts)) == wanted:
+                return start, stop
         return None
 
 

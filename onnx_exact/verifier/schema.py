@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from onnx_exact.errors import NotVerifiedError, UncheckedError, UsageError
 from onnx_exact.verifier.refusals import require, require_known
-from onnx_exact.verifier.rounding import Flags
+from onnx_exact.verifier.rounding import LARGEST, Flags
 
 FORMAT, VERSION = "onnx-exact certificate", 1
 MOST_HEADER = 2**23
@@ -29,7 +29,6 @@ MOST_BYTES, MOST_TIMES = 2**26, 8
 MOST_TREES = 100_000
 MOST_NODES = 1_000_000
 FEW_POINTS = 64
-LARGEST = float(np.finfo(np.float64).max)
 UNDECIDED, INACTIVE, ACTIVE, UNSTABLE = range(4)
 NONE, BOUNDS, SLOPES, TREE, CLAIMED, WITNESS, UNSHOWN = range(7)
 # Which proofs a status may have.

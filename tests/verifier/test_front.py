@@ -298,11 +298,11 @@ def test_what_lies_behind_a_chain_holds_what_either_model_makes_of_it() -> None:
     layout = read_chain(model, "flattened", "y").before
     count = layout.features
     front = Front(model, {"x": (np.full(SHAPE, -1.0), np.full(SHAPE, 1.0))})
-    low, high = np.full(count, -5.0), np.full(count, 0.75)
-    front.learn("flattened", layout, low, high, np.full(count, 0.5))
+    bounds = np.full(count, -5.0), np.full(count, 0.75)
+    front.learn("flattened", layout, bounds, np.full(count, 0.5))
     lower, upper = front.features("flattened", layout)
     np.testing.assert_array_equal(lower, -0.5)
-    np.testing.assert_array_equal(upper, 0.75)
+    np.testing.assert_array_equal(upper, 1.25)
 
 
 def test_what_has_no_rule_bounds_nothing() -> None:
