@@ -21,7 +21,7 @@ from onnx_exact.verifier.front import Front
 from onnx_exact.verifier.model import Model, names_read
 from onnx_exact.verifier.products import Products
 from onnx_exact.verifier.refusals import require, require_known
-from onnx_exact.verifier.schema import CLAIMED, Certificate, read_claims
+from onnx_exact.verifier.schema import Certificate, ClaimsReader
 
 # By how much a claimed deviation may fall short of the one that is found here.
 CLAIM_TOLERANCE = 0.01
@@ -70,11 +70,6 @@ class Checked:
     deviation: float
     whole: bool
 
-    @property
-    def claims(self) -> int:
-        """Number of verdicts that are claimed and not proved; the result rests on them."""
-        return sum(chain.count(CLAIMED) for chain in self.chains)
-
 
 def check(
     old: Model, new: Model, certificate: Certificate, asked: DomainLike | None, clock: Clock
@@ -115,8 +110,8 @@ def check(
             f"the certificate claims a deviation of at most {claimed:.6g}, and only {found:.6g} can"
             f" be shown{why}"
         )
-    ends = {value.name for value in old.graph.output}
-    ends -= {name for node in old.nodes for name in names_read(node)}
+    read = {name for node in old.nodes for name in names_read(node)}
+    ends = {value.name for value in old.graph.output} - read
     whole = all(pair.output in ends for pair in pairs)
     return Checked(domain, tuple(p.check for p in passes), compared, found, whole)
 
@@ -158,9 +153,10 @@ class _Pass:
         self, pair: Pair, front: Front, certificate: Certificate, number: int, clock: Clock
     ) -> None:
         box = front.features(pair.source, pair.old.before)
-        claims = read_claims(
+        reader = ClaimsReader(
             certificate, number, pair.old.widths, pair.old.relu, pair.old.before.features
         )
+        claims = reader.claims()
         old, new = Products(pair.old.layers), Products(pair.new.layers)
         checked = check_claims(claims, box, front.takes_all(pair.source), old, clock)
         clock.spend()

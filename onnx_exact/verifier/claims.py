@@ -82,8 +82,7 @@ def check_claims(
             lower[below] = np.maximum(lower[below], 0.0)
         if layer.relu:
             _check_layer(claims, k, (lower, upper), shown[k], whole)
-            pairs = zip(claims.status[k].tolist(), claims.proof[k].tolist(), strict=True)
-            counts.update(pairs)
+            counts.update(zip(claims.status[k].tolist(), claims.proof[k].tolist(), strict=True))
         ranges.lower.append(lower)
         ranges.upper.append(upper)
     return Checked(_granted(ranges, claims), counts, leaves)

@@ -35,7 +35,7 @@ def compare_signatures(old: Model, new: Model) -> None:
         NotVerifiedError: naming what differs.
     """
     for what, found in (
-        ("inputs differ in name, type, shape or order", [_typed(_fed(m)) for m in (old, new)]),
+        ("inputs differ in name, type, shape or order", [_typed(m.fed) for m in (old, new)]),
         (
             "outputs differ in name, type, shape or order",
             [_typed(m.graph.output) for m in (old, new)],
@@ -108,12 +108,6 @@ def _outside(model: Model, chains: Sequence[Pair], own: Sequence[Chain]) -> dict
     return kept
 
 
-def _fed(model: Model) -> list[ValueInfoProto]:
-    """The inputs that a user has to feed, or may."""
-    given = model.given - model.optional
-    return [value for value in model.graph.input if value.name not in given]
-
-
 def _typed(values: Iterable[ValueInfoProto]) -> list[tuple[str, bytes]]:
     return [(v.name, v.type.SerializeToString(deterministic=True)) for v in values]
 
@@ -133,6 +127,5 @@ def _plain(node: NodeProto) -> bytes:
 
 
 def _equal(a: TensorProto, b: TensorProto) -> bool:
-    if (a.data_type, list(a.dims)) != (b.data_type, list(b.dims)):
-        return False
-    return array_of(a).tobytes() == array_of(b).tobytes()
+    kinds = [(t.data_type, list(t.dims)) for t in (a, b)]
+    return kinds[0] == kinds[1] and array_of(a).tobytes() == array_of(b).tobytes()

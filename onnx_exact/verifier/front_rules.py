@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -52,11 +53,6 @@ class Place:
     shapes: tuple[Shape, ...]
     kind: np.dtype[Any]
 
-    @property
-    def op(self) -> str:
-        """The operator."""
-        return self.node.op_type
-
     def constant(self, slot: int) -> Array | None:
         """The numbers of a constant input; None for any other, or none."""
         names = self.node.input[slot : slot + 1]
@@ -69,7 +65,9 @@ class Place:
     def whole(self, slot: int = 0) -> Interval:
         """The bounds of an input written out along all axes of a size that is known."""
         sizes = [n[0] if len(set(n)) == 1 else 1 for n in zip(*self.sizes(slot), strict=True)]
-        require_known(math.prod(sizes) <= MOST_ENTRIES, f"an input of {self.op} is too large")
+        require_known(
+            math.prod(sizes) <= MOST_ENTRIES, f"an input of {self.node.op_type} is too large"
+        )
         low, high = (np.broadcast_to(side, sizes) for side in self.x[slot])
         return low, high
 
@@ -84,14 +82,7 @@ def _both(f: Callable[[Array], Array]) -> Rule:
 
 def _pairwise(f: Callable[[Interval, Interval], Interval]) -> Rule:
     """Of operators that take their inputs two by two."""
-
-    def rule(p: Place) -> Interval | None:
-        found = p.x[0]
-        for other in p.x[1:]:
-            found = f(found, other)
-        return found
-
-    return rule
+    return lambda p: reduce(f, p.x)
 
 
 def _between(f: Callable[[Array], Array], least: float) -> Rule:
@@ -103,15 +94,14 @@ def _between(f: Callable[[Array], Array], least: float) -> Rule:
 
 
 def _same(p: Place) -> Interval | None:
-    trains = p.op == "Dropout" and len(p.node.input) > 2 and p.node.input[2]
+    trains = p.node.op_type == "Dropout" and len(p.node.input) > 2 and p.node.input[2]
     return None if trains else p.x[0]
 
 
 def _cast(p: Place) -> Interval | None:
     """Rounding is what it does; it never swaps two numbers."""
-    low, high = p.x[0]
-    ends = [side.astype(p.kind).astype(np.float64) for side in p.x[0]]
-    return np.minimum(low, ends[0]), np.maximum(high, ends[1])
+    low, high = (side.astype(p.kind).astype(np.float64) for side in p.x[0])
+    return np.minimum(p.x[0][0], low), np.maximum(p.x[0][1], high)
 
 
 def _full(p: Place, low: Array | float, high: Array | float) -> Interval:
@@ -262,7 +252,7 @@ def _pooled(p: Place) -> Interval | None:
         return None
     spots = tuple(range(-len(kernel), 0))
     high = seen(p.x[0][1], -np.inf).max(axis=spots)
-    if p.op == "MaxPool":
+    if p.node.op_type == "MaxPool":
         return seen(p.x[0][0], -np.inf).max(axis=spots), high
     low = seen(p.x[0][0], np.inf).min(axis=spots)
     # Means may count what is padded, as 0.
@@ -275,7 +265,7 @@ def _pooled(p: Place) -> Interval | None:
 def _global(p: Place) -> Interval | None:
     axes = tuple(range(2, p.x[0][0].ndim))
     low, high = hull(p.x[0], axes)
-    return (p.x[0][0].max(axes, keepdims=True) if p.op == "GlobalMaxPool" else low), high
+    return (p.x[0][0].max(axes, keepdims=True) if p.node.op_type == "GlobalMaxPool" else low), high
 
 
 RULES: dict[str, Rule] = {

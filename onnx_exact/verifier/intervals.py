@@ -28,8 +28,6 @@ def everything(rank: int) -> Interval:
 
 def hull(x: Interval, axes: tuple[int, ...]) -> Interval:
     """The bounds of all entries along some axes, which keep size 1; contrary ones of none."""
-    if not axes:
-        return x
     low = x[0].min(axis=axes, keepdims=True, initial=np.inf)
     return low, x[1].max(axis=axes, keepdims=True, initial=-np.inf)
 

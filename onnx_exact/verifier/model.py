@@ -123,6 +123,11 @@ class Model:
         overridable = self.proto.ir_version >= OVERRIDABLE_SINCE_IR
         return frozenset(names & self.given) if overridable else frozenset()
 
+    @property
+    def fed(self) -> list[onnx.ValueInfoProto]:
+        """The inputs that a user has to feed, or may."""
+        return [v for v in self.graph.input if v.name not in self.given - self.optional]
+
     @cached_property
     def inputs(self) -> tuple[Input, ...]:
         """What a user has to feed."""

@@ -202,8 +202,8 @@ class Tree:
     units: NDArray[np.int32]
     positive: Flags
     nodes: NDArray[np.signedinteger[Any]]
-    slopes: NDArray[np.uint8] | None
-    multipliers: NDArray[np.float32] | None
+    slopes: NDArray[np.uint8]
+    multipliers: NDArray[np.float32]
 
     @property
     def leaves(self) -> int:
@@ -230,15 +230,8 @@ class Claims:
         return np.asarray(open_ | (self.proof[layer] == CLAIMED))
 
 
-def read_claims(
-    certificate: Certificate, number: int, widths: list[int], relu: list[bool], inputs: int
-) -> Claims:
-    """What the certificate says of its chain `number`, whose original has these layers."""
-    return _Reader(certificate, number, widths, relu, inputs).claims()
-
-
-class _Reader:
-    """Reads one chain."""
+class ClaimsReader:
+    """Reads what the certificate says of its chain `number`, whose original has these layers."""
 
     def __init__(
         self, file: Certificate, number: int, widths: list[int], relu: list[bool], inputs: int
@@ -306,12 +299,12 @@ class _Reader:
         width = self.widths[layer]
         units = self.array(f"{name}units", "units", units=width, most=8 * width)
         positive = self.array(f"{name}positive", "positive", signs=len(units))
+        most = MOST_NODES * (2 if kind == "box" else 8)
+        known = {"inputs": self.inputs, "units": max(*self.widths, layer)}
+        nodes = self.array(f"{name}nodes", f"{kind}_nodes", most=most, **known)
         if kind == "box":
-            most = 2 * MOST_NODES
-            nodes = self.array(f"{name}nodes", "box_nodes", inputs=self.inputs, most=most)
-            return Tree(kind, layer, units, positive, nodes, None, None)
-        below = max(*self.widths, layer)
-        nodes = self.array(f"{name}nodes", "relu_nodes", units=below, most=8 * MOST_NODES)
+            none = np.zeros(0, np.float32)
+            return Tree(kind, layer, units, positive, nodes, np.zeros((0, 0), np.uint8), none)
         leaf = (nodes == -1).all(axis=1)
         for where, unit in set(map(tuple, nodes[~leaf].tolist())):
             there = 0 <= where < layer and self.relu[where]

@@ -47,17 +47,19 @@ def excluded(tree: Tree, ranges: Ranges, products: Products, claims: Claims, clo
     bias = add_up(bias, layer.off(ranges.magnitude(tree.layer - 1))[tree.units])
     if tree.kind == "box":
         clock.spend(tree.leaves * len(ranges.box[0]))
-        return _box_tree(tree, rows, bias, ranges, products, clock)
+        return all((v <= 0.0).all() for v in _box_tree(tree, rows, bias, ranges, products, clock))
     clock.spend(len(rows) * tree.leaves * len(ranges.box[0]))
     return all(
-        _relu_tree(tree, rows[i], bias[i : i + 1], ranges, products, claims, clock)
-        for i in range(len(rows))
+        (found <= 0.0).all()
+        for row, start in zip(rows, bias, strict=True)
+        for found in _relu_tree(tree, row, start, ranges, products, claims, clock)
     )
 
 
 def _box_tree(
     tree: Tree, rows: Array, bias: Array, root: Ranges, products: Products, clock: Clock
-) -> bool:
+) -> Iterator[Array]:
+    """Upper bounds on the signs at some leaves at a time."""
     boxes = _boxes(tree.nodes.tolist(), *root.box)
     widest = max(len(lower) for lower in (*root.lower, root.box[0]))
     batch = max(1, BATCH_ENTRIES // (max(2 * widest, len(rows)) * widest))
@@ -72,9 +74,7 @@ def _box_tree(
                 tighten(lower, upper, units, positive, None, products, ranges)
             ranges.lower.append(np.fmax(lower, root.lower[k])[:, None])
             ranges.upper.append(np.fmin(upper, root.upper[k])[:, None])
-        if not (upper_bounds(rows, bias, ranges, products) <= 0.0).all():
-            return False
-    return True
+        yield upper_bounds(rows, bias, ranges, products)
 
 
 def _boxes(sides: list[int], low: Array, high: Array) -> Iterator[tuple[Array, Array]]:
@@ -129,14 +129,13 @@ def _paths(
 def _relu_tree(
     tree: Tree,
     row: Array,
-    bias: Array,
+    bias: np.float64,
     root: Ranges,
     products: Products,
     claims: Claims,
     clock: Clock,
-) -> bool:
-    assert tree.slopes is not None
-    assert tree.multipliers is not None
+) -> Iterator[Array]:
+    """Upper bounds on one sign at some leaves at a time."""
     splits = [None if layer < 0 else (layer, unit) for layer, unit in tree.nodes.tolist()]
     paths = (path.copy() for _, path in _paths(splits, len(tree.multipliers)))
     batch = max(1, BATCH_ENTRIES // max(len(low) for low in (*root.lower, root.box[0])))
@@ -150,21 +149,15 @@ def _relu_tree(
             multipliers = tree.multipliers[used : used + len(path)].tolist()
             used += len(path)
             for ((k, unit), second), multiplier in zip(path, multipliers, strict=True):
-                if second:
-                    upper[k][i, unit] = min(upper[k][i, unit], 0.0)
-                else:
-                    lower[k][i, unit] = max(lower[k][i, unit], 0.0)
+                (upper if second else lower)[k][i, unit] = 0.0
                 extra[k][i, unit] += -multiplier if second else multiplier
         slopes = expanded(tree.slopes[start : start + len(part)], claims, root)
         start += len(part)
         ranges = Ranges(lower, upper, (root.box[0][None], root.box[1][None]), root.relu)
         branches = [Branch(s, e) for s, e in zip(slopes, extra, strict=True)]
         rows = np.tile(row, (len(part), 1))
-        found = upper_bounds(rows, np.repeat(bias, len(part)), ranges, products, branches)
-        if not (found <= 0.0).all():
-            return False
+        yield upper_bounds(rows, np.repeat(bias, len(part)), ranges, products, branches)
     require(used == len(tree.multipliers), "a tree has not one multiplier for each unit it fixes")
-    return True
 
 
 def expanded(stored: NDArray[np.uint8], claims: Claims, ranges: Ranges) -> list[Array]:
