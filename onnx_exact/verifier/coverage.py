@@ -103,8 +103,8 @@ def _outside(model: Model, chains: Sequence[Pair], own: Sequence[Chain]) -> dict
             kept[next((name for name in node.output if name), f"node {position}")] = node
             read.update(names_read(node))
     inside = {name for chain in own for name in chain.inside}
-    if inside & read:
-        raise NotVerifiedError(f"{model.name}: {min(inside & read)!r} is read outside of its chain")
+    both = sorted(inside & read)
+    require(not both, f"{model.name}: {''.join(both[:1])!r} is read outside of its chain")
     return kept
 
 

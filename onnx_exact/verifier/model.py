@@ -126,7 +126,8 @@ class Model:
     @property
     def fed(self) -> list[onnx.ValueInfoProto]:
         """The inputs that a user has to feed, or may."""
-        return [v for v in self.graph.input if v.name not in self.given - self.optional]
+        given = self.given - self.optional
+        return [value for value in self.graph.input if value.name not in given]
 
     @cached_property
     def inputs(self) -> tuple[Input, ...]:
