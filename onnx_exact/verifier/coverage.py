@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from onnx import NodeProto, TensorProto, ValueInfoProto
 
-from onnx_exact.errors import NotVerifiedError
 from onnx_exact.verifier.chain import Chain
 from onnx_exact.verifier.model import Model, array_of, names_read
 from onnx_exact.verifier.refusals import require
@@ -59,9 +58,8 @@ def compare_outside(old: Model, new: Model, chains: Sequence[Pair]) -> int:
         _outside(model, chains, own)
         for model, own in ((old, [c.old for c in chains]), (new, [c.new for c in chains]))
     )
-    for name in kept_old.keys() ^ kept_new.keys():
-        where = old if name in kept_old else new
-        raise NotVerifiedError(f"{name!r} is made by a node of {where.name} alone")
+    alone = sorted(kept_old.keys() ^ kept_new.keys())
+    require(not alone, f"{''.join(alone[:1])!r} is made by a node of one of the models alone")
     for name, node in kept_old.items():
         require(
             _plain(node) == _plain(kept_new[name]),

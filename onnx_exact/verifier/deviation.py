@@ -224,12 +224,12 @@ class PairLevel:
         if self.matched:
             old, new, more = _match(c, old, new, s, k)
             loss = add_up(loss, more)
-            back, more = _pull_back(c.new, k, -new, c.new_ranges)
+            back, more = c.new.pull_back(k, -new, *c.new_ranges.outputs(k - 1))
         else:
             old, more = _left_over(c, old, np.ones(old.shape, dtype=bool), s)
             back = -new
         loss = add_up(loss, more)
-        old, more = _pull_back(c.old, s, old + turned, c.ranges)
+        old, more = c.old.pull_back(s, old + turned, *c.ranges.outputs(s - 1))
         return np.hstack([old, back]), add_up(loss, more)
 
 
@@ -283,13 +283,3 @@ def _left_over(c: Comparison, old: Array, among: Flags, s: int) -> tuple[Array, 
         what = f"unit {unit} of layer {s + 1} is gone, but it is read and not shown to be stable"
         c.missing.append(what)
     return left - lost, dot_up(np.abs(lost), high)
-
-
-def _pull_back(products: Products, k: int, rows: Array, ranges: Ranges) -> tuple[Array, Array]:
-    """As `Products.pull_back`, for functionals most of which may be 0."""
-    used = rows.any(axis=1)
-    through = np.zeros((len(rows), products.layers[k].weight.shape[1]))
-    more = np.zeros(len(rows))
-    if used.any():
-        through[used], more[used] = products.pull_back(k, rows[used], *ranges.outputs(k - 1))
-    return through, more

@@ -34,9 +34,7 @@ def replace_opposites(
         units; and how far the sum of the two may be from F h, one for each row.
     """
     linear, loss = np.zeros_like(rows), np.zeros(len(rows))
-    gone = gone & rows.any(axis=0)
-    if not (gone.any() and lives.any()):
-        return rows, linear, loss
+    gone = gone & rows.any(axis=0) & lives.any()
     rows = rows.copy()
     size, highest = ranges.magnitude(s - 1), ranges.outputs(s)[1]
     all_rows = np.column_stack([layer.weight * (size > 0.0), layer.bias])
