@@ -48,9 +48,9 @@ class Layer:
 
     def same(self, other: Layer) -> bool:
         """Whether it is read from the same numbers as another."""
-        pairs = zip(self.read, other.read, strict=False)
         return len(self.read) == len(other.read) > 0 and all(
-            len(a) == len(b) and all(map(np.array_equal, a, b)) for a, b in pairs
+            len(a) == len(b) and all(map(np.array_equal, a, b))
+            for a, b in zip(self.read, other.read, strict=True)
         )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from onnx_exact.errors import NotVerifiedError, UncheckedError
 from onnx_exact.verifier.bounds import Branch, Ranges, intervals, tighten
 from onnx_exact.verifier.clock import Clock
+from onnx_exact.verifier.intervals import Interval
 from onnx_exact.verifier.products import Products
 from onnx_exact.verifier.refusals import require_known
 from onnx_exact.verifier.rounding import Array, Flags
@@ -17,7 +18,6 @@ from onnx_exact.verifier.schema import ACTIVE, CLAIMED, INACTIVE, TREE, UNSTABLE
 from onnx_exact.verifier.trees import excluded, expanded
 
 WORDS = ("undecided", "stably inactive", "stably active", "unstable")
-Box = tuple[Array, Array]
 Shown = list[tuple[Flags, Flags]]
 
 
@@ -37,7 +37,7 @@ class Checked:
 
 
 def check_claims(
-    claims: Claims, box: Box, whole: bool, products: Products, clock: Clock
+    claims: Claims, box: Interval, whole: bool, products: Products, clock: Clock
 ) -> Checked:
     """Checks every status by its proof.
 
@@ -88,7 +88,7 @@ def check_claims(
     return Checked(_granted(ranges, claims), counts, leaves)
 
 
-def _shown(claims: Claims, box: Box, whole: bool, products: Products) -> Shown:
+def _shown(claims: Claims, box: Interval, whole: bool, products: Products) -> Shown:
     """Which signs the witnesses, moved into the box, show; and the ends of what is only claimed."""
     points = [claims.witnesses.astype(np.float64)]
     if whole:

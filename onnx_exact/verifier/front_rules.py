@@ -55,8 +55,7 @@ class Place:
 
     def constant(self, slot: int) -> Array | None:
         """The numbers of a constant input; None for any other, or none."""
-        names = self.node.input[slot : slot + 1]
-        return self.model.numbers(names[0]) if names and names[0] else None
+        return self.model.numbers("".join(self.node.input[slot : slot + 1]))
 
     def sizes(self, slot: int = 0) -> tuple[Shape, ...]:
         """The shape of an input at every trial."""
@@ -188,7 +187,7 @@ def _dense(p: Place) -> Interval | None:
         return w @ v if slot else (v.swapaxes(-1, -2) if turned else v) @ w.T
 
     found = linear(product, weight[0], p.whole(slot), weight[0].shape[1])
-    return found and added(multiplied(found, alpha), multiplied(bias, beta))
+    return added(multiplied(found, alpha), multiplied(bias, beta))
 
 
 def _windows(p: Place, kernel: Shape) -> Callable[[Array, float], Array] | None:
@@ -241,7 +240,7 @@ def _convolved(p: Place) -> Interval | None:
     found = linear(product, weight, p.x[0], math.prod(weight.shape[1:]))
     bias = p.x[2] if len(p.x) > 2 else (np.zeros(1),) * 2
     low, high = (v.reshape(-1, *[1] * len(spots)) for v in bias)
-    return found and added(found, (low, high))
+    return added(found, (low, high))
 
 
 def _pooled(p: Place) -> Interval | None:

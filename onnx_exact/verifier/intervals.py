@@ -58,12 +58,9 @@ def divided(a: Interval, b: Interval) -> Interval:
     return np.where(sure, low, -np.inf), np.where(sure, high, np.inf)
 
 
-def linear(product: Product, weight: Array, x: Interval, terms: int) -> Interval | None:
-    """Bounds on product(weight, x), sums of at most `terms` products each; None for no bounds."""
-    if not (np.isfinite(x[0]).all() and np.isfinite(x[1]).all()):
-        return None
-    low = _greatest(product, -weight, x, terms)
-    return -low, _greatest(product, weight, x, terms)
+def linear(product: Product, weight: Array, x: Interval, terms: int) -> Interval:
+    """Bounds on product(weight, x), sums of at most `terms` products each; nan for no bounds."""
+    return -_greatest(product, -weight, x, terms), _greatest(product, weight, x, terms)
 
 
 def _greatest(product: Product, weight: Array, x: Interval, terms: int) -> Array:
