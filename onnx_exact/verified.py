@@ -15,8 +15,8 @@ from onnx_exact.errors import NotVerifiedError, UsageError
 from onnx_exact.verifier.check import ChainCheck, check, declared_domain
 from onnx_exact.verifier.clock import Clock
 from onnx_exact.verifier.coverage import compare_outside, compare_signatures
-from onnx_exact.verifier.model import Model
-from onnx_exact.verifier.schema import Certificate
+from onnx_exact.verifier.model import Model, names_read
+from onnx_exact.verifier.schema import CLAIMED, Certificate
 
 ModelLike = ModelProto | str | PathLike[str]
 
@@ -142,14 +142,16 @@ def _by_certificate(
     old: Model, new: Model, path: Path, domain: DomainLike | None, clock: Clock
 ) -> Verification:
     found = check(old, new, Certificate(path, old.nbytes + new.nbytes), domain, clock)
+    read = {name for node in old.nodes for name in names_read(node)}
+    ends = {value.name for value in old.graph.output} - read
     return Verification(
         "certificate",
         words(found.domain),
         found.chains,
         found.compared,
         found.deviation,
-        found.whole,
-        found.claims,
+        all(chain.output in ends for chain in found.chains),
+        sum(chain.count(CLAIMED) for chain in found.chains),
     )
 
 

@@ -22,6 +22,8 @@ from onnx_exact.verifier.chain import Layer
 from onnx_exact.verifier.products import Products
 from onnx_exact.verifier.rounding import (
     Array,
+    Flags,
+    Units,
     add_up,
     maximum,
     mul_up,
@@ -57,8 +59,15 @@ class Ranges:
 
     def magnitude(self, k: int) -> Array:
         """An upper bound on the magnitudes of the outputs of layer k."""
-        low, high = self.outputs(k)
-        return np.maximum(np.abs(low), np.abs(high))
+        return np.maximum(*map(np.abs, self.outputs(k)))
+
+    def linear(self, k: int) -> Flags:
+        """Which units of layer k are their pre-activation over the box."""
+        return np.asarray((self.lower[k] >= 0.0) | (not self.relu[k]))
+
+    def inactive(self, k: int) -> Flags:
+        """Which units of layer k are 0 over the box."""
+        return np.asarray((self.upper[k] <= 0.0) & self.relu[k])
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,6 +151,33 @@ def upper_bounds(
     chosen = [Branch()] * len(ranges.lower) if branches is None else branches
     levels = [ChainLevel(products, ranges, k, b) for k, b in enumerate(chosen)]
     return backward([*levels[::-1], ChainLevel(products, ranges, -1, Branch())], rows, bias)
+
+
+def tighten(
+    lower: Array,
+    upper: Array,
+    units: Units,
+    positive: bool,
+    branches: Sequence[Branch] | None,
+    products: Products,
+    ranges: Ranges,
+) -> None:
+    """Improves the upper bounds of units of the next layer in place, or their lower bounds.
+
+    Args:
+        lower, upper: shape (units,), or (boxes, units).
+        units: which ones; a unit may be there several times.
+        positive: whether the upper ones.
+        branches: as for `upper_bounds`.
+        products, ranges: of the chain, and of the layers before.
+    """
+    layer = products.layers[len(ranges.lower)]
+    sign = 1.0 if positive else -1.0
+    weight, bias = sign * layer.weight[units], sign * layer.bias[units]
+    found = upper_bounds(weight, bias, ranges, products, branches)
+    off = layer.off(ranges.magnitude(len(ranges.lower) - 1))[..., units]
+    found = sign * add_up(found, off.reshape(found.shape))
+    (np.fmin if positive else np.fmax).at((upper if positive else lower).T, units, found.T)
 
 
 def _relaxed(weight: Array, ranges: Ranges, k: int, branch: Branch) -> tuple[Array, Array]:

@@ -6,6 +6,7 @@ composed (batch normalisation, a linear map after another one).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -47,9 +48,9 @@ class Layer:
 
     def same(self, other: Layer) -> bool:
         """Whether it is read from the same numbers as another."""
-        pairs = zip(self.read, other.read, strict=False)
         return len(self.read) == len(other.read) > 0 and all(
-            len(a) == len(b) and all(map(np.array_equal, a, b)) for a, b in pairs
+            len(a) == len(b) and all(map(np.array_equal, a, b))
+            for a, b in zip(self.read, other.read, strict=True)
         )
 
 
@@ -128,7 +129,7 @@ def read_constant(model: Model, source: str, output: str, old: Chain) -> Chain |
         return None
     bias = per_feature(model, value, output, old.after)
     weight = np.zeros((bias.size, old.before.features))
-    nodes = {model.producer[output]} | _behind(model, list(node.input[1:]), source)
+    nodes = {model.producer[output]} | _behind(model, node.input[1:], source)
     layer = Layer(weight, bias, None, None, False)
     inside = _inside(model, frozenset(nodes), output)
     return Chain((layer,), old.before, old.after, frozenset(nodes), inside)
@@ -140,15 +141,13 @@ def _inside(model: Model, nodes: frozenset[int], output: str) -> frozenset[str]:
     )
 
 
-def _behind(model: Model, tensors: list[str], source: str) -> set[int]:
+def _behind(model: Model, tensors: Iterable[str], source: str) -> set[int]:
     """The nodes that tensors are made by, back to `source`."""
-    found: set[int] = set()
-    while tensors:
-        name = tensors.pop()
-        position = model.producer.get(name)
-        if name != source and position is not None and position not in found:
+    wanted, found = set(tensors) - {source}, set()
+    for position in range(len(model.nodes) - 1, -1, -1):
+        if wanted.intersection(model.nodes[position].output):
             found.add(position)
-            tensors += model.nodes[position].input
+            wanted |= set(model.nodes[position].input) - {source}
     return found
 
 
@@ -187,8 +186,7 @@ class _Layers:
             step.before == self._layout,
             f"{step.source!r} of {self._model.name} mixes features with others",
         )
-        matrix, *factors = step.values
-        offset = np.zeros(1) if step.bias is None else step.bias
+        matrix, offset, *factors = step.values
         bias = per_feature(self._model, offset, step.output, step.after)
         self._read.append((step.kind, matrix, bias, *factors))
         alpha, beta = (Ball(np.asarray(factor)) for factor in factors)
@@ -223,15 +221,12 @@ class _Layers:
         self._read.append((step.kind, step.swapped, step.epsilon, *values))
         zero, one = (Ball(np.full(len(values[0]), v)) for v in (0.0, 1.0))
         minus, first = Ball(-one.mid), Ball(values[0])
-        match step.kind:
-            case "Add":
-                return one, first
-            case "Sub":
-                return (minus, first) if step.swapped else (one, first * minus)
-            case "Mul":
-                return first, zero
-            case "Div":
-                return first.inverse, zero
+        if step.kind == "Sub":
+            return (minus, first) if step.swapped else (one, first * minus)
+        if step.kind in ("Mul", "Div"):
+            return (first if step.kind == "Mul" else first.inverse), zero
+        if step.kind == "Add":
+            return one, first
         gain, offset, mean, variance = (Ball(v) for v in values)
         scale = (variance + Ball(np.full_like(zero.mid, step.epsilon))).root.inverse * gain
         return scale, offset + mean * scale * minus

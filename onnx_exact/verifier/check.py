@@ -11,19 +11,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnx_exact.domains import DOMAIN_KEY, Domain, DomainLike, resolve_domain
-from onnx_exact.errors import DomainError, NotVerifiedError
-from onnx_exact.verifier.bounds import Ranges
+from onnx_exact.errors import DomainError, NotVerifiedError, UncheckedError
 from onnx_exact.verifier.chain import read_chain, read_constant
 from onnx_exact.verifier.claims import check_claims
 from onnx_exact.verifier.clock import Clock
 from onnx_exact.verifier.coverage import Pair, compare_outside, compare_signatures
 from onnx_exact.verifier.deviation import compare, deviation
 from onnx_exact.verifier.front import Front
-from onnx_exact.verifier.model import Model, names_read
+from onnx_exact.verifier.model import Model
 from onnx_exact.verifier.products import Products
 from onnx_exact.verifier.refusals import require, require_known
-from onnx_exact.verifier.rounding import Array
-from onnx_exact.verifier.schema import CLAIMED, Certificate, read_claims
+from onnx_exact.verifier.schema import Certificate, ClaimsReader
 
 # By how much a claimed deviation may fall short of the one that is found here.
 CLAIM_TOLERANCE = 0.01
@@ -37,17 +35,23 @@ class ChainCheck:
 
     Attributes:
         name: its boundaries.
+        output: where it ends.
         counts: of its units, by status and proof of the certificate.
         witnesses, trees, leaves: how many were checked.
         deviation: a bound on |old - new| at its output, over the domain, in real arithmetic.
+        largest: an upper bound on the magnitude of its outputs.
+        missing: what makes the deviation large, in words.
     """
 
     name: str
+    output: str
     counts: Counter[tuple[int, int]]
     witnesses: int
     trees: int
     leaves: int
     deviation: float
+    largest: float
+    missing: tuple[str, ...]
 
     def count(self, *proofs: int) -> int:
         """Number of units with such a proof."""
@@ -63,19 +67,12 @@ class Checked:
         chains: in the order of the graph.
         compared: nodes and constants outside of them.
         deviation: a bound on |old - new| at the outputs of all chains, over the domain.
-        whole: whether these are outputs of the model, which nothing else reads.
     """
 
     domain: Domain
     chains: tuple[ChainCheck, ...]
     compared: int
     deviation: float
-    whole: bool
-
-    @property
-    def claims(self) -> int:
-        """Number of verdicts that are claimed and not proved; the result rests on them."""
-        return sum(chain.count(CLAIMED) for chain in self.chains)
 
 
 def check(
@@ -107,20 +104,17 @@ def check(
     compared = compare_outside(old, new, pairs)
     front = Front(old, {name: (box.lower, box.upper) for name, box in domain.boxes.items()})
     order = sorted(range(len(pairs)), key=lambda i: old.producer[pairs[i].output])
-    passes = [_Pass(pairs[i], front, certificate, i, clock) for i in order]
+    passes = [_checked(pairs[i], front, certificate, i, clock) for i in order]
     certificate.finish()
-    found = max((p.check.deviation for p in passes), default=0.0)
+    found = max((p.deviation for p in passes), default=0.0)
     rounding = CLAIM_ROUNDING * max((p.largest for p in passes), default=0.0)
     if found > (1.0 + CLAIM_TOLERANCE) * claimed + rounding:
-        why = "".join(f": {reason}" for p in passes for reason in p.reasons[:1])
-        raise NotVerifiedError(
+        why = "".join(f": {reason}" for p in passes for reason in p.missing[:1])
+        raise UncheckedError(
             f"the certificate claims a deviation of at most {claimed:.6g}, and only {found:.6g} can"
             f" be shown{why}"
         )
-    ends = {value.name for value in old.graph.output}
-    ends -= {name for node in old.nodes for name in names_read(node)}
-    whole = all(pair.output in ends for pair in pairs)
-    return Checked(domain, tuple(p.check for p in passes), compared, found, whole)
+    return Checked(domain, tuple(passes), compared, found)
 
 
 def _pair(old: Model, new: Model, certificate: Certificate, head: object) -> Pair:
@@ -147,47 +141,33 @@ def _pair(old: Model, new: Model, certificate: Certificate, head: object) -> Pai
     return Pair(source, output, first, second)
 
 
-class _Pass:
-    """One chain that is checked.
-
-    Attributes:
-        check: what was found.
-        reasons: what makes the deviation large, in words.
-        largest: an upper bound on the magnitude of its outputs.
-    """
-
-    def __init__(
-        self, pair: Pair, front: Front, certificate: Certificate, number: int, clock: Clock
-    ) -> None:
-        box = front.features(pair.source, pair.old.before)
-        claims = read_claims(
-            certificate, number, pair.old.widths, pair.old.relu, pair.old.before.features
-        )
-        old, new = Products(pair.old.layers), Products(pair.new.layers)
-        checked = check_claims(claims, box, front.takes_all(pair.source), old, clock)
-        clock.spend()
-        compared = compare(old, new, claims, checked.ranges)
-        found, self.reasons = deviation(compared), compared.missing
-        outputs = [_last(checked.ranges), _last(compared.new_ranges)]
-        self.largest = float(max(np.abs(side).max() for side in outputs[0]))
-        front.learn(
-            pair.output,
-            pair.old.after,
-            np.minimum(outputs[0][0], outputs[1][0]),
-            np.maximum(outputs[0][1], outputs[1][1]),
-        )
-        self.check = ChainCheck(
-            f"{pair.source} -> {pair.output}",
-            checked.counts,
-            len(claims.witnesses),
-            len(claims.trees),
-            checked.leaves,
-            found,
-        )
-
-
-def _last(ranges: Ranges) -> tuple[Array, Array]:
-    return ranges.outputs(len(ranges.lower) - 1)
+def _checked(
+    pair: Pair, front: Front, certificate: Certificate, number: int, clock: Clock
+) -> ChainCheck:
+    """One chain; what lies behind it is bounded by what was found."""
+    box = front.features(pair.source, pair.old.before)
+    reader = ClaimsReader(
+        certificate, number, pair.old.widths, pair.old.relu, pair.old.before.features
+    )
+    claims = reader.claims()
+    old, new = Products(pair.old.layers), Products(pair.new.layers)
+    checked = check_claims(claims, box, front.takes_all(pair.source), old, clock)
+    clock.spend()
+    compared = compare(old, new, claims, checked.ranges)
+    apart = deviation(compared)
+    outputs = checked.ranges.outputs(len(pair.old.layers) - 1)
+    front.learn(pair.output, pair.old.after, outputs, apart)
+    return ChainCheck(
+        f"{pair.source} -> {pair.output}",
+        pair.output,
+        checked.counts,
+        len(claims.witnesses),
+        len(claims.trees),
+        checked.leaves,
+        float(apart.max(initial=0.0)),
+        float(np.abs(outputs).max()),
+        tuple(compared.missing),
+    )
 
 
 def declared_domain(old: Model, new: Model, asked: DomainLike | None) -> Domain:
@@ -207,13 +187,16 @@ def _certified_domain(
     old: Model, new: Model, certificate: Certificate, asked: DomainLike | None
 ) -> Domain:
     """The certificate's domain, which has to hold the one asked for and be the result's own."""
-    sides = {}
-    for name, box in certificate.entry(dict, "domain").items():
-        sides[name] = tuple(certificate.entry(object, side, of=box) for side in ("lower", "upper"))
+    sides = {
+        name: tuple(certificate.entry(object, side, of=box) for side in ("lower", "upper"))
+        for name, box in certificate.entry(dict, "domain").items()
+    }
     try:
         domain = resolve_domain(sides, old.inputs, {})
     except (DomainError, RecursionError) as error:
-        certificate.refuse(" ".join(str(error).split())[:200])
+        raise NotVerifiedError(
+            f"{certificate.path}: {' '.join(str(error).split())[:200]}"
+        ) from error
     if new.domain_text is not None:
         own = declared_domain(old, new, None)
         certificate.require(

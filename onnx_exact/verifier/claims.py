@@ -7,17 +7,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnx_exact.errors import NotVerifiedError
-from onnx_exact.verifier.bounds import Branch, Ranges, intervals, upper_bounds
+from onnx_exact.errors import NotVerifiedError, UncheckedError
+from onnx_exact.verifier.bounds import Branch, Ranges, intervals, tighten
 from onnx_exact.verifier.clock import Clock
+from onnx_exact.verifier.intervals import Interval
 from onnx_exact.verifier.products import Products
-from onnx_exact.verifier.refusals import require
-from onnx_exact.verifier.rounding import Array, Flags, Units, add_up
-from onnx_exact.verifier.schema import ACTIVE, CLAIMED, INACTIVE, TREE, UNSHOWN, WITNESS, Claims
+from onnx_exact.verifier.refusals import require_known
+from onnx_exact.verifier.rounding import Array, Flags
+from onnx_exact.verifier.schema import ACTIVE, CLAIMED, INACTIVE, TREE, UNSTABLE, WITNESS, Claims
 from onnx_exact.verifier.trees import excluded, expanded
 
 WORDS = ("undecided", "stably inactive", "stably active", "unstable")
-Box = tuple[Array, Array]
 Shown = list[tuple[Flags, Flags]]
 
 
@@ -37,7 +37,7 @@ class Checked:
 
 
 def check_claims(
-    claims: Claims, box: Box, whole: bool, products: Products, clock: Clock
+    claims: Claims, box: Interval, whole: bool, products: Products, clock: Clock
 ) -> Checked:
     """Checks every status by its proof.
 
@@ -50,8 +50,8 @@ def check_claims(
         clock: when to stop.
 
     Raises:
-        NotVerifiedError: naming the first claim that does not hold.
-        UncheckedError: the time is up.
+        NotVerifiedError: naming the first claim that is false.
+        UncheckedError: naming the first that is not shown, or the time is up.
     """
     layers = products.layers
     ranges = Ranges([], [], box, [layer.relu for layer in layers])
@@ -63,15 +63,15 @@ def check_claims(
         lower, upper = intervals(layer, *ranges.outputs(k - 1), exact=True)
         for sign in (True, False) if k else ():
             unsettled = np.flatnonzero((lower < 0.0) & (upper > 0.0) | (not layer.relu))
-            _tighten(lower, upper, unsettled, sign, None, products, ranges)
+            tighten(lower, upper, unsettled, sign, None, products, ranges)
         if k in claims.slopes:
             units, positive, stored = claims.slopes[k]
             for sign in (True, False):
                 of = np.flatnonzero(positive == sign)
                 branches = [Branch(s) for s in expanded(stored[of], claims, ranges)]
-                _tighten(lower, upper, units[of], sign, branches, products, ranges)
+                tighten(lower, upper, units[of], sign, branches, products, ranges)
         for tree in (t for t in claims.trees if t.layer == k):
-            require(
+            require_known(
                 excluded(tree, ranges, products, claims, clock),
                 f"a tree does not exclude the signs of units {tree.units.tolist()[:5]} of layer"
                 f" {k + 1}",
@@ -82,14 +82,13 @@ def check_claims(
             lower[below] = np.maximum(lower[below], 0.0)
         if layer.relu:
             _check_layer(claims, k, (lower, upper), shown[k], whole)
-            pairs = zip(claims.status[k].tolist(), claims.proof[k].tolist(), strict=True)
-            counts.update(pairs)
+            counts.update(zip(claims.status[k].tolist(), claims.proof[k].tolist(), strict=True))
         ranges.lower.append(lower)
         ranges.upper.append(upper)
     return Checked(_granted(ranges, claims), counts, leaves)
 
 
-def _shown(claims: Claims, box: Box, whole: bool, products: Products) -> Shown:
+def _shown(claims: Claims, box: Interval, whole: bool, products: Products) -> Shown:
     """Which signs the witnesses, moved into the box, show; and the ends of what is only claimed."""
     points = [claims.witnesses.astype(np.float64)]
     if whole:
@@ -103,29 +102,6 @@ def _shown(claims: Claims, box: Box, whole: bool, products: Products) -> Shown:
     return [(np.asarray(up.any(axis=0)), np.asarray(down.any(axis=0))) for up, down in signs]
 
 
-def _tighten(
-    lower: Array,
-    upper: Array,
-    units: Units,
-    positive: bool,
-    branches: list[Branch] | None,
-    products: Products,
-    ranges: Ranges,
-) -> None:
-    """Improves the upper bounds of units of the next layer in place, or their lower bounds."""
-    k = len(ranges.lower)
-    layer = products.layers[k]
-    sign = 1.0 if positive else -1.0
-    weight, bias = sign * layer.weight[units], sign * layer.bias[units]
-    off = layer.off(ranges.magnitude(k - 1))[units]
-    found = add_up(upper_bounds(weight, bias, ranges, products, branches), off)
-    # A unit may have several records.
-    if positive:
-        np.fmin.at(upper, units, found)
-    else:
-        np.fmax.at(lower, units, -found)
-
-
 def _check_layer(
     claims: Claims,
     k: int,
@@ -135,21 +111,24 @@ def _check_layer(
 ) -> None:
     status, proof = claims.status[k], claims.proof[k]
     (lower, upper), (positive, negative) = bounds, shown
-    proved = proof <= TREE
-    wrong = (status == INACTIVE) & proved & ~(upper <= 0.0)
-    wrong |= (status == ACTIVE) & proved & ~(lower >= 0.0)
-    wrong |= (proof == WITNESS) & ~(positive & negative)
-    # What a point or a bound of this check contradicts is wrong whatever it rests on.
-    wrong |= (status == INACTIVE) & ((positive & whole) | (lower > 0.0))
-    wrong |= (status == ACTIVE) & ((negative & whole) | (upper < 0.0))
-    wrong |= whole & (proof == UNSHOWN) & ((upper <= 0.0) | (lower >= 0.0))
-    if wrong.any():
-        unit = int(np.flatnonzero(wrong)[0])
-        raise NotVerifiedError(
-            f"unit {unit} of layer {k + 1} is not shown to be {WORDS[status[unit]]}: the bounds on"
-            f" its pre-activation are {lower[unit]:.6g} and {upper[unit]:.6g}, and the witnesses"
-            f" show {int(positive[unit]) + int(negative[unit])} of its signs"
-        )
+    # What a point or a bound of this check contradicts is false whatever it rests on.
+    false = (status == INACTIVE) & ((positive & whole) | (lower > 0.0))
+    false |= (status == ACTIVE) & ((negative & whole) | (upper < 0.0))
+    false |= (status == UNSTABLE) & whole & ((upper <= 0.0) | (lower >= 0.0))
+    open_ = (proof == WITNESS) & ~(positive & negative)
+    open_ |= (proof <= TREE) & (
+        ((status == INACTIVE) & ~(upper <= 0.0)) | ((status == ACTIVE) & ~(lower >= 0.0))
+    )
+    for units, error, words in (
+        (false, NotVerifiedError, "not"),
+        (open_, UncheckedError, "not shown to be"),
+    ):
+        for unit in np.flatnonzero(units)[:1].tolist():
+            raise error(
+                f"unit {unit} of layer {k + 1} is {words} {WORDS[status[unit]]}: the bounds on its"
+                f" pre-activation are {lower[unit]:.6g} and {upper[unit]:.6g}, and the witnesses"
+                f" show {int(positive[unit]) + int(negative[unit])} of its signs"
+            )
 
 
 def _granted(ranges: Ranges, claims: Claims) -> Ranges:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from onnx import NodeProto, TensorProto, ValueInfoProto
 
-from onnx_exact.errors import NotVerifiedError
 from onnx_exact.verifier.chain import Chain
 from onnx_exact.verifier.model import Model, array_of, names_read
 from onnx_exact.verifier.refusals import require
@@ -35,7 +34,7 @@ def compare_signatures(old: Model, new: Model) -> None:
         NotVerifiedError: naming what differs.
     """
     for what, found in (
-        ("inputs differ in name, type, shape or order", [_typed(_fed(m)) for m in (old, new)]),
+        ("inputs differ in name, type, shape or order", [_typed(m.fed) for m in (old, new)]),
         (
             "outputs differ in name, type, shape or order",
             [_typed(m.graph.output) for m in (old, new)],
@@ -59,9 +58,8 @@ def compare_outside(old: Model, new: Model, chains: Sequence[Pair]) -> int:
         _outside(model, chains, own)
         for model, own in ((old, [c.old for c in chains]), (new, [c.new for c in chains]))
     )
-    for name in kept_old.keys() ^ kept_new.keys():
-        where = old if name in kept_old else new
-        raise NotVerifiedError(f"{name!r} is made by a node of {where.name} alone")
+    alone = sorted(kept_old.keys() ^ kept_new.keys())
+    require(not alone, f"{''.join(alone[:1])!r} is made by a node of one of the models alone")
     for name, node in kept_old.items():
         require(
             _plain(node) == _plain(kept_new[name]),
@@ -103,15 +101,9 @@ def _outside(model: Model, chains: Sequence[Pair], own: Sequence[Chain]) -> dict
             kept[next((name for name in node.output if name), f"node {position}")] = node
             read.update(names_read(node))
     inside = {name for chain in own for name in chain.inside}
-    if inside & read:
-        raise NotVerifiedError(f"{model.name}: {min(inside & read)!r} is read outside of its chain")
+    both = sorted(inside & read)
+    require(not both, f"{model.name}: {''.join(both[:1])!r} is read outside of its chain")
     return kept
-
-
-def _fed(model: Model) -> list[ValueInfoProto]:
-    """The inputs that a user has to feed, or may."""
-    given = model.given - model.optional
-    return [value for value in model.graph.input if value.name not in given]
 
 
 def _typed(values: Iterable[ValueInfoProto]) -> list[tuple[str, bytes]]:
@@ -127,13 +119,11 @@ def _plain(node: NodeProto) -> bytes:
     """A node without what says nothing of what it computes."""
     plain = NodeProto()
     plain.CopyFrom(node)
-    plain.ClearField("name")
-    plain.ClearField("doc_string")
-    plain.ClearField("metadata_props")
+    for field in ("name", "doc_string", "metadata_props"):
+        plain.ClearField(field)
     return bytes(plain.SerializeToString(deterministic=True))
 
 
 def _equal(a: TensorProto, b: TensorProto) -> bool:
-    if (a.data_type, list(a.dims)) != (b.data_type, list(b.dims)):
-        return False
-    return array_of(a).tobytes() == array_of(b).tobytes()
+    kinds = [(t.data_type, list(t.dims)) for t in (a, b)]
+    return kinds[0] == kinds[1] and array_of(a).tobytes() == array_of(b).tobytes()

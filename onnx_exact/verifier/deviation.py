@@ -14,16 +14,14 @@ below, down to the input. Equal numbers cancel exactly, so that removing units g
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 
-from onnx_exact.errors import NotVerifiedError
-from onnx_exact.verifier.bounds import Ranges, backward, intervals, upper_bounds
+from onnx_exact.verifier.bounds import Ranges, backward, intervals, tighten
 from onnx_exact.verifier.opposites import replace_opposites
 from onnx_exact.verifier.products import Products
-from onnx_exact.verifier.refusals import require
+from onnx_exact.verifier.refusals import require, require_known
 from onnx_exact.verifier.rounding import (
     ROUNDOFF,
     SMALLEST,
@@ -35,7 +33,7 @@ from onnx_exact.verifier.rounding import (
     maximum,
     mul_up,
 )
-from onnx_exact.verifier.schema import ACTIVE, INACTIVE, Claims
+from onnx_exact.verifier.schema import Claims
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,10 +66,9 @@ def compare(old: Products, new: Products, claims: Claims, ranges: Ranges) -> Com
     """
     relu = tuple(layer.relu for layer in new.layers)
     compared = Comparison(old, new, claims, ranges, Ranges([], [], ranges.box, relu), [], [])
-    width = new.layers[-1].width
-    last = claims.places[-1]
+    width = len(claims.places[-1])
     require(
-        np.array_equal(last, np.arange(width)) and (claims.factors[-1] == 1.0).all(),
+        width == new.layers[-1].width and _same_units(compared, -1),
         "the map does not keep the outputs of a chain",
     )
     with np.errstate(over="ignore", invalid="ignore"):
@@ -80,18 +77,17 @@ def compare(old: Products, new: Products, claims: Claims, ranges: Ranges) -> Com
     return compared
 
 
-def deviation(compared: Comparison) -> float:
-    """A bound on |old - new| over the domain, for any output of the chain.
+def deviation(compared: Comparison) -> Array:
+    """A bound on |old - new| over the domain, for each output of the chain.
 
     Raises:
-        NotVerifiedError: there is none.
+        UncheckedError: there is none.
     """
     with np.errstate(over="ignore", invalid="ignore"):
-        found = float(_after_relu(compared, len(compared.new.layers) - 1).max(initial=0.0))
-    if math.isfinite(found):
-        return found
+        found = _after_relu(compared, len(compared.new.layers) - 1)
     why = compared.missing or ["nothing bounds how far an output is off"]
-    raise NotVerifiedError(why[0])
+    require_known(np.isfinite(found).all(), why[0])
+    return found
 
 
 def _compare_layer(c: Comparison, k: int) -> None:
@@ -100,22 +96,18 @@ def _compare_layer(c: Comparison, k: int) -> None:
     first, second = c.old.layers[s], c.new.layers[k]
     units = np.flatnonzero(c.claims.places[k] >= 0)
     place, factor = c.claims.places[k][units], c.claims.factors[k][units]
-    new = second.weight[place] * factor[:, None]
-    bias = second.bias[place] * factor
-    scaled = (factor != 1.0)[:, None]
-    rounding = (ROUNDOFF * np.abs(new) + SMALLEST) * scaled
-    loss = dot_up(rounding, c.new_ranges.magnitude(k - 1))
-    loss = add_up(loss, (ROUNDOFF * np.abs(bias) + SMALLEST) * scaled[:, 0])
-    loss = add_up(loss, _off(c, k, units))
-    levels = _levels(c, s - 1, k - 1)
-    sides: list[Array] = []
-    for sign in (1.0, -1.0):
-        functionals = np.hstack([sign * first.weight[units], -sign * new])
-        start = add_up(add_up(sign * first.bias[units], -sign * bias), loss)
-        sides.append(backward(levels, functionals, start))
+    new = np.column_stack([second.weight, second.bias])[place] * factor[:, None]
+    rounding = (ROUNDOFF * np.abs(new) + SMALLEST) * (factor != 1.0)[:, None]
+    loss = add_up(
+        dot_up(rounding, np.append(c.new_ranges.magnitude(k - 1), 1.0)), _off(c, k, units)
+    )
+    rows, bias = np.hstack([first.weight[units], -new[:, :-1]]), first.bias[units]
+    starts = [add_up(a, b) for a, b in ((bias, -new[:, -1]), (-bias, new[:, -1]))]
+    start = add_up(np.concatenate(starts), np.tile(loss, 2))
+    found = backward(_levels(c, s - 1, k - 1), np.vstack([rows, -rows]), start)
     apart = np.full(first.width, np.nan)
     # What has no bound stays nan or inf.
-    apart[units] = np.maximum(np.maximum(*sides), 0.0)
+    apart[units] = np.maximum(found.reshape(2, -1).max(axis=0), 0.0)
     c.apart.append(apart)
     _bound_layer(c, k, units)
 
@@ -159,32 +151,14 @@ def _bound_layer(c: Comparison, k: int, units: Units) -> None:
     fresh = np.setdiff1d(np.arange(layer.width), place)
     fresh = fresh[(lower[fresh] < 0.0) & layer.relu]
     if k and fresh.size:
-        found = upper_bounds(-layer.weight[fresh], -layer.bias[fresh], c.new_ranges, c.new)
-        off = layer.off(c.new_ranges.magnitude(k - 1))
-        lower[fresh] = np.fmax(lower[fresh], -add_up(found, off[fresh]))
+        tighten(lower, upper, fresh, False, None, c.new, c.new_ranges)
     c.new_ranges.lower.append(lower)
     c.new_ranges.upper.append(upper)
 
 
 def _below_zero(c: Comparison, k: int) -> Array:
     """How far the ReLU of a new layer may move units that are taken for linear."""
-    if not c.new.layers[k].relu:
-        return np.zeros(c.new.layers[k].width)
-    return np.maximum(-c.new_ranges.lower[k], 0.0)
-
-
-def _linear(c: Comparison, s: int) -> Flags:
-    """Which old units of a layer are linear over the domain, whether or not that was claimed."""
-    if not c.old.layers[s].relu:
-        return np.ones(c.old.layers[s].width, dtype=bool)
-    return np.asarray((c.claims.status[s] == ACTIVE) | (c.ranges.lower[s] >= 0.0))
-
-
-def _inactive(c: Comparison, s: int) -> Flags:
-    """Which old units of a layer are 0 over the domain, whether or not that was claimed."""
-    if not c.old.layers[s].relu:
-        return np.zeros(c.old.layers[s].width, dtype=bool)
-    return np.asarray((c.claims.status[s] == INACTIVE) | (c.ranges.upper[s] <= 0.0))
+    return np.where(c.new.layers[k].relu, np.maximum(-c.new_ranges.lower[k], 0.0), 0.0)
 
 
 def _after_relu(c: Comparison, k: int) -> Array:
@@ -196,11 +170,10 @@ def _after_relu(c: Comparison, k: int) -> Array:
         more = mul_up(c.claims.factors[k], _below_zero(c, k)[place])
         return add_up(apart, np.where(place >= 0, more, 0.0))
     if not c.new.layers[k].relu:
-        apart[~_linear(c, s)] = np.nan
+        apart[~c.ranges.linear(s)] = np.nan
     # Where h is 0, all of h' is the difference.
-    off = _inactive(c, s)
     away = mul_up(c.claims.factors[k], c.new_ranges.magnitude(k)[place])
-    return np.where(off & (place >= 0), np.fmin(apart, away), apart)
+    return np.where(c.ranges.inactive(s) & (place >= 0), np.fmin(apart, away), apart)
 
 
 def _levels(c: Comparison, s: int, k: int) -> list[PairLevel]:
@@ -245,17 +218,17 @@ class PairLevel:
         width = c.old.layers[s].width
         old, new = rows[:, :width], -rows[:, width:]
         lives = c.claims.places[k] >= 0 if self.matched else np.zeros(width, dtype=bool)
-        gone = ~lives & ~_linear(c, s) & ~_inactive(c, s)
+        gone = ~lives & ~c.ranges.linear(s) & ~c.ranges.inactive(s)
         old, turned, loss = replace_opposites(old, c.old.layers[s], gone, lives, c.ranges, s)
         if self.matched:
             old, new, more = _match(c, old, new, s, k)
             loss = add_up(loss, more)
-            back, more = _pull_back(c.new, k, -new, c.new_ranges)
+            back, more = c.new.pull_back(k, -new, *c.new_ranges.outputs(k - 1))
         else:
             old, more = _left_over(c, old, np.ones(old.shape, dtype=bool), s)
             back = -new
         loss = add_up(loss, more)
-        old, more = _pull_back(c.old, s, old + turned, c.ranges)
+        old, more = c.old.pull_back(s, old + turned, *c.ranges.outputs(s - 1))
         return np.hstack([old, back]), add_up(loss, more)
 
 
@@ -264,7 +237,7 @@ def _match(c: Comparison, old: Array, new: Array, s: int, k: int) -> tuple[Array
     place = c.claims.places[k]
     counts = np.bincount(place[place >= 0], minlength=new.shape[1])
     # New units that stand for none, and those that stand for linear ones alone, are linear.
-    linear_old = (place >= 0) & _linear(c, s)
+    linear_old = (place >= 0) & c.ranges.linear(s)
     linear = counts == np.bincount(place[linear_old], minlength=new.shape[1])
     linear |= not c.new.layers[k].relu
     matched, error = _matched(c, old, k)
@@ -290,37 +263,22 @@ def _match(c: Comparison, old: Array, new: Array, s: int, k: int) -> tuple[Array
 
 def _matched(c: Comparison, old: Array, k: int) -> tuple[Array, Array]:
     """The sums of F_i a_i over the old units i that each new unit stands for, and their errors."""
-    place, factor = c.claims.places[k], c.claims.factors[k]
+    place = c.claims.places[k]
     lives = np.flatnonzero(place >= 0)
-    width = c.new.layers[k].width
-    shares = old[:, lives] * factor[lives]
-    matched, sizes = np.zeros((len(old), width)), np.zeros((len(old), width))
-    np.add.at(matched.T, place[lives], shares.T)
-    np.add.at(sizes.T, place[lives], np.abs(shares).T)
-    counts = np.bincount(place[lives], minlength=width)
-    rounded = counts > 1
-    rounded[place[lives[factor[lives] != 1.0]]] = True
-    return matched, (ROUNDOFF * (counts + 2.0) * sizes + SMALLEST * counts) * rounded
+    share = np.zeros((len(place), c.new.layers[k].width))
+    share[lives, place[lives]] = c.claims.factors[k][lives]
+    counts = np.count_nonzero(share, axis=0)
+    rounded = (counts > 1) | (share * (share != 1.0)).any(axis=0)
+    error = ROUNDOFF * (counts + 2.0) * (np.abs(old) @ share) + SMALLEST * counts
+    return old @ share, error * rounded
 
 
 def _left_over(c: Comparison, old: Array, among: Flags, s: int) -> tuple[Array, Array]:
     """R: the functionals of the old units `among`, and what those that are not stable add."""
-    left = np.where(among & ~_inactive(c, s), old, 0.0)
-    lost = np.where(_linear(c, s), 0.0, left)
+    left = np.where(among & ~c.ranges.inactive(s), old, 0.0)
+    lost = np.where(c.ranges.linear(s), 0.0, left)
     high = c.ranges.outputs(s)[1]
-    wrong = (lost * high).any(axis=0)
-    if wrong.any():
-        unit = int(np.flatnonzero(wrong)[0])
+    for unit in np.flatnonzero((lost * high).any(axis=0))[:1]:
         what = f"unit {unit} of layer {s + 1} is gone, but it is read and not shown to be stable"
         c.missing.append(what)
     return left - lost, dot_up(np.abs(lost), high)
-
-
-def _pull_back(products: Products, k: int, rows: Array, ranges: Ranges) -> tuple[Array, Array]:
-    """As `Products.pull_back`, for functionals most of which may be 0."""
-    used = rows.any(axis=1)
-    through = np.zeros((len(rows), products.layers[k].weight.shape[1]))
-    more = np.zeros(len(rows))
-    if used.any():
-        through[used], more[used] = products.pull_back(k, rows[used], *ranges.outputs(k - 1))
-    return through, more

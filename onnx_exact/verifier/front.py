@@ -8,14 +8,14 @@ no chain behind it can be checked.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import numpy as np
+from onnx import NodeProto
 
 from onnx_exact.errors import UncheckedError
 from onnx_exact.verifier.front_rules import EVERY_OUTPUT, RULES, Place
-from onnx_exact.verifier.intervals import Interval, everything, hull
+from onnx_exact.verifier.intervals import Interval, added, everything, hull
 from onnx_exact.verifier.model import FLOATS, MOST_ENTRIES, Model
 from onnx_exact.verifier.operators import SAME, Layout, attributes
 from onnx_exact.verifier.refusals import require_known
@@ -33,16 +33,29 @@ class Front:
     def __init__(self, model: Model, boxes: Mapping[str, Interval]) -> None:
         self._model = model
         self._known = dict(boxes)
+        self._evaluated = 0
 
-    def learn(self, tensor: str, layout: Layout, lower: Array, upper: Array) -> None:
-        """Takes bounds on the features of a tensor in, shape (features,)."""
+    def learn(self, tensor: str, layout: Layout, bounds: Interval, apart: Array) -> None:
+        """Takes in what is known of the output of a checked chain, in either model.
+
+        The intervals of the model's own nodes hold for it, too, and may differ between positions.
+
+        Args:
+            tensor, layout: the output, and where its features lie.
+            bounds: on its features in this model, shape (features,).
+            apart: on how far the other model's is from it, for the same input of the chain.
+        """
         shape = self._model.shapes(tensor)[0]
-        axes = layout.at(0, shape)
-        if axes is None:
-            self._known[tensor] = everything(len(shape))
-            return
-        sizes = (1,) * axes[0] + shape[slice(*axes)] + (1,) * (len(shape) - axes[1])
-        self._known[tensor] = (lower.reshape(sizes), upper.reshape(sizes))
+        start, stop = layout.at(0, shape) or (0, -1)
+        own = self._of(tensor)
+        sizes = (1,) * start + shape[start:stop] + (1,) * (len(shape) - stop)
+        if stop >= 0:
+            low, high, off = (v.reshape(sizes) for v in (*bounds, apart))
+            own = np.maximum(own[0], low), np.minimum(own[1], high)
+        else:
+            off = apart.max(initial=0.0)
+        with np.errstate(all="ignore"):
+            self._known[tensor] = added(own, (-off, off))
 
     def takes_all(self, tensor: str) -> bool:
         """Whether a tensor takes every value in its bounds: an input, its entries regrouped."""
@@ -60,21 +73,15 @@ class Front:
         Raises:
             UncheckedError: there are none.
         """
-        low, high = self._of(tensor)
-        shape = self._model.shapes(tensor)[0]
+        found, shape = self._of(tensor), self._model.shapes(tensor)[0]
         axes = layout.at(0, shape)
-        if axes is None:
-            low, high = hull((low, high), tuple(range(low.ndim)))
-            low, high = low.reshape(-1), high.reshape(-1)
-            sizes: tuple[int, ...] = (layout.features,)
-        else:
-            sizes = shape[slice(*axes)]
-            low, high = hull((low, high), (*range(axes[0]), *range(axes[1], len(shape))))
-            low, high = (v.reshape(v.shape[slice(*axes)]) for v in (low, high))
-        require_known(
-            math.prod(sizes) <= MOST_ENTRIES, f"{tensor!r} has {math.prod(sizes)} features"
+        start, stop = axes or (0, 0)
+        sizes = (layout.features,) if axes is None else shape[start:stop]
+        require_known(layout.features <= MOST_ENTRIES, f"{tensor!r} has too many features")
+        found = hull(found, (*range(start), *range(stop, len(shape))))
+        low, high = (
+            np.broadcast_to(v.reshape(v.shape[start:stop]), sizes).reshape(-1) for v in found
         )
-        low, high = (np.broadcast_to(v, sizes).reshape(-1) for v in (low, high))
         require_known(
             np.isfinite(low).all() and np.isfinite(high).all(),
             f"nothing bounds {tensor!r}, the input of a chain",
@@ -82,49 +89,37 @@ class Front:
         return low, high
 
     def _of(self, tensor: str) -> Interval:
-        model = self._model
-        wanted: set[int] = set()
-        waiting = [tensor]
-        while waiting:
-            name = waiting.pop()
-            position = model.producer.get(name)
-            constant = name in self._known or model.constant(name) is not None
-            if position is not None and not constant and position not in wanted:
-                wanted.add(position)
-                waiting += [name for name in model.nodes[position].input if name]
-        for position in sorted(wanted):
-            self._evaluate(position)
+        """The bounds of a tensor, from those of all that comes before it in the graph."""
+        last = self._model.producer.get(tensor, -1)
+        for node in self._model.nodes[self._evaluated : last + 1]:
+            self._evaluate(node)
+        self._evaluated = max(self._evaluated, last + 1)
         return self._leaf(tensor)
 
     def _leaf(self, tensor: str) -> Interval:
         if tensor not in self._known:
             values = self._model.constant(tensor)
             if values is None or values.dtype not in FLOATS.values() or np.isnan(values).any():
-                self._known[tensor] = everything(len(self._model.shapes(tensor)[0]))
-            else:
-                self._known[tensor] = (values.astype(np.float64),) * 2
+                return everything(len(self._model.shapes(tensor)[0]))
+            self._known[tensor] = (values.astype(np.float64),) * 2
         return self._known[tensor]
 
-    def _evaluate(self, position: int) -> None:
-        model, node = self._model, self._model.nodes[position]
+    def _evaluate(self, node: NodeProto) -> None:
+        model = self._model
         rule = RULES.get(node.op_type) if model.is_standard(node) else None
-        tensors = [self._leaf(name) for name in node.input if name]
-        for number, output in enumerate(node.output):
-            if not output or output in self._known:
-                continue
-            shapes = model.shapes(output)
-            self._known[output] = everything(len(shapes[0]))
+        for output in node.output[: None if node.op_type in EVERY_OUTPUT else 1]:
             kind = FLOATS.get(model.elem_type(output))
-            plain = number == 0 or node.op_type in EVERY_OUTPUT
-            if rule is None or kind is None or not plain:
+            if rule is None or kind is None or model.constant(output) is not None:
                 continue
             with np.errstate(all="ignore"):
-                place = Place(model, node, attributes(node), tensors, shapes, np.dtype(kind))
                 try:
+                    shapes = model.shapes(output)
+                    tensors = [self._leaf(name) for name in node.input if name]
+                    place = Place(model, node, attributes(node), tensors, shapes, np.dtype(kind))
                     found = rule(place)
                 except (UncheckedError, ValueError):  # no layer, or sizes that fit nothing
-                    found = None
-            if found is not None and _fits(found[0], shapes) and _fits(found[1], shapes):
+                    continue
+            if found is not None and all(_fits(side, shapes) for side in found):
                 self._known[output] = found
 
 

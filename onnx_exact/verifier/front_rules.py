@@ -6,9 +6,11 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from onnx import NodeProto
 
 from onnx_exact.verifier.intervals import (
@@ -23,6 +25,7 @@ from onnx_exact.verifier.intervals import (
 )
 from onnx_exact.verifier.model import MOST_ENTRIES, Model
 from onnx_exact.verifier.operators import Attributes, read_step
+from onnx_exact.verifier.refusals import require_known
 from onnx_exact.verifier.rounding import Array
 from onnx_exact.verifier.shapes import Shape
 
@@ -50,19 +53,22 @@ class Place:
     shapes: tuple[Shape, ...]
     kind: np.dtype[Any]
 
-    @property
-    def op(self) -> str:
-        """The operator."""
-        return self.node.op_type
-
     def constant(self, slot: int) -> Array | None:
         """The numbers of a constant input; None for any other, or none."""
-        names = self.node.input[slot : slot + 1]
-        return self.model.numbers(names[0]) if names and names[0] else None
+        return self.model.numbers("".join(self.node.input[slot : slot + 1]))
 
     def sizes(self, slot: int = 0) -> tuple[Shape, ...]:
         """The shape of an input at every trial."""
         return self.model.shapes(self.node.input[slot])
+
+    def whole(self, slot: int = 0) -> Interval:
+        """The bounds of an input written out along all axes of a size that is known."""
+        sizes = [n[0] if len(set(n)) == 1 else 1 for n in zip(*self.sizes(slot), strict=True)]
+        require_known(
+            math.prod(sizes) <= MOST_ENTRIES, f"an input of {self.node.op_type} is too large"
+        )
+        low, high = (np.broadcast_to(side, sizes) for side in self.x[slot])
+        return low, high
 
 
 Rule = Callable[[Place], Interval | None]
@@ -75,14 +81,7 @@ def _both(f: Callable[[Array], Array]) -> Rule:
 
 def _pairwise(f: Callable[[Interval, Interval], Interval]) -> Rule:
     """Of operators that take their inputs two by two."""
-
-    def rule(p: Place) -> Interval | None:
-        found = p.x[0]
-        for other in p.x[1:]:
-            found = f(found, other)
-        return found
-
-    return rule
+    return lambda p: reduce(f, p.x)
 
 
 def _between(f: Callable[[Array], Array], least: float) -> Rule:
@@ -94,15 +93,14 @@ def _between(f: Callable[[Array], Array], least: float) -> Rule:
 
 
 def _same(p: Place) -> Interval | None:
-    trains = p.op == "Dropout" and len(p.node.input) > 2 and p.node.input[2]
+    trains = p.node.op_type == "Dropout" and len(p.node.input) > 2 and p.node.input[2]
     return None if trains else p.x[0]
 
 
 def _cast(p: Place) -> Interval | None:
     """Rounding is what it does; it never swaps two numbers."""
-    low, high = p.x[0]
-    ends = [side.astype(p.kind).astype(np.float64) for side in p.x[0]]
-    return np.minimum(low, ends[0]), np.maximum(high, ends[1])
+    low, high = (side.astype(p.kind).astype(np.float64) for side in p.x[0])
+    return np.minimum(p.x[0][0], low), np.maximum(p.x[0][1], high)
 
 
 def _full(p: Place, low: Array | float, high: Array | float) -> Interval:
@@ -118,19 +116,14 @@ def _anywhere(p: Place) -> Interval | None:
 
 def _regrouped(p: Place) -> Interval | None:
     """The same entries in the same order: symbolic axes have to stay in front."""
-    before, after = p.sizes(), p.shapes
-    ranks = itertools.product(range(len(before[0]) + 1), range(len(after[0]) + 1))
+    pairs = list(zip(p.sizes(), p.shapes, strict=True))
+    ranks = itertools.product(*(range(len(shape) + 1) for shape in pairs[0]))
     for stop, other in ranks:
-        fixed = {(a[stop:], b[other:]) for a, b in zip(before, after, strict=True)}
-        front = [
-            (math.prod(a[:stop]), math.prod(b[:other])) for a, b in zip(before, after, strict=True)
-        ]
-        inner, outer = next(iter(fixed))
-        if len(fixed) == 1 and all(a == b for a, b in front) and math.prod(inner) <= MOST_ENTRIES:
-            sides = [v.reshape(v.shape[stop:]) for v in hull(p.x[0], tuple(range(stop)))]
-            sizes = (1,) * other + outer
-            low, high = (np.broadcast_to(v, inner).reshape(sizes) for v in sides)
-            return low, high
+        tails = {(a[stop:], b[other:]) for a, b in pairs}
+        if len(tails) == 1 and all(math.prod(a[:stop]) == math.prod(b[:other]) for a, b in pairs):
+            low, high = hull(p.whole(), tuple(range(stop)))
+            sizes = (1,) * other + tails.pop()[1]
+            return low.reshape(sizes), high.reshape(sizes)
     return _anywhere(p)
 
 
@@ -140,24 +133,11 @@ def _transposed(p: Place) -> Interval | None:
 
 
 def _concatenated(p: Place) -> Interval | None:
-    axis = int(p.options["axis"]) % len(p.shapes[0])
-    lengths = [[shape[axis] for shape in p.sizes(slot)] for slot in range(len(p.x))]
-    if any(len(set(found)) > 1 for found in lengths):
-        parts = [hull(x, (axis,)) for x in p.x]
-        return np.minimum.reduce([x[0] for x in parts]), np.maximum.reduce([x[1] for x in parts])
-    parts = [_whole(x, axis, found[0]) for x, found in zip(p.x, lengths, strict=True)]
-    others = np.broadcast_shapes(*(hull(x, (axis,))[0].shape for x in parts))
-    sizes = [(*others[:axis], found[0], *others[axis + 1 :]) for found in lengths]
-    low, high = (
-        np.concatenate([np.broadcast_to(x[i], s) for x, s in zip(parts, sizes, strict=True)], axis)
-        for i in (0, 1)
-    )
-    return low, high
-
-
-def _whole(x: Interval, axis: int, size: int) -> Interval:
-    """The same bounds written out along an axis."""
-    low, high = (np.repeat(v, size, axis) if v.shape[axis] == 1 else v for v in x)
+    axis, slots = int(p.options["axis"]) % len(p.shapes[0]), range(len(p.x))
+    if any(len({shape[axis] for shape in p.sizes(slot)}) > 1 for slot in slots):
+        ends = [hull(x, tuple(range(x[0].ndim))) for x in p.x]
+        return np.minimum.reduce([x[0] for x in ends]), np.maximum.reduce([x[1] for x in ends])
+    low, high = (np.concatenate(sides, axis) for sides in zip(*map(p.whole, slots), strict=True))
     return low, high
 
 
@@ -177,11 +157,10 @@ def _leaky(p: Place) -> Interval | None:
 def _clipped(p: Place) -> Interval | None:
     low, high = p.x[0]
     for slot, name, f in ((1, "min", np.maximum), (2, "max", np.minimum)):
-        if name in p.options or (slot < len(p.node.input) and p.node.input[slot]):
-            end = p.options[name] if name in p.options else p.constant(slot)
-            if end is None:
-                return None
-            low, high = f(low, np.float64(end)), f(high, np.float64(end))
+        end = p.options.get(name, p.constant(slot))
+        if end is None and any(p.node.input[slot : slot + 1]):
+            return None
+        low, high = (v if end is None else f(v, np.float64(end)) for v in (low, high))
     return low, high
 
 
@@ -198,61 +177,51 @@ def _normalized(p: Place) -> Interval | None:
 def _dense(p: Place) -> Interval | None:
     """A Gemm or MatMul: its features lie along the last axis, or the last but one."""
     step = read_step(p.model, p.node.output[0])
-    weight, alpha, beta = step.values
+    weight, bias, alpha, beta = ((v, v) for v in step.values)
     slot = list(p.node.input).index(step.source)
-    axis = -2 if slot or p.options.get("transA", 0) else -1
     if p.x[slot][0].ndim < 2:
         return None
-    x = _whole(p.x[slot], axis, weight.shape[1])
-    turned = bool(p.options.get("transA", 0)) or axis == -1
+    turned = bool(p.options.get("transA", 0))
 
     def product(w: Array, v: Array) -> Array:
-        found = np.moveaxis(v, axis, -1) @ w.T
-        return found if turned else np.moveaxis(found, -1, axis)
+        return w @ v if slot else (v.swapaxes(-1, -2) if turned else v) @ w.T
 
-    found = linear(product, weight, x, weight.shape[1])
-    if found is not None:
-        found = multiplied(found, (alpha, alpha))
-    if found is None or step.bias is None:
-        return found
-    return added(found, multiplied((step.bias, step.bias), (beta, beta)))
+    found = linear(product, weight[0], p.whole(slot), weight[0].shape[1])
+    return added(multiplied(found, alpha), multiplied(bias, beta))
 
 
-def _windows(p: Place, kernel: Shape) -> Callable[[Array, float], list[Array]] | None:
+def _windows(p: Place, kernel: Shape) -> Callable[[Array, float], Array] | None:
     """What all windows of a convolution or a pool have at each place of the kernel.
 
     The result takes an array, with its channels and spatial axes written out, and what it is padded
-    with. The last window ends where its output says, whatever `ceil_mode` or the pads allow.
+    with; the axes of the kernel come last. The last window ends where its output says, whatever
+    `ceil_mode` or the pads allow.
     """
     rank, sizes = len(kernel), {shape[1:] for shape in p.sizes()}
     outs = {shape[2:] for shape in p.shapes}
     if len(sizes) > 1 or len(outs) > 1:
         return None
     (inner,), (out,) = sizes, outs
-    strides, dilations = (p.options.get(n, (1,) * rank) for n in ("strides", "dilations"))
-    axes = list(zip(inner[1:], out, kernel, strides, dilations, strict=True))
-    needed = [(n - 1) * s + (k - 1) * d + 1 - size for size, n, k, s, d in axes]
+    steps, dilations = (p.options.get(n, (1,) * rank) for n in ("strides", "dilations"))
+    reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
+    axes = list(zip(inner[1:], out, steps, reach, strict=True))
+    needed = [(n - 1) * s + r - size for size, n, s, r in axes]
     auto = p.options.get("auto_pad", b"NOTSET")
     begins = [(max(n, 0) + (auto == b"SAME_LOWER")) // 2 for n in needed]
     if auto == b"NOTSET":
         begins = list(p.options.get("pads", (0,) * 2 * rank))[:rank]
     pads = [(0, 0), (0, 0), *((b, max(n - b, 0)) for b, n in zip(begins, needed, strict=True))]
-    entries = math.prod(size + sum(pad) for size, pad in zip(inner, pads[1:], strict=True))
-    if min(begins, default=0) < 0 or entries > MOST_ENTRIES:
+    if min(begins, default=0) < 0 or math.prod((*out, *inner[:1], *kernel)) > MOST_ENTRIES:
         return None
+    every = [slice(0, (n - 1) * s + 1, s) for _, n, s, _ in axes]
+    within = [slice(None, None, d) for d in dilations]
 
-    def seen(x: Array, fill: float) -> list[Array]:
+    def seen(x: Array, fill: float) -> Array:
         padded = np.pad(np.broadcast_to(x, (len(x), *inner)), pads, constant_values=fill)
-        spots = itertools.product(*map(range, kernel))
-        return [padded[(slice(None), slice(None), *map(_along, at, axes))] for at in spots]
+        views = sliding_window_view(padded, reach, tuple(range(2, 2 + rank)))
+        return np.asarray(views[(slice(None), slice(None), *every, *within)])
 
     return seen
-
-
-def _along(start: int, axis: tuple[int, ...]) -> slice:
-    """Where windows along an axis see one place of the kernel."""
-    _, count, _, stride, dilation = axis
-    return slice(start * dilation, start * dilation + stride * (count - 1) + 1, stride)
 
 
 def _convolved(p: Place) -> Interval | None:
@@ -261,44 +230,41 @@ def _convolved(p: Place) -> Interval | None:
     if weight is None or seen is None:
         return None
     windows, groups = seen, int(p.options.get("group", 1))
-    terms = math.prod(weight.shape[1:])
+    spots = [*range(2 - weight.ndim, 0)]
 
     def product(rows: Array, x: Array) -> Array:
-        own = rows.reshape(groups, -1, rows.shape[1], math.prod(rows.shape[2:]))
-        total = np.zeros(())
-        for i, part in enumerate(windows(x, 0.0)):
-            split = part.reshape(len(part), groups, -1, *part.shape[2:])
-            total = total + np.einsum("goc,ngc...->ngo...", own[..., i], split, optimize=True)
-        return total.reshape(len(x), len(rows), *total.shape[3:])
+        parts = zip(np.split(rows, groups), np.split(windows(x, 0.0), groups, 1), strict=True)
+        found = [np.tensordot(w, v, ([1, *spots], [1, *spots])) for w, v in parts]
+        return np.moveaxis(np.concatenate(found), 0, 1)
 
-    found = linear(product, weight, p.x[0], terms)
-    if found is None or len(p.x) < 3:
-        return found
-    low, high = (v.reshape(-1, *[1] * (weight.ndim - 2)) for v in p.x[2])
+    found = linear(product, weight, p.x[0], math.prod(weight.shape[1:]))
+    bias = p.x[2] if len(p.x) > 2 else (np.zeros(1),) * 2
+    low, high = (v.reshape(-1, *[1] * len(spots)) for v in bias)
     return added(found, (low, high))
 
 
 def _pooled(p: Place) -> Interval | None:
     """Maxima and means of a window lie between the least and the greatest number in it."""
-    seen = _windows(p, tuple(p.options["kernel_shape"]))
+    kernel = tuple(p.options["kernel_shape"])
+    seen = _windows(p, kernel)
     if seen is None or p.options.get("storage_order", 0):
         return None
-    high: Array = np.asarray(np.maximum.reduce(seen(p.x[0][1], -np.inf)))
-    if p.op == "MaxPool":
-        return np.asarray(np.maximum.reduce(seen(p.x[0][0], -np.inf))), high
-    low: Array = np.asarray(np.minimum.reduce(seen(p.x[0][0], np.inf)))
+    spots = tuple(range(-len(kernel), 0))
+    high = seen(p.x[0][1], -np.inf).max(axis=spots)
+    if p.node.op_type == "MaxPool":
+        return seen(p.x[0][0], -np.inf).max(axis=spots), high
+    low = seen(p.x[0][0], np.inf).min(axis=spots)
     # Means may count what is padded, as 0.
-    padded = np.logical_or.reduce([v == np.inf for v in seen(np.zeros_like(p.x[0][0]), np.inf)])
-    low = np.where(padded, np.minimum(low, 0.0), low)
-    return low, np.where(padded, np.maximum(high, 0.0), high)
+    padded = seen(np.zeros_like(p.x[0][0]), np.inf).max(axis=spots) == np.inf
+    return np.where(padded, np.minimum(low, 0.0), low), np.where(
+        padded, np.maximum(high, 0.0), high
+    )
 
 
 def _global(p: Place) -> Interval | None:
-    low, high = p.x[0]
-    axes = tuple(range(2, low.ndim))
-    if p.op == "GlobalMaxPool":
-        return low.max(axis=axes, keepdims=True), high.max(axis=axes, keepdims=True)
-    return hull(p.x[0], axes)
+    axes = tuple(range(2, p.x[0][0].ndim))
+    low, high = hull(p.x[0], axes)
+    return (p.x[0][0].max(axes, keepdims=True) if p.node.op_type == "GlobalMaxPool" else low), high
 
 
 RULES: dict[str, Rule] = {

@@ -1,4 +1,4 @@
-"""Interval arithmetic over the reals on arrays in float64, rounded outward; exact results stay."""
+"""Interval arithmetic over the reals on arrays in float64, rounded outward."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ from collections.abc import Callable
 import numpy as np
 
 from onnx_exact.verifier.rounding import (
-    EXACT_ABOVE,
-    EXACT_BELOW,
     EXTRA,
     ROUNDOFF,
     SMALLEST,
+    SMALLEST_NORMAL,
     Array,
-    Flags,
-    two_product,
+    add_up,
+    mul_up,
 )
 
 # Lower and upper bounds, of one shape or of shapes that broadcast against one another.
@@ -29,29 +28,13 @@ def everything(rank: int) -> Interval:
 
 def hull(x: Interval, axes: tuple[int, ...]) -> Interval:
     """The bounds of all entries along some axes, which keep size 1; contrary ones of none."""
-    if not axes:
-        return x
     low = x[0].min(axis=axes, keepdims=True, initial=np.inf)
     return low, x[1].max(axis=axes, keepdims=True, initial=-np.inf)
 
 
-def outward(values: list[Array], exact: list[Flags]) -> Interval:
-    """Bounds on numbers that float64 has rounded once, or not at all where they are exact."""
-    pairs = list(zip(values, exact, strict=True))
-    low = [np.where(e, v, np.nextafter(v, -np.inf)) for v, e in pairs]
-    high = [np.where(e, v, np.nextafter(v, np.inf)) for v, e in pairs]
-    return np.minimum.reduce(low), np.maximum.reduce(high)
-
-
 def added(a: Interval, b: Interval) -> Interval:
     """a + b."""
-    sides = []
-    for x, y in zip(a, b, strict=True):
-        total = x + y
-        part = total - x
-        exact = (x - (total - part)) + (y - part) == 0.0
-        sides.append(outward([total], [exact]))
-    return sides[0][0], sides[1][1]
+    return -add_up(-a[0], -b[0]), add_up(a[1], b[1])
 
 
 def negated(x: Interval) -> Interval:
@@ -62,33 +45,22 @@ def negated(x: Interval) -> Interval:
 def multiplied(a: Interval, b: Interval) -> Interval:
     """a * b; 0 times anything is 0."""
     pairs = [(x, y) for x in a for y in b]
-    products = [np.where((x == 0.0) | (y == 0.0), 0.0, x * y) for x, y in pairs]
-    return outward(products, [_exact(x, y) for x, y in pairs])
-
-
-def _exact(x: Array, y: Array) -> Flags:
-    """Where float64 does not round x y."""
-    product, error = two_product(x, y)
-    usual = (np.abs(product) > EXACT_ABOVE) & (np.abs(product) < EXACT_BELOW)
-    return np.asarray((usual & (error == 0.0)) | (x == 0.0) | (y == 0.0))
+    low = np.minimum.reduce([-mul_up(-x, y) for x, y in pairs])
+    return low, np.maximum.reduce([mul_up(x, y) for x, y in pairs])
 
 
 def divided(a: Interval, b: Interval) -> Interval:
     """a / b where b is not 0 anywhere; no bounds elsewhere."""
     sure = (b[0] > 0.0) | (b[1] < 0.0)
-    pairs = [(x, np.where(sure, y, 1.0)) for x in a for y in b]
-    quotients = [x / y for x, y in pairs]
-    exact = [_exact(q, y) & (q * y == x) for q, (x, y) in zip(quotients, pairs, strict=True)]
-    low, high = outward(quotients, exact)
+    quotients = [x / np.where(sure, y, 1.0) for x in a for y in b]
+    low = np.nextafter(np.minimum.reduce(quotients), -np.inf)
+    high = np.nextafter(np.maximum.reduce(quotients), np.inf)
     return np.where(sure, low, -np.inf), np.where(sure, high, np.inf)
 
 
-def linear(product: Product, weight: Array, x: Interval, terms: int) -> Interval | None:
-    """Bounds on product(weight, x), sums of at most `terms` products each; None for no bounds."""
-    if not (np.isfinite(x[0]).all() and np.isfinite(x[1]).all()):
-        return None
-    low = _greatest(product, -weight, x, terms)
-    return -low, _greatest(product, weight, x, terms)
+def linear(product: Product, weight: Array, x: Interval, terms: int) -> Interval:
+    """Bounds on product(weight, x), sums of at most `terms` products each; nan for no bounds."""
+    return -_greatest(product, -weight, x, terms), _greatest(product, weight, x, terms)
 
 
 def _greatest(product: Product, weight: Array, x: Interval, terms: int) -> Array:
@@ -96,7 +68,7 @@ def _greatest(product: Product, weight: Array, x: Interval, terms: int) -> Array
     value = product(above, x[1]) + product(below, x[0])
     size = product(above, np.abs(x[1])) - product(below, np.abs(x[0]))
     least = [_smallest(v) for v in (weight, *x)]
-    lost = SMALLEST if least[0] * min(least[1:]) < EXACT_ABOVE else 0.0
+    lost = SMALLEST if least[0] * min(least[1:]) < SMALLEST_NORMAL else 0.0
     return value + rounding(size, terms, lost)
 
 

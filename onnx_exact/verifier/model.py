@@ -116,49 +116,45 @@ class Model:
         sparse = (tensor.values.name for tensor in self.graph.sparse_initializer)
         return frozenset((*self.initializers, *sparse))
 
-    @property
-    def overridable(self) -> bool:
-        """Whether an initializer that is an input too may be given another value."""
-        return bool(self.proto.ir_version >= OVERRIDABLE_SINCE_IR)
-
     @cached_property
     def optional(self) -> frozenset[str]:
         """Inputs that may be fed and need not be."""
         names = {value.name for value in self.graph.input}
-        return frozenset(names & self.given) if self.overridable else frozenset()
+        overridable = self.proto.ir_version >= OVERRIDABLE_SINCE_IR
+        return frozenset(names & self.given) if overridable else frozenset()
+
+    @property
+    def fed(self) -> list[onnx.ValueInfoProto]:
+        """The inputs that a user has to feed, or may."""
+        given = self.given - self.optional
+        return [value for value in self.graph.input if value.name not in given]
 
     @cached_property
     def inputs(self) -> tuple[Input, ...]:
         """What a user has to feed."""
         found = []
-        for value in self.graph.input:
-            if value.name not in self.given:
-                tensor = value.type.tensor_type
-                named = [size_of(dim) for dim in tensor.shape.dim]
-                told = [self.told.get((value.name, axis)) for axis in range(len(named))]
-                sizes = tuple(b if a is None else a for a, b in zip(named, told, strict=True))
-                shape = sizes if tensor.HasField("shape") else None
-                found.append(Input(value.name, shape, tensor.elem_type))
+        for value in (v for v in self.graph.input if v.name not in self.given):
+            tensor = value.type.tensor_type
+            named = [size_of(dim) for dim in tensor.shape.dim]
+            told = [self.told.get((value.name, axis)) for axis in range(len(named))]
+            sizes = tuple(b if a is None else a for a, b in zip(named, told, strict=True))
+            shape = sizes if tensor.HasField("shape") else None
+            found.append(Input(value.name, shape, tensor.elem_type))
         return tuple(found)
 
     @cached_property
     def told(self) -> dict[tuple[str, int], int]:
         """Sizes of inputs, by name and axis, which the matrix that reads them has; others fail."""
         found = {}
+        ranks = {v.name: len(v.type.tensor_type.shape.dim) for v in self.graph.input}
         for node in self.nodes:
             if self.is_standard(node) and node.op_type in ("Gemm", "MatMul"):
-                fixed = node.input[1] not in self.optional
-                weight = self.initializers.get(node.input[1]) if fixed else None
-                rank = self._ranks.get(node.input[0], 0)
+                weight, rank = self._stored.get(node.input[1]), ranks.get(node.input[0], 0)
                 if weight is not None and len(weight.dims) == 2 <= rank:
                     turned = {a.name for a in node.attribute if a.i}
                     axis = 0 if "transA" in turned else rank - 1
                     found[node.input[0], axis] = weight.dims["transB" in turned]
         return found
-
-    @cached_property
-    def _ranks(self) -> dict[str, int]:
-        return {v.name: len(v.type.tensor_type.shape.dim) for v in self.graph.input}
 
     @property
     def domain_text(self) -> str | None:
@@ -193,38 +189,29 @@ class Model:
 
     def constant(self, tensor: str) -> NDArray[np.generic] | None:
         """The value of an initializer or of a Constant node, None for any other tensor."""
-        position = self.producer.get(tensor)
-        seen = []
-        while tensor not in self._constants and position is not None:
-            seen.append(tensor)
-            node = self.nodes[position]
-            if not self.is_standard(node) or node.op_type != "Identity":
-                break
-            tensor = node.input[0]
-            position = self.producer.get(tensor)
-        if tensor not in self._constants:
-            value = self._value(tensor)
-            if value is None:
-                return None
-            self._constants[tensor] = value
-        self._constants |= dict.fromkeys(seen, self._constants[tensor])
-        return self._constants[tensor]
+        stored = self._stored.get(tensor)
+        if stored is not None and tensor not in self._constants:
+            self._constants[tensor] = array_of(stored)
+        return self._constants.get(tensor)
 
-    def _value(self, tensor: str) -> NDArray[np.generic] | None:
-        position = self.producer.get(tensor)
-        if position is None:
-            stored = self.initializers.get(tensor)
-            return None if stored is None or tensor in self.optional else array_of(stored)
-        node = self.nodes[position]
-        if not self.is_standard(node) or node.op_type != "Constant":
-            return None
-        attribute = node.attribute[0]
-        if attribute.name not in _NUMBERS or attribute.ref_attr_name:
-            return None
-        value = onnx.helper.get_attribute_value(attribute)
-        if isinstance(value, TensorProto):
-            return array_of(value)
-        return np.asarray(value, np.float32 if "float" in attribute.name else np.int64)
+    @cached_property
+    def _stored(self) -> dict[str, TensorProto]:
+        """Initializers that nobody can override, Constant nodes, and Identity of them."""
+        found = {k: t for k, t in self.initializers.items() if k not in self.optional}
+        for node in self.nodes:
+            if not self.is_standard(node):
+                continue
+            if node.op_type == "Identity" and node.input[0] in found:
+                found[node.output[0]] = found[node.input[0]]
+            attribute = node.attribute[0] if node.op_type == "Constant" else None
+            if attribute is None or attribute.name not in _NUMBERS or attribute.ref_attr_name:
+                continue
+            value = onnx.helper.get_attribute_value(attribute)
+            if not isinstance(value, TensorProto):
+                kind = np.float32 if "float" in attribute.name else np.int64
+                value = numpy_helper.from_array(np.asarray(value, kind))
+            found[node.output[0]] = value
+        return found
 
     def numbers(self, tensor: str) -> NDArray[np.float64] | None:
         """A constant of floating-point numbers in float64, None for any other tensor."""

@@ -34,9 +34,7 @@ def replace_opposites(
         units; and how far the sum of the two may be from F h, one for each row.
     """
     linear, loss = np.zeros_like(rows), np.zeros(len(rows))
-    gone = gone & rows.any(axis=0)
-    if not (gone.any() and lives.any()):
-        return rows, linear, loss
+    gone = gone & rows.any(axis=0) & lives.any()
     rows = rows.copy()
     size, highest = ranges.magnitude(s - 1), ranges.outputs(s)[1]
     all_rows = np.column_stack([layer.weight * (size > 0.0), layer.bias])
@@ -61,18 +59,12 @@ def replace_opposites(
 
 def _sum_of_opposites(layer: Layer, i: int, j: int, factor: float, size: Array) -> float:
     """An upper bound on |g_i + factor g_j| where inputs are at most `size`."""
-    a = Ball(np.array([factor]))
 
-    def ball(values: Array, errors: Array | None, unit: int) -> Ball:
-        at = slice(unit, unit + 1)
-        return Ball(values[at], None if errors is None else errors[at])
+    def row(unit: int) -> Ball:
+        mid = np.append(layer.weight[unit], layer.bias[unit])
+        if layer.weight_error is None or layer.bias_error is None:
+            return Ball(mid)
+        return Ball(mid, np.append(layer.weight_error[unit], layer.bias_error[unit]))
 
-    weight, bias = (
-        ball(values, errors, i) + ball(values, errors, j) * a
-        for values, errors in (
-            (layer.weight, layer.weight_error),
-            (layer.bias, layer.bias_error),
-        )
-    )
-    most = add_up(dot_up(weight.size, size), bias.size)
-    return float(most[0])
+    total = row(i) + row(j) * Ball(np.array([factor]))
+    return float(dot_up(total.size, np.append(size, 1.0)))

@@ -53,10 +53,9 @@ class Products:
         error = (sizes * (rounded + layer.off(magnitude))).sum(axis=-1) * SLACK
         error = add_up(error, np.asarray(UNDERFLOW if usual else np.nan))
         alone = np.count_nonzero(through, axis=-1) <= 1
-        if alone.any():
-            alone &= np.isin(sizes.max(axis=-1, initial=0.0), (0.0, 1.0))
-            known = (sizes * layer.off(magnitude)).sum(axis=-1) * SLACK
-            error = np.where(alone, known, error)
+        alone &= np.isin(sizes.max(axis=-1, initial=0.0), (0.0, 1.0))
+        known = (sizes * layer.off(magnitude)).sum(axis=-1) * SLACK
+        error = np.where(alone, known, error)
         return proposed, add_up(through @ layer.bias, error)
 
     def _rounding(self, k: int, magnitude: Array, terms: int) -> Array:

@@ -7,7 +7,7 @@ rounding of the bound itself is in it. What overflows becomes inf or nan and pro
 
 from __future__ import annotations
 
-import math
+from fractions import Fraction
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -21,9 +21,6 @@ ROUNDOFF = 2.0**-52
 SMALLEST = 2.0**-1074
 SMALLEST_NORMAL = 2.0**-1022
 LARGEST = float(np.finfo(np.float64).max)
-# Veltkamp's constant, and between which sizes products have an error that is a float64 number.
-SPLITTER = 2.0**27 + 1.0
-EXACT_ABOVE, EXACT_BELOW = 2.0**-900, 2.0**900
 # Operations beside those that are counted.
 EXTRA = 8
 
@@ -77,33 +74,12 @@ def maximum(weight: Array, bias: Array, lower: Array, upper: Array) -> Array:
     return add_up(dot_up(weight, np.where(weight > 0.0, upper, lower)), bias)
 
 
-def two_product(a: Array, b: Array) -> tuple[Array, Array]:
-    """fl(a b) and what it is off by, exactly, where neither over- nor underflows (Dekker 1971)."""
-    product = a * b
-    high, low = zip(*(_halves(v) for v in (a, b)), strict=True)
-    error = low[0] * low[1] - (
-        ((product - high[0] * high[1]) - low[0] * high[1]) - high[0] * low[1]
-    )
-    return product, error
-
-
-def _halves(a: Array) -> tuple[Array, Array]:
-    """a as the sum of two numbers of 26 bits (Veltkamp)."""
-    scaled = SPLITTER * a
-    high = scaled - (scaled - a)
-    return high, a - high
-
-
 def sum_of_products(a: Array, b: Array, more: float) -> float:
-    """An upper bound on a . b + more that is at most one step above it; nan where there is none.
+    """An upper bound on a . b + more, which is at most one step above it, and 0 if that is 0.
 
-    Every product is the sum of two numbers, and `math.fsum` rounds their sum once (Ogita, Rump,
-    Oishi 2005; Shewchuk 1997), so that a sum that is exactly 0 is found to be 0.
+    By rational arithmetic, for finite numbers.
     """
     used = (a != 0.0) & (b != 0.0)
-    product, error = two_product(a[used], b[used])
-    size = np.abs(product)
-    if not ((size > EXACT_ABOVE) & (size < EXACT_BELOW)).all() or not np.isfinite(error).all():
-        return np.nan
-    total = math.fsum([*product.tolist(), *error.tolist(), more])
-    return float(np.nextafter(total, np.inf)) if total else 0.0
+    pairs = zip(a[used].tolist(), b[used].tolist(), strict=True)
+    total = sum((Fraction(x) * Fraction(y) for x, y in pairs), Fraction(more))
+    return float(np.nextafter(float(total), np.inf)) if total else 0.0

@@ -11,17 +11,16 @@ import json
 import math
 import sys
 import zipfile
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnx_exact.errors import NotVerifiedError, UncheckedError, UsageError
-from onnx_exact.verifier.refusals import require_known
-from onnx_exact.verifier.rounding import Flags
+from onnx_exact.verifier.refusals import require, require_known
+from onnx_exact.verifier.rounding import LARGEST, Flags
 
 FORMAT, VERSION = "onnx-exact certificate", 1
 MOST_HEADER = 2**23
@@ -30,17 +29,15 @@ MOST_BYTES, MOST_TIMES = 2**26, 8
 MOST_TREES = 100_000
 MOST_NODES = 1_000_000
 FEW_POINTS = 64
-LARGEST = float(np.finfo(np.float64).max)
 UNDECIDED, INACTIVE, ACTIVE, UNSTABLE = range(4)
 NONE, BOUNDS, SLOPES, TREE, CLAIMED, WITNESS, UNSHOWN = range(7)
 # Which proofs a status may have.
+PROVED = (BOUNDS, SLOPES, TREE, CLAIMED)
 PROOFS = {
-    UNDECIDED: (NONE,),
-    INACTIVE: (BOUNDS, SLOPES, TREE, CLAIMED),
-    ACTIVE: (BOUNDS, SLOPES, TREE, CLAIMED),
-    UNSTABLE: (WITNESS, UNSHOWN),
+    (UNDECIDED, NONE),
+    *((status, proof) for status in (INACTIVE, ACTIVE) for proof in PROVED),
+    *((UNSTABLE, proof) for proof in (WITNESS, UNSHOWN)),
 }
-Sizes = Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -107,14 +104,9 @@ class Certificate:
             self.header.get("version") == VERSION, f"{path} is of another version than {VERSION}"
         )
 
-    def refuse(self, why: str) -> NoReturn:
-        """Raises NotVerifiedError."""
-        raise NotVerifiedError(f"the certificate {self.path} is wrong: {why}")
-
     def require(self, holds: object, why: str) -> None:
         """Raises NotVerifiedError unless something holds."""
-        if not holds:
-            self.refuse(why)
+        require(holds, f"the certificate {self.path} is wrong: {why}")
 
     def entry(self, kind: type, *keys: str, of: Any = None) -> Any:
         """A value of the header, or of an object in it, that has to be of a type."""
@@ -155,7 +147,8 @@ class Certificate:
         except UncheckedError:
             raise
         except Exception as error:  # whatever hostile bytes may lead to
-            self.refuse(f"{name} is no proper array ({_line(error)})")
+            why = f"{name} is no proper array ({_line(error)})"
+            raise NotVerifiedError(f"the certificate {self.path} is wrong: {why}") from error
         below = known[wanted.below] if isinstance(wanted.below, str) else wanted.below
         if values.dtype == np.bool_:
             proper = (values.view(np.uint8) <= 1).all()
@@ -188,9 +181,8 @@ class Certificate:
 
     def finish(self) -> None:
         """Raises if there is anything that nobody asked for."""
-        left = self._members.keys() - self._asked
-        if left:
-            self.refuse(f"it holds {min(left)!r}, which says nothing")
+        left = sorted(self._members.keys() - self._asked)
+        self.require(not left, f"it holds {left[:1]}, which say nothing")
 
 
 def _no_number(text: str) -> None:
@@ -210,8 +202,8 @@ class Tree:
     units: NDArray[np.int32]
     positive: Flags
     nodes: NDArray[np.signedinteger[Any]]
-    slopes: NDArray[np.uint8] | None
-    multipliers: NDArray[np.float32] | None
+    slopes: NDArray[np.uint8]
+    multipliers: NDArray[np.float32]
 
     @property
     def leaves(self) -> int:
@@ -238,15 +230,8 @@ class Claims:
         return np.asarray(open_ | (self.proof[layer] == CLAIMED))
 
 
-def read_claims(
-    certificate: Certificate, number: int, widths: list[int], relu: list[bool], inputs: int
-) -> Claims:
-    """What the certificate says of its chain `number`, whose original has these layers."""
-    return _Reader(certificate, number, widths, relu, inputs).claims()
-
-
-class _Reader:
-    """Reads one chain."""
+class ClaimsReader:
+    """Reads what the certificate says of its chain `number`, whose original has these layers."""
 
     def __init__(
         self, file: Certificate, number: int, widths: list[int], relu: list[bool], inputs: int
@@ -257,15 +242,18 @@ class _Reader:
 
     def claims(self) -> Claims:
         """All of it."""
+        own = [self.file.entries(k, n, of=self.head) for k, n in ((int, "widths"), (bool, "relu"))]
         self.file.require(
-            self.file.entries(int, "widths", of=self.head) == self.widths,
-            "its widths are not those of the original",
+            own == [self.widths, self.relu], "its widths and relu are not those of the original"
         )
-        self.file.require(
-            self.file.entries(bool, "relu", of=self.head) == self.relu,
-            "its relu are not those of the original",
+        layers = [k for k, relu in enumerate(self.relu) if relu]
+        status, proof = (
+            {k: self.array(f"l{k}_{kind}", kind, units=self.widths[k]) for k in layers}
+            for kind in ("status", "proof")
         )
-        status, proof = self.verdicts()
+        for k in layers:
+            pairs = set(zip(status[k].tolist(), proof[k].tolist(), strict=True))
+            self.file.require(pairs <= PROOFS, f"a status without such a proof in layer {k}")
         claims = Claims(status, proof, self.witnesses(), {}, (), *self.map())
         # Slopes are given for this many units of the layers before each.
         loose = [int(claims.loose(k).sum()) if relu else 0 for k, relu in enumerate(self.relu)]
@@ -283,20 +271,6 @@ class _Reader:
     def array(self, name: str, field: str, **known: int) -> NDArray[Any]:
         """An array of this chain."""
         return self.file.array(f"{self.prefix}{name}", field, **known)
-
-    def verdicts(self) -> tuple[dict[int, NDArray[np.int8]], dict[int, NDArray[np.int8]]]:
-        """Status and proof of the units of each layer that has a ReLU."""
-        status: dict[int, NDArray[np.int8]] = {}
-        proof: dict[int, NDArray[np.int8]] = {}
-        for layer in (k for k, relu in enumerate(self.relu) if relu):
-            for kind, found in (("status", status), ("proof", proof)):
-                found[layer] = self.array(f"l{layer}_{kind}", kind, units=self.widths[layer])
-            pairs = set(zip(status[layer].tolist(), proof[layer].tolist(), strict=True))
-            for one, by in pairs:
-                self.file.require(
-                    by in PROOFS[one], f"status {one} with proof {by} in layer {layer}"
-                )
-        return status, proof
 
     def slopes(self, layer: int) -> tuple[NDArray[np.int32], Flags, NDArray[np.uint8]]:
         """Units, signs and slopes of a layer's records."""
@@ -325,12 +299,12 @@ class _Reader:
         width = self.widths[layer]
         units = self.array(f"{name}units", "units", units=width, most=8 * width)
         positive = self.array(f"{name}positive", "positive", signs=len(units))
+        most = MOST_NODES * (2 if kind == "box" else 8)
+        known = {"inputs": self.inputs, "units": max(*self.widths, layer)}
+        nodes = self.array(f"{name}nodes", f"{kind}_nodes", most=most, **known)
         if kind == "box":
-            most = 2 * MOST_NODES
-            nodes = self.array(f"{name}nodes", "box_nodes", inputs=self.inputs, most=most)
-            return Tree(kind, layer, units, positive, nodes, None, None)
-        below = max(*self.widths, layer)
-        nodes = self.array(f"{name}nodes", "relu_nodes", units=below, most=8 * MOST_NODES)
+            none = np.zeros(0, np.float32)
+            return Tree(kind, layer, units, positive, nodes, np.zeros((0, 0), np.uint8), none)
         leaf = (nodes == -1).all(axis=1)
         for where, unit in set(map(tuple, nodes[~leaf].tolist())):
             there = 0 <= where < layer and self.relu[where]

@@ -42,11 +42,9 @@ def infer(model: Model, trial: int) -> tuple[dict[str, Shape], dict[str, int]]:
     for value in fixed.graph.input:
         for axis, dim in enumerate(value.type.tensor_type.shape.dim):
             if size_of(dim) is None:
-                key = dim.dim_param or (value.name, axis)
-                if key not in chosen:
-                    tried = (next(primes), next(primes), 1)[trial]
-                    chosen[key] = model.told.get((value.name, axis), tried)
-                dim.dim_value = chosen[key]
+                tried = (next(primes), next(primes), 1)[trial]
+                told = model.told.get((value.name, axis), tried)
+                dim.dim_value = chosen.setdefault(dim.dim_param or (value.name, axis), told)
     try:
         shapes, types = _once(fixed)
         while _computed(model, fixed, shapes):
@@ -122,13 +120,14 @@ def _value(
 
 def _skeleton(model: Model) -> ModelProto:
     """The model without large numbers, and without what it says of shapes that follow."""
-    made = ModelProto(ir_version=model.proto.ir_version)
-    made.opset_import.extend(model.proto.opset_import)
-    made.functions.extend(model.proto.functions)
-    made.graph.name = model.graph.name or "graph"
-    made.graph.node.extend(model.graph.node)
-    made.graph.input.extend(model.graph.input)
-    made.graph.output.extend(model.graph.output)
+    source, proto = model.graph, model.proto
+    graph = onnx.helper.make_graph(source.node, "skeleton", source.input, source.output)
+    made = onnx.helper.make_model(
+        graph,
+        functions=proto.functions,
+        opset_imports=proto.opset_import,
+        ir_version=proto.ir_version,
+    )
     fed = {value.name for value in model.graph.input}
     for tensor in model.graph.initializer:
         if tensor.ByteSize() <= SMALL_TENSOR and tensor.name not in model.optional:

@@ -6,13 +6,15 @@ are there. Leaves are made as they are bounded, thousands at once, and never all
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_exact.verifier.bounds import Branch, Ranges, intervals, upper_bounds
+from onnx_exact.verifier.bounds import Branch, Ranges, intervals, tighten, upper_bounds
 from onnx_exact.verifier.clock import Clock
 from onnx_exact.verifier.products import Products
 from onnx_exact.verifier.refusals import require
@@ -21,8 +23,8 @@ from onnx_exact.verifier.schema import Claims, Tree
 
 # Numbers of a batch in its largest array.
 BATCH_ENTRIES = 2_000_000
-# Units that are fixed on the way to a leaf: layer, unit and sign of each.
-Path = list[tuple[int, int, int]]
+# What a node is split on: a side of the box, or layer and unit.
+Split = TypeVar("Split")
 
 
 def excluded(tree: Tree, ranges: Ranges, products: Products, claims: Claims, clock: Clock) -> bool:
@@ -45,17 +47,19 @@ def excluded(tree: Tree, ranges: Ranges, products: Products, claims: Claims, clo
     bias = add_up(bias, layer.off(ranges.magnitude(tree.layer - 1))[tree.units])
     if tree.kind == "box":
         clock.spend(tree.leaves * len(ranges.box[0]))
-        return _box_tree(tree, rows, bias, ranges, products, clock)
+        return all((v <= 0.0).all() for v in _box_tree(tree, rows, bias, ranges, products, clock))
     clock.spend(len(rows) * tree.leaves * len(ranges.box[0]))
     return all(
-        _relu_tree(tree, rows[i], bias[i : i + 1], ranges, products, claims, clock)
-        for i in range(len(rows))
+        (found <= 0.0).all()
+        for row, start in zip(rows, bias, strict=True)
+        for found in _relu_tree(tree, row, start, ranges, products, claims, clock)
     )
 
 
 def _box_tree(
     tree: Tree, rows: Array, bias: Array, root: Ranges, products: Products, clock: Clock
-) -> bool:
+) -> Iterator[Array]:
+    """Upper bounds on the signs at some leaves at a time."""
     boxes = _boxes(tree.nodes.tolist(), *root.box)
     widest = max(len(lower) for lower in (*root.lower, root.box[0]))
     batch = max(1, BATCH_ENTRIES // (max(2 * widest, len(rows)) * widest))
@@ -65,58 +69,75 @@ def _box_tree(
         ranges = Ranges([], [], (low, high), root.relu)
         for k, layer in enumerate(products.layers[: tree.layer]):
             lower, upper = intervals(layer, *ranges.outputs(k - 1), exact=False)
-            if k:
-                both = np.concatenate([layer.weight, -layer.weight])
-                biases = np.concatenate([layer.bias, -layer.bias])
-                found = upper_bounds(both, biases, ranges, products)
-                off = layer.off(ranges.magnitude(k - 1))[:, 0]
-                upper = np.fmin(upper, add_up(found[:, : layer.width], off))
-                lower = np.fmax(lower, -add_up(found[:, layer.width :], off))
+            for positive in (True, False) if k else ():
+                units = np.arange(layer.width)
+                tighten(lower, upper, units, positive, None, products, ranges)
             ranges.lower.append(np.fmax(lower, root.lower[k])[:, None])
             ranges.upper.append(np.fmin(upper, root.upper[k])[:, None])
-        if not (upper_bounds(rows, bias, ranges, products) <= 0.0).all():
-            return False
-    return True
+        yield upper_bounds(rows, bias, ranges, products)
 
 
 def _boxes(sides: list[int], low: Array, high: Array) -> Iterator[tuple[Array, Array]]:
     """The leaves of a tree of boxes; the first child is the lower part.
 
-    One box is changed in place on the way down and back: a node that waits is its depth, and the
-    side, which end of it, and the number that this end becomes.
+    One box is changed in place on the way down, and back.
     """
     ends = low.copy(), high.copy()
     done: list[tuple[int, int, float]] = []
-    waiting: list[tuple[int, int, int, float]] = []
-    for number, side in enumerate(sides):
+    for kept, path in _paths([None if side < 0 else side for side in sides]):
+        while len(done) > kept:
+            side, end, before = done.pop()
+            ends[end][side] = before
+        for side, second in path[kept:]:
+            end = 1 - second
+            done.append((side, end, float(ends[end][side])))
+            ends[end][side] = float(0.5 * ends[0][side] + 0.5 * ends[1][side])
+        yield ends[0].copy(), ends[1].copy()
+
+
+def _paths(
+    nodes: list[Split | None], most: float = math.inf
+) -> Iterator[tuple[int, list[tuple[Split, int]]]]:
+    """What is split, and which child is taken, on the way to each leaf.
+
+    Args:
+        nodes: in preorder; None for a leaf.
+        most: how long all paths may be together.
+
+    Yields:
+        How much of it is as it was for the leaf before, and the path, which is changed later.
+    """
+    path: list[tuple[Split, int]] = []
+    waiting: list[tuple[int, tuple[Split, int]]] = []
+    kept = 0
+    for number, split in enumerate(nodes):
         if number:
             require(waiting, "a tree has nodes that belong to none")
-            depth, at, end, value = waiting.pop()
-            while len(done) > depth:
-                where, which, before = done.pop()
-                ends[which][where] = before
-            done.append((at, end, float(ends[end][at])))
-            ends[end][at] = value
-        if side < 0:
-            yield ends[0].copy(), ends[1].copy()
+            depth, taken = waiting.pop()
+            kept = min(kept, depth)
+            path[depth:] = [taken]
+        if split is not None:
+            waiting += [(len(path), (split, 1)), (len(path), (split, 0))]
             continue
-        middle = float(0.5 * ends[0][side] + 0.5 * ends[1][side])
-        waiting += [(len(done), side, 0, middle), (len(done), side, 1, middle)]
-    require(sides and not waiting, "a tree lacks leaves")
+        most -= len(path)
+        require(most >= 0, "a tree has not one multiplier for each unit it fixes")
+        yield kept, path
+        kept = len(path)
+    require(nodes and not waiting, "a tree lacks leaves")
 
 
 def _relu_tree(
     tree: Tree,
     row: Array,
-    bias: Array,
+    bias: np.float64,
     root: Ranges,
     products: Products,
     claims: Claims,
     clock: Clock,
-) -> bool:
-    assert tree.slopes is not None
-    assert tree.multipliers is not None
-    paths = _paths(tree.nodes.tolist(), len(tree.multipliers))
+) -> Iterator[Array]:
+    """Upper bounds on one sign at some leaves at a time."""
+    splits = [None if layer < 0 else (layer, unit) for layer, unit in tree.nodes.tolist()]
+    paths = (path.copy() for _, path in _paths(splits, len(tree.multipliers)))
     batch = max(1, BATCH_ENTRIES // max(len(low) for low in (*root.lower, root.box[0])))
     start = used = 0
     while part := list(islice(paths, batch)):
@@ -127,42 +148,16 @@ def _relu_tree(
         for i, path in enumerate(part):
             multipliers = tree.multipliers[used : used + len(path)].tolist()
             used += len(path)
-            for (k, unit, sign), multiplier in zip(path, multipliers, strict=True):
-                if sign > 0:
-                    lower[k][i, unit] = max(lower[k][i, unit], 0.0)
-                else:
-                    upper[k][i, unit] = min(upper[k][i, unit], 0.0)
-                extra[k][i, unit] += sign * multiplier
+            for ((k, unit), second), multiplier in zip(path, multipliers, strict=True):
+                (upper if second else lower)[k][i, unit] = 0.0
+                extra[k][i, unit] += -multiplier if second else multiplier
         slopes = expanded(tree.slopes[start : start + len(part)], claims, root)
         start += len(part)
         ranges = Ranges(lower, upper, (root.box[0][None], root.box[1][None]), root.relu)
         branches = [Branch(s, e) for s, e in zip(slopes, extra, strict=True)]
         rows = np.tile(row, (len(part), 1))
-        found = upper_bounds(rows, np.repeat(bias, len(part)), ranges, products, branches)
-        if not (found <= 0.0).all():
-            return False
-    return True
-
-
-def _paths(nodes: list[list[int]], length: int) -> Iterator[Path]:
-    """What is fixed on the way to each leaf, `length` in all; the first child is positive."""
-    path: Path = []
-    waiting: list[tuple[int, tuple[int, int, int]]] = []
-    known = 0
-    for number, (layer, unit) in enumerate(nodes):
-        if number:
-            require(waiting, "a tree has nodes that belong to none")
-            depth, fixed = waiting.pop()
-            path[depth:] = [fixed]
-        if layer < 0:
-            known += len(path)
-            if known > length:
-                break
-            yield path.copy()
-            continue
-        waiting += [(len(path), (layer, unit, -1)), (len(path), (layer, unit, 1))]
-    require(known == length, "a tree has not one multiplier for each unit it fixes")
-    require(nodes and not waiting, "a tree lacks leaves")
+        yield upper_bounds(rows, np.repeat(bias, len(part)), ranges, products, branches)
+    require(used == len(tree.multipliers), "a tree has not one multiplier for each unit it fixes")
 
 
 def expanded(stored: NDArray[np.uint8], claims: Claims, ranges: Ranges) -> list[Array]:

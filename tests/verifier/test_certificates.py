@@ -249,6 +249,36 @@ def test_a_tree_that_proves_nothing_is_refused(tmp_path: Path, what: str) -> Non
     refusal(change(branched(tmp_path, kind)))
 
 
+@pytest.mark.parametrize(
+    ("what", "code", "why"),
+    [
+        # No bound and no point says that unit 0 of layer 2 is positive anywhere.
+        ("not shown", 3, "is not shown to be stably inactive"),
+        ("by fewer parts", 3, "does not exclude the signs"),
+        # Its bounds are negative, and those of its own weights.
+        ("false", 1, "is not stably active"),
+    ],
+)
+def test_what_is_not_shown_is_told_from_what_is_false(
+    tmp_path: Path, what: str, code: int, why: str
+) -> None:
+    bounds = np.array([1, 1], np.int8)
+    untreed = dict.fromkeys(("c0_t0_units", "c0_t0_positive", "c0_t0_nodes"))
+    written = branched(tmp_path, "box")
+    if what == "not shown":
+        written = written.chain(trees=[]).changed(c0_l1_proof=bounds, **untreed)
+    elif what == "by fewer parts":
+        written = written.changed(c0_t0_nodes=np.array([-1], np.int16))
+    else:
+        written = tiny(tmp_path)
+        status = written.arrays["c0_l0_status"].copy()
+        status[np.flatnonzero(status == 1)[0]] = 2
+        written = written.changed(c0_l0_status=status)
+    with pytest.raises(NotVerifiedError, match=why) as caught:
+        check(written)
+    assert caught.value.exit_code == code
+
+
 def test_any_multiplier_that_is_not_negative_gives_a_true_bound(tmp_path: Path) -> None:
     """x >= 0 on the first leaf: 0.1 x more than needed leaves the bound below 0."""
     written = branched(tmp_path, "relu")

@@ -14,6 +14,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from onnx_exact.errors import UncheckedError
 from onnx_exact.pipeline import optimize_file
 from onnx_exact.verified import verify
+from onnx_exact.verifier.chain import read_chain
 from onnx_exact.verifier.front import Front
 from onnx_exact.verifier.model import Model
 
@@ -251,6 +252,59 @@ def test_a_chain_behind_another_is_checked_over_what_that_puts_out(tmp_path: Pat
     assert found.verified
 
 
+def test_a_chain_behind_another_may_mix_what_that_keeps_apart(tmp_path: Path) -> None:
+    """The outputs of the first are constants, one a feature; the second reads them as positions.
+
+    The box of the second holds all of these constants, while its outputs are exact in every one.
+    """
+    arrays = {
+        "w": np.zeros((3, 2)),
+        "b": np.ones(2),
+        "u": np.array([[1.0, 2.0, 4.0], [3.0, -5.0, 8.0]]),
+        "p": np.array([[1.0, -1.0], [0.5, 1.0]]),
+        "q": np.array([[1.0, 2.0]]),
+        "r": np.array([[1.0], [-1.0], [0.25]]),
+        "e": np.array([-12.5]),
+        "f": np.array([[3.0]]),
+    }
+    tensors = [numpy_helper.from_array(v.astype(np.float32), k) for k, v in arrays.items()]
+    nodes = [
+        node("MatMul", "x w", "a"),
+        node("Add", "a b", "g"),
+        node("Relu", "g", "h"),
+        node("MatMul", "h u", "m"),
+        node("MatMul", "p m", "k"),
+        node("Relu", "k", "l"),
+        node("MatMul", "q l", "n"),
+        node("Flatten", "n", "o"),
+        node("Gemm", "o r e", "s"),
+        node("Relu", "s", "t"),
+        node("Gemm", "t f", "y"),
+    ]
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 2, 3])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 1])
+    graph = helper.make_graph(nodes, "g", [x], [y], tensors)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    paths = tmp_path / "old.onnx", tmp_path / "new.onnx", tmp_path / "c.npz"
+    onnx.save(model, paths[0])
+    optimize_file(paths[0], paths[1], domain="-1:1", certificate=paths[2])
+    found = verify(*paths)
+    assert [chain.name for chain in found.chains] == ["x -> m", "m -> n", "o -> y"]
+    assert found.verified
+
+
+def test_what_lies_behind_a_chain_holds_what_either_model_makes_of_it() -> None:
+    model = Model(behind([node("Relu", "x", "f")]), "a model")
+    layout = read_chain(model, "flattened", "y").before
+    count = layout.features
+    front = Front(model, {"x": (np.full(SHAPE, -1.0), np.full(SHAPE, 1.0))})
+    bounds = np.full(count, -5.0), np.full(count, 0.75)
+    front.learn("flattened", layout, bounds, np.full(count, 0.5))
+    lower, upper = front.features("flattened", layout)
+    np.testing.assert_array_equal(lower, -0.5)
+    np.testing.assert_array_equal(upper, 1.25)
+
+
 def test_what_has_no_rule_bounds_nothing() -> None:
     model = built([node("Exp", "x", "y")], None)
     front = Front(Model(model, "a model"), {"x": (np.zeros(SHAPE), np.ones(SHAPE))})
@@ -272,8 +326,6 @@ def test_a_reshape_that_moves_samples_keeps_the_bounds_of_all_entries() -> None:
 
 def test_a_domain_without_an_end_bounds_no_chain(tmp_path: Path) -> None:
     model = Model(behind(GRAPHS["Conv"]), "a model")
-    from onnx_exact.verifier.chain import read_chain
-
     layout = read_chain(model, "flattened", "y").before
     front = Front(model, {"x": (np.full(SHAPE, -np.inf), np.ones(SHAPE))})
     with pytest.raises(UncheckedError, match="nothing bounds 'flattened'"):

@@ -14,7 +14,7 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from onnx_exact.errors import OnnxExactError, UncheckedError
+from onnx_exact.errors import NotVerifiedError, OnnxExactError, UncheckedError
 from onnx_exact.verified import verify
 from onnx_exact.verifier.trees import _boxes, _paths
 from tests.verifier.build import Written, branched, gemm_model, model_of, npy, tiny, write
@@ -105,13 +105,15 @@ def random_tree(rng: np.random.Generator, depth: int) -> list[int]:
 
 
 def test_the_paths_of_a_tree_fix_both_signs_of_every_split() -> None:
-    nodes = [[0, 1], [1, 2], [-1, -1], [-1, -1], [0, 3], [-1, -1], [-1, -1]]
-    assert list(_paths(nodes, 8)) == [
-        [(0, 1, 1), (1, 2, 1)],
-        [(0, 1, 1), (1, 2, -1)],
-        [(0, 1, -1), (0, 3, 1)],
-        [(0, 1, -1), (0, 3, -1)],
+    nodes = [(0, 1), (1, 2), None, None, (0, 3), None, None]
+    assert [(kept, path.copy()) for kept, path in _paths(nodes, 8)] == [
+        (0, [((0, 1), 0), ((1, 2), 0)]),
+        (1, [((0, 1), 0), ((1, 2), 1)]),
+        (0, [((0, 1), 1), ((0, 3), 0)]),
+        (1, [((0, 1), 1), ((0, 3), 1)]),
     ]
+    with pytest.raises(NotVerifiedError, match="one multiplier for each"):
+        list(_paths(nodes, 7))
 
 
 def test_more_work_than_any_honest_certificate_asks_for_is_refused(

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 VERIFIER = Path(__file__).parents[2] / "onnx_exact" / "verifier"
-MOST = 1_750
+MOST = 1_512
 
 
 def statements(path: Path) -> int:
