@@ -142,3 +142,18 @@ def test_deep_graphs_need_no_deep_recursion() -> None:
     (located,) = locate_chains(model)
     box = Box(np.zeros((1, 6)), np.ones((1, 6)))
     assert Ranges(model, {"x": box}).chain_domain(located).origin is not None
+
+
+def test_points_are_taken_back_into_the_bounds_of_every_place_of_a_batch() -> None:
+    """Where these have nothing in common there are none."""
+    b = Builder()
+    model = b.model([b.gemm(b.relu(b.gemm("x", 3, 5)), 5, 2)], {"x": [2, 3]})
+    (located,) = locate_chains(model)
+    low, high = np.array([[0.0] * 3, [0.5] * 3]), np.array([[1.0] * 3, [2.0] * 3])
+    for lower, upper, left in ((low, high, 2), (low, high - [[0.75], [0.0]], 0)):
+        domain = Ranges(model, {"x": Box(lower, upper)}).chain_domain(located)
+        assert domain.origin is not None
+        points = domain.origin.to_graph(np.array([[0.1] * 3, [1.9] * 3]))
+        assert len(points) == left
+        assert (points >= lower.max(axis=0)).all()
+        assert (points <= upper.min(axis=0)).all()
