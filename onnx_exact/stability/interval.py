@@ -96,9 +96,10 @@ def maximum(weight: Signed, bias: Array, lower: Array, upper: Array) -> Array:
         below = times(weight.negative, low) if low.any() else np.zeros(1)
         above = times(weight.positive, high) if high.any() or not low.any() else np.zeros(1)
         value = above + below + bias
-        if low.min(initial=0.0) >= 0.0:
+        # By the sides as they are: 0 in place of an infinite one has lost its sign.
+        if lower.min(initial=0.0) >= 0.0:
             magnitude = above - below
-        elif high.max(initial=0.0) <= 0.0:
+        elif upper.max(initial=0.0) <= 0.0:
             magnitude = below - above
         else:
             magnitude = times(weight.positive, np.abs(high)) - times(weight.negative, np.abs(low))

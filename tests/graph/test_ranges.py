@@ -295,6 +295,20 @@ def test_one_sided_bounds_stay_one_sided() -> None:
     assert (ranges.of(ratio).lower == 0.0).all()
 
 
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize("end", [np.inf, 2e30])
+def test_a_runtime_may_take_a_subnormal_weight_for_zero_wherever_a_side_ends(
+    end: float, sign: float
+) -> None:
+    """Over all inputs beyond 1e30 a weight of 1e-40 gives more than 0, and a runtime gives 0."""
+    b = Builder()
+    product = b.node("MatMul", "x", b.constant(np.array([[1e-40]], np.float32)))
+    low, high = sorted((sign * 1e30, sign * end))
+    found = Ranges(b.model([product], {"x": [1, 1]}), {"x": Box(np.array([low]), np.array([high]))})
+    box = found.of(product)
+    assert box.lower.item() <= 0.0 <= box.upper.item()
+
+
 def test_training_and_custom_operators_give_no_bounds() -> None:
     b = Builder(opset=14)
     dropped = b.node("Dropout", "x", "", b.constant(np.array(True)))

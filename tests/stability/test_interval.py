@@ -88,6 +88,30 @@ def test_infinite_sides_bound_only_what_they_cannot_move() -> None:
     assert bounds([1.0, 1.0], 0.0, [-inf, 2.0], [-1.0, inf]) == (-inf, inf)
 
 
+@pytest.mark.parametrize("factor", [1.0, 1e-200, 1e30])
+def test_what_an_infinite_side_cannot_move_allows_for_rounding(factor: float) -> None:
+    """Sides that end on one side of 0, or some on either, and go on for ever on the other."""
+    rng = np.random.default_rng(5)
+    for case in range(200):
+        weight, ends = np.abs(rng.normal(size=(2, 4)))
+        weight, bias = factor * weight, -factor * float(weight @ ends)
+        away = np.ones(4, dtype=bool) if case % 2 else rng.random(4) < 0.5
+        sign = np.where(away, 1.0, -1.0)
+        # Where the weights are as here, the least value is where every side ends.
+        side = sign * ends
+        low, high = np.where(away, side, -np.inf), np.where(away, np.inf, side)
+        least = Fraction(bias) + sum(
+            (Fraction(w) * Fraction(x) for w, x in zip(weight, ends, strict=True)), Fraction(0)
+        )
+        for turned in (1.0, -1.0):
+            row = (turned * sign * weight).tolist()
+            found = bounds(row, turned * bias, low.tolist(), high.tolist())
+            if turned > 0.0:
+                assert Fraction(float(found[0])) <= least
+            else:
+                assert -least <= Fraction(float(found[1]))
+
+
 def test_what_overflows_has_no_bound_and_is_never_nan() -> None:
     assert bounds([1e200], 0.0, [-1e200], [1e200]) == (-np.inf, np.inf)
     # inf - inf on the way.

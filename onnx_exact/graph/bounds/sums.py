@@ -93,8 +93,9 @@ def _maximum(
     low, high = (np.where(np.isfinite(v), v, 0.0) for v in (x.lower, x.upper))
     value = product(positive, high) + product(negative, low)
     size = product(positive, np.abs(high)) - product(negative, np.abs(low))
+    far = np.maximum(np.abs(low), np.abs(high))
     tiny = np.where(np.abs(weight) < how.kind.smallest_normal, weight, 0.0)
-    lost = np.zeros(()) if not tiny.any() else product(np.abs(tiny), np.maximum(-low, high))
+    lost = np.zeros(()) if not tiny.any() else product(np.abs(tiny), far)
     # Where every term is 0 nothing rounds; a magnitude of 0 can also be an underflow of all.
     nothing = (size == 0.0) & (_smallest(weight) * min(_smallest(low), _smallest(high)) > 0.0)
     open_sides = np.zeros(())
