@@ -171,10 +171,17 @@ def bounded_anew(knowledge: Knowledge, tree: BoxTree, low: Array, high: Array) -
 
 def proves(knowledge: Knowledge, tree: BoxTree) -> bool:
     """Whether on the way to every leaf each sign of a tree is excluded."""
-    return all(
-        (np.min([bounded_anew(knowledge, tree, *box) for box in path], axis=0) <= 0.0).all()
-        for path in leaves(tree, knowledge.box)
-    )
+
+    def excluded(path: list[tuple[Array, Array]]) -> bool:
+        left = np.ones(len(tree.units), dtype=bool)
+        # What the leaf itself excludes is not bounded above it once more.
+        for low, high in reversed(path):
+            left &= bounded_anew(knowledge, tree, low, high) > 0.0
+            if not left.any():
+                return True
+        return False
+
+    return all(excluded(path) for path in leaves(tree, knowledge.box))
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -87,7 +87,6 @@ def test_every_unit_is_settled_as_the_regions_say(
     assert statuses(settled(chain, box).freeze()) == [list(layer) for layer in truth.statuses]
 
 
-@pytest.mark.slow
 def test_recorded_trees_prove_their_signs_from_nothing_but_their_splits() -> None:
     nodes = 0
     for seed in range(6):
