@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
@@ -64,7 +65,7 @@ class Verification:
 
     def count(self, *proofs: int) -> int:
         """Number of units with such a proof."""
-        return sum(chain.count(*proofs) for chain in self.chains)
+        return _count(self.chains, *proofs)
 
 
 def verify(
@@ -151,8 +152,12 @@ def _by_certificate(
         found.compared,
         found.deviation,
         all(chain.output in ends for chain in found.chains),
-        sum(chain.count(CLAIMED) for chain in found.chains),
+        _count(found.chains, CLAIMED),
     )
+
+
+def _count(chains: Sequence[ChainCheck], *proofs: int) -> int:
+    return sum(n for chain in chains for (_, by), n in chain.counts.items() if by in proofs)
 
 
 def words(domain: Domain) -> str:

@@ -72,14 +72,9 @@ class Chain:
     inside: frozenset[str]
 
     @property
-    def widths(self) -> list[int]:
-        """Number of units of each layer."""
-        return [layer.width for layer in self.layers]
-
-    @property
-    def relu(self) -> list[bool]:
-        """Which layers have a ReLU."""
-        return [layer.relu for layer in self.layers]
+    def form(self) -> tuple[list[int], list[bool]]:
+        """Number of units of each layer, and which ones have a ReLU."""
+        return [layer.width for layer in self.layers], [layer.relu for layer in self.layers]
 
 
 def read_chain(model: Model, source: str, output: str, *, composed: bool = True) -> Chain:
@@ -221,12 +216,13 @@ class _Layers:
         self._read.append((step.kind, step.swapped, step.epsilon, *values))
         zero, one = (Ball(np.full(len(values[0]), v)) for v in (0.0, 1.0))
         minus, first = Ball(-one.mid), Ball(values[0])
-        if step.kind == "Sub":
-            return (minus, first) if step.swapped else (one, first * minus)
-        if step.kind in ("Mul", "Div"):
-            return (first if step.kind == "Mul" else first.inverse), zero
-        if step.kind == "Add":
-            return one, first
+        match step.kind:
+            case "Add":
+                return one, first
+            case "Sub":
+                return (minus, first) if step.swapped else (one, first * minus)
+            case "Mul" | "Div":
+                return (first if step.kind == "Mul" else first.inverse), zero
         gain, offset, mean, variance = (Ball(v) for v in values)
         scale = (variance + Ball(np.full_like(zero.mid, step.epsilon))).root.inverse * gain
         return scale, offset + mean * scale * minus

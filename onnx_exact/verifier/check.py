@@ -53,10 +53,6 @@ class ChainCheck:
     largest: float
     missing: tuple[str, ...]
 
-    def count(self, *proofs: int) -> int:
-        """Number of units with such a proof."""
-        return sum(n for (_, proof), n in self.counts.items() if proof in proofs)
-
 
 @dataclass(frozen=True)
 class Checked:
@@ -124,12 +120,12 @@ def _pair(old: Model, new: Model, certificate: Certificate, head: object) -> Pai
     relu = certificate.entries(bool, "result_relu", of=head)
     first = read_chain(old, source, output)
     second = read_constant(new, source, output, first) or read_chain(new, source, output)
-    if (second.widths, second.relu) != (widths, relu):
+    if second.form != (widths, relu):
         # What was written anew stays as it was written.
         second = read_chain(new, source, output, composed=False)
     # Which products of matrices count as one layer is a matter of reading.
     require_known(
-        (second.widths, second.relu) == (widths, relu),
+        second.form == (widths, relu),
         f"the layers to {output!r} in {new.name} are not those that {certificate.path} names",
     )
     require(
@@ -149,9 +145,7 @@ def _checked(
 ) -> ChainCheck:
     """One chain; what lies behind it is bounded by what was found."""
     box = front.features(pair.source, pair.old.before)
-    reader = ClaimsReader(
-        certificate, number, pair.old.widths, pair.old.relu, pair.old.before.features
-    )
+    reader = ClaimsReader(certificate, number, *pair.old.form, pair.old.before.features)
     claims = reader.claims()
     old, new = Products(pair.old.layers), Products(pair.new.layers)
     checked = check_claims(claims, box, front.takes_all(pair.source), old, clock)

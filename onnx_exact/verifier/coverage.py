@@ -67,17 +67,14 @@ def compare_outside(old: Model, new: Model, chains: Sequence[Pair]) -> int:
         )
     read = old.optional | {name for node in kept_old.values() for name in names_read(node)}
     read |= {value.name for value in old.graph.output} | {chain.source for chain in chains}
-    compared = len(kept_old)
-    for name in sorted(read):
+    constants = sorted(read & (old.initializers.keys() | new.initializers.keys()))
+    for name in constants:
         before, after = (model.initializers.get(name) for model in (old, new))
         require(
-            (before is None) == (after is None),
-            f"the constant {name!r} is in one of the models only",
+            before is not None and after is not None and _equal(before, after),
+            f"the constant {name!r} differs, or only one of the models has it",
         )
-        if before is not None and after is not None:
-            require(_equal(before, after), f"the constant {name!r} differs")
-            compared += 1
-    return compared
+    return len(kept_old) + len(constants)
 
 
 def _outside(model: Model, chains: Sequence[Pair], own: Sequence[Chain]) -> dict[str, NodeProto]:

@@ -66,9 +66,8 @@ def compare(old: Products, new: Products, claims: Claims, ranges: Ranges) -> Com
     """
     relu = tuple(layer.relu for layer in new.layers)
     compared = Comparison(old, new, claims, ranges, Ranges([], [], ranges.box, relu), [], [])
-    width = len(claims.places[-1])
     require(
-        width == new.layers[-1].width and _same_units(compared, -1),
+        len(claims.places[-1]) == new.layers[-1].width and _same_units(compared, -1),
         "the map does not keep the outputs of a chain",
     )
     with np.errstate(over="ignore", invalid="ignore"):

@@ -15,7 +15,7 @@ from onnx import NodeProto
 
 from onnx_exact.errors import UncheckedError
 from onnx_exact.verifier.front_rules import EVERY_OUTPUT, RULES, Place
-from onnx_exact.verifier.intervals import Interval, added, everything, hull
+from onnx_exact.verifier.intervals import Interval, added, hull
 from onnx_exact.verifier.model import FLOATS, MOST_ENTRIES, Model
 from onnx_exact.verifier.operators import SAME, Layout, attributes
 from onnx_exact.verifier.refusals import require_known
@@ -100,7 +100,8 @@ class Front:
         if tensor not in self._known:
             values = self._model.constant(tensor)
             if values is None or values.dtype not in FLOATS.values() or np.isnan(values).any():
-                return everything(len(self._model.shapes(tensor)[0]))
+                sizes = (1,) * len(self._model.shapes(tensor)[0])
+                return np.full(sizes, -np.inf), np.full(sizes, np.inf)
             self._known[tensor] = (values.astype(np.float64),) * 2
         return self._known[tensor]
 

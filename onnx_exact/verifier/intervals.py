@@ -21,11 +21,6 @@ Interval = tuple[Array, Array]
 Product = Callable[[Array, Array], Array]
 
 
-def everything(rank: int) -> Interval:
-    """No bounds."""
-    return np.full((1,) * rank, -np.inf), np.full((1,) * rank, np.inf)
-
-
 def hull(x: Interval, axes: tuple[int, ...]) -> Interval:
     """The bounds of all entries along some axes, which keep size 1; contrary ones of none."""
     low = x[0].min(axis=axes, keepdims=True, initial=np.inf)

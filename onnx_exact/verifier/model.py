@@ -71,6 +71,8 @@ class Model:
         nbytes: their number.
         graph, nodes: of `proto`.
         producer: position of the node that makes a tensor.
+        given: names that an initializer gives a value, sparse ones too.
+        opset: the version of the standard operators; 0 where it is not plain.
 
     Raises:
         ModelError: it cannot be read, or is none.
@@ -101,20 +103,12 @@ class Model:
             name: i for i, node in enumerate(self.nodes) for name in node.output if name
         }
         self.initializers = {tensor.name: tensor for tensor in self.graph.initializer}
+        sparse = (tensor.values.name for tensor in self.graph.sparse_initializer)
+        self.given = frozenset((*self.initializers, *sparse))
+        versions = {o.version for o in proto.opset_import if o.domain in STANDARD}
+        self.opset = versions.pop() if len(versions) == 1 else 0
         self._local = {f.name for f in proto.functions if f.domain in STANDARD}
         self._constants: dict[str, NDArray[np.generic]] = {}
-
-    @cached_property
-    def opset(self) -> int:
-        """The version of the standard operators; 0 where it is not plain."""
-        versions = {o.version for o in self.proto.opset_import if o.domain in STANDARD}
-        return versions.pop() if len(versions) == 1 else 0
-
-    @property
-    def given(self) -> frozenset[str]:
-        """Names that an initializer gives a value, sparse ones too."""
-        sparse = (tensor.values.name for tensor in self.graph.sparse_initializer)
-        return frozenset((*self.initializers, *sparse))
 
     @cached_property
     def optional(self) -> frozenset[str]:

@@ -488,4 +488,4 @@ def test_a_hand_made_model_is_read_exactly(tmp_path: Path) -> None:
     chain = read_chain(Model(tmp_path / "m.onnx", "a model"), "x", "y")
     assert [layer.weight.tolist() for layer in chain.layers] == [[[1, 2]], [[4]]]
     assert [layer.bias.tolist() for layer in chain.layers] == [[3], [5]]
-    assert (chain.widths, chain.relu) == ([1, 1], [True, False])
+    assert chain.form == ([1, 1], [True, False])
