@@ -6,27 +6,24 @@ powers of two stays exact.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
-from onnx_exact.verifier.rounding import EXTRA, ROUNDOFF, SMALLEST, Array, add_up
-
-
-def _times(a: Array, b: Array) -> Array:
-    """Upper bounds on products of magnitudes, but for rounding; what underflows is not lost."""
-    return np.asarray(a * b + SMALLEST * ((a > 0.0) & (b > 0.0)))
+from onnx_exact.verifier.rounding import EXTRA, ROUNDOFF, SMALLEST, Array, add_up, mul_up
 
 
 def _summed(a: Array, b: Array) -> Array:
-    """The same for the sums of a product of matrices."""
-    terms = (a > 0.0).astype(float) @ (b > 0.0).astype(float)
-    return np.asarray(a @ b + SMALLEST * terms)
+    """Upper bounds on sums of products, but for rounding; what underflows is not lost."""
+    return np.asarray(a @ b + SMALLEST * ((a > 0.0).astype(float) @ (b > 0.0).astype(float)))
 
 
+@dataclass(frozen=True, eq=False)
 class Ball:
     """|x - mid| <= err entry by entry; None for no error at all."""
 
-    def __init__(self, mid: Array, err: Array | None = None) -> None:
-        self.mid, self.err = mid, err
+    mid: Array
+    err: Array | None = None
 
     @property
     def error(self) -> Array:
@@ -52,12 +49,13 @@ class Ball:
 
     def __mul__(self, other: Ball) -> Ball:
         mid = self.mid * other.mid
-        err = _times(np.abs(self.mid), other.error) + _times(self.error, other.size)
+        err = mul_up(np.abs(self.mid), other.error) + mul_up(self.error, other.size)
         # Products of numbers of float32 are exact: they do not underflow either.
         with np.errstate(over="ignore"):
-            short = all((v == v.astype(np.float32)).all() for v in (self.mid, other.mid))
-        unit = np.all(np.abs(other.mid) == 1.0)
-        used = (self.mid != 0.0) & (other.mid != 0.0) & (not (short or unit))
+            short = bool(np.all(np.abs(other.mid) == 1.0)) or all(
+                (v == v.astype(np.float32)).all() for v in (self.mid, other.mid)
+            )
+        used = (self.mid != 0.0) & (other.mid != 0.0) & (not short)
         return self._made(mid, other, err, np.maximum(np.abs(mid), SMALLEST) * used, 1)
 
     def __add__(self, other: Ball) -> Ball:
