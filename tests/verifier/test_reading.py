@@ -346,7 +346,7 @@ def test_sizes_that_the_first_matrix_tells_are_taken_from_it(tmp_path: Path) -> 
     model = saved(tmp_path, (nodes, tensors, [None, None], [None, 2]))
     assert model.inputs[0].shape == (None, 4)
     assert model.shapes("x") == ((10007, 4), (10009, 4), (1, 4))
-    assert read_chain(model, "x", "y").widths == [2]
+    assert read_chain(model, "x", "y").form[0] == [2]
 
 
 def test_sizes_of_which_no_shape_follows_are_refused(tmp_path: Path) -> None:
