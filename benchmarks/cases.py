@@ -84,7 +84,7 @@ def _wide(data: str, width: int, l1: float) -> Path:
     return _trained(NetworkSpec(data, hidden, l1), NetworkSpec(data, hidden, l1, epochs=60))
 
 
-_ACASXU_BOX = [[-0.298552812, *[-0.5] * 4], [0.679857769, *[0.5] * 4]]
+ACASXU_BOX = [[-0.298552812, *[-0.5] * 4], [0.679857769, *[0.5] * 4]]
 
 
 def cases() -> list[Case]:
@@ -117,7 +117,7 @@ def cases() -> list[Case]:
         Case(f"acasxu_{net}_{words}", shared / f"ACASXU_run2a_{net}_batch_2000.onnx", box, 120)
         for net in ("1_1", "3_3")
         for words, box in (
-            ("box", _ACASXU_BOX),
+            ("box", ACASXU_BOX),
             ("prop_1", "acasxu_prop_1.vnnlib"),
             ("prop_3", "acasxu_prop_3.vnnlib"),
         )

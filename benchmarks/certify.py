@@ -57,6 +57,7 @@ def measure(case: Case, limit: float) -> Entry:
             "undecided": totals["undecided"],
             "proved": totals["proved"],
             "granted": totals["by_solver"],
+            "claims": found.claims,
             "deviation": report.to_json_dict()["deviation"],
             "verified_deviation": found.deviation,
             "bytes": certificate.stat().st_size / case.file.stat().st_size,

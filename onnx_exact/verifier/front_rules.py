@@ -74,11 +74,6 @@ class Place:
 Rule = Callable[[Place], Interval | None]
 
 
-def _both(f: Callable[[Array], Array]) -> Rule:
-    """Of non-decreasing functions that are computed without rounding."""
-    return lambda p: (f(p.x[0][0]), f(p.x[0][1]))
-
-
 def _pairwise(f: Callable[[Interval, Interval], Interval]) -> Rule:
     """Of operators that take their inputs two by two."""
     return lambda p: reduce(f, p.x)
@@ -93,8 +88,7 @@ def _between(f: Callable[[Array], Array], least: float) -> Rule:
 
 
 def _same(p: Place) -> Interval | None:
-    trains = p.node.op_type == "Dropout" and len(p.node.input) > 2 and p.node.input[2]
-    return None if trains else p.x[0]
+    return None if p.node.op_type == "Dropout" and "".join(p.node.input[2:3]) else p.x[0]
 
 
 def _cast(p: Place) -> Interval | None:
@@ -128,8 +122,7 @@ def _regrouped(p: Place) -> Interval | None:
 
 
 def _transposed(p: Place) -> Interval | None:
-    axes = p.options.get("perm", range(p.x[0][0].ndim)[::-1])
-    return p.x[0][0].transpose(axes), p.x[0][1].transpose(axes)
+    return p.x[0][0].transpose(p.options.get("perm")), p.x[0][1].transpose(p.options.get("perm"))
 
 
 def _concatenated(p: Place) -> Interval | None:
@@ -291,7 +284,7 @@ RULES: dict[str, Rule] = {
     "Min": _pairwise(lambda a, b: (np.minimum(a[0], b[0]), np.minimum(a[1], b[1]))),
     "Mul": _pairwise(multiplied),
     "Neg": lambda p: negated(p.x[0]),
-    "Relu": _both(lambda v: np.maximum(v, 0.0)),
+    "Relu": lambda p: (np.maximum(p.x[0][0], 0.0), np.maximum(p.x[0][1], 0.0)),
     "Reshape": _regrouped,
     "Sigmoid": _between(lambda v: 0.5 + 0.5 * np.tanh(0.5 * v), 0.0),
     "Slice": _anywhere,

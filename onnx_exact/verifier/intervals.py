@@ -1,4 +1,4 @@
-"""Interval arithmetic over the reals on arrays in float64, rounded outward."""
+"""Interval arithmetic over the reals on arrays in float64, rounded outward where it rounds."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from onnx_exact.verifier.rounding import (
     SMALLEST,
     SMALLEST_NORMAL,
     Array,
+    Flags,
     add_up,
     mul_up,
 )
@@ -40,16 +41,27 @@ def negated(x: Interval) -> Interval:
 def multiplied(a: Interval, b: Interval) -> Interval:
     """a * b; 0 times anything is 0."""
     pairs = [(x, y) for x in a for y in b]
-    low = np.minimum.reduce([-mul_up(-x, y) for x, y in pairs])
-    return low, np.maximum.reduce([mul_up(x, y) for x, y in pairs])
+    low = np.minimum.reduce([-_product_up(-x, y) for x, y in pairs])
+    return low, np.maximum.reduce([_product_up(x, y) for x, y in pairs])
+
+
+def _product_up(a: Array, b: Array) -> Array:
+    """a * b rounded upward, and not at all where a factor is a power of two."""
+    exact = (_powers(a) | _powers(b)) & (np.abs(a * b) >= SMALLEST_NORMAL)
+    return np.where(exact, a * b, mul_up(a, b))
+
+
+def _powers(a: Array) -> Flags:
+    """Which numbers are powers of two, or their opposites."""
+    return np.asarray((np.abs(np.frexp(a)[0]) == 0.5) & (np.abs(a) >= SMALLEST_NORMAL))
 
 
 def divided(a: Interval, b: Interval) -> Interval:
     """a / b where b is not 0 anywhere; no bounds elsewhere."""
     sure = (b[0] > 0.0) | (b[1] < 0.0)
-    quotients = [x / np.where(sure, y, 1.0) for x in a for y in b]
-    low = np.nextafter(np.minimum.reduce(quotients), -np.inf)
-    high = np.nextafter(np.maximum.reduce(quotients), np.inf)
+    ends = zip([np.where(sure, y, 1.0) for y in b[::-1]], (-np.inf, np.inf), strict=True)
+    inverse = [np.where(_powers(y), 1.0 / y, np.nextafter(1.0 / y, way)) for y, way in ends]
+    low, high = multiplied(a, (inverse[0], inverse[1]))
     return np.where(sure, low, -np.inf), np.where(sure, high, np.inf)
 
 

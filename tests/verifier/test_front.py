@@ -305,6 +305,19 @@ def test_what_lies_behind_a_chain_holds_what_either_model_makes_of_it() -> None:
     np.testing.assert_array_equal(upper, 1.25)
 
 
+def test_powers_of_two_in_front_round_nothing() -> None:
+    """So that what is exactly 0 behind them is found to be."""
+    halved = {"half": np.float32(0.5), "four": np.float32(-4.0)}
+    more = [numpy_helper.from_array(np.asarray(v), k) for k, v in halved.items()]
+    nodes = [node("Mul", "x half", "a"), node("Div", "a four", "y")]
+    low = np.full(SHAPE, 0.1)
+    lower, upper = Front(Model(built(nodes, None, more), "a model"), {"x": (low, low * 3.0)})._of(
+        "y"
+    )
+    np.testing.assert_array_equal(lower, -low * 3.0 / 8.0)
+    np.testing.assert_array_equal(upper, -low / 8.0)
+
+
 def test_what_has_no_rule_bounds_nothing() -> None:
     model = built([node("Exp", "x", "y")], None)
     front = Front(Model(model, "a model"), {"x": (np.zeros(SHAPE), np.ones(SHAPE))})
