@@ -134,8 +134,11 @@ def _pair(old: Model, new: Model, certificate: Certificate, head: object) -> Pai
     )
     # What a graph's input is stands in its signature, which is the same.
     for tensor in sorted({source, output} - {value.name for value in old.graph.input}):
-        kinds = {(m.shapes(tensor), m.elem_type(tensor)) for m in (old, new)}
-        require(len(kinds) == 1, f"{tensor!r} has another shape or type in {new.name}")
+        require(
+            (old.shapes(tensor), old.elem_type(tensor))
+            == (new.shapes(tensor), new.elem_type(tensor)),
+            f"{tensor!r} has another shape or type in {new.name}",
+        )
     return Pair(source, output, first, second)
 
 
