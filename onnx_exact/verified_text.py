@@ -67,7 +67,8 @@ def _certified(found: Verification) -> list[str]:
         for name in ("witnesses", "trees", "leaves")
     )
     where = "outputs" if found.output_deviation else "outputs of the chains"
-    branched = f", {trees} trees with {leaves} leaves" if trees else ""
+    word = "tree" if trees == 1 else "trees"
+    branched = f", {trees} {word} with {leaves} leaves" if trees else ""
     lines = [
         f"Checked in float64 with error bounds: {found.count(BOUNDS, SLOPES)} verdicts by bounds,"
         f" {points} witnesses{branched}, the map to the new units.",
@@ -101,5 +102,5 @@ def _searched(found: Verification) -> list[str]:
         f"Ran both models at {found.points} points of the domain ({found.domain}), found by chance"
         f" and by gradients: the largest difference is {found.deviation:.3g}, within what is"
         f" allowed ({found.tolerance:.3g}).",
-        "Not verified: no difference was found, which is no proof. A certificate would be one.",
+        "Not verified: no larger difference was found, which is no proof. A certificate is one.",
     ]
