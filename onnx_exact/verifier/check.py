@@ -132,9 +132,8 @@ def _pair(old: Model, new: Model, certificate: Certificate, head: object) -> Pai
         (first.before, first.after) == (second.before, second.after),
         f"{new.name} reads or lays out other entries than {old.name} does",
     )
-    given = {value.name for value in old.graph.input}
     # What a graph's input is stands in its signature, which is the same.
-    for tensor in sorted({source, output} - given):
+    for tensor in sorted({source, output} - {value.name for value in old.graph.input}):
         kinds = [(m.shapes(tensor), m.elem_type(tensor)) for m in (old, new)]
         require(kinds[0] == kinds[1], f"{tensor!r} has another shape or type in {new.name}")
     return Pair(source, output, first, second)
