@@ -65,10 +65,8 @@ class Ball:
         return self._made(mid, other, self.error + other.error, np.abs(mid) * (lost != 0.0), 1)
 
     def __matmul__(self, other: Ball) -> Ball:
-        size = np.abs(other.mid)
         err = _summed(np.abs(self.mid), other.error) + _summed(self.error, other.size)
-        used = (self.mid != 0.0).astype(float) @ (size != 0.0).astype(float)
-        rounding = np.maximum(np.abs(self.mid) @ size, SMALLEST) * (used > 0.0)
+        rounding = _summed(np.abs(self.mid), np.abs(other.mid))
         return self._made(self.mid @ other.mid, other, err, rounding, self.mid.shape[1])
 
     @property

@@ -172,8 +172,7 @@ class _Layers:
     def done(self, output: str) -> tuple[tuple[Layer, ...], Layout]:
         """The layers, and where their outputs lie."""
         require_known(not self._before, f"{output!r} does not end in weights or a ReLU")
-        last = [] if self._open is None else [self._open]
-        return (*self._layers, *last), self._layout
+        return (*self._layers, *([self._open] if self._open else [])), self._layout
 
     def _dense(self, step: Step) -> None:
         assert step.after is not None

@@ -98,8 +98,10 @@ def _shown(claims: Claims, box: Interval, whole: bool, products: Products) -> Sh
         of = np.flatnonzero(claims.proof[0] == CLAIMED)
         rises = (products.layers[0].weight[of] > 0.0) == (claims.status[0][of] == INACTIVE)[:, None]
         points.append(np.where(rises, box[1], box[0]))
-    signs = products.forward(np.concatenate(points))
-    return [(np.asarray(up.any(axis=0)), np.asarray(down.any(axis=0))) for up, down in signs]
+    return [
+        (np.asarray(up.any(axis=0)), np.asarray(down.any(axis=0)))
+        for up, down in products.forward(np.concatenate(points))
+    ]
 
 
 def _check_layer(

@@ -84,8 +84,10 @@ def deviation(compared: Comparison) -> Array:
     """
     with np.errstate(over="ignore", invalid="ignore"):
         found = _after_relu(compared, len(compared.new.layers) - 1)
-    why = compared.missing or ["nothing bounds how far an output is off"]
-    require_known(np.isfinite(found).all(), why[0])
+    require_known(
+        np.isfinite(found).all(),
+        next(iter(compared.missing), "nothing bounds how far an output is off"),
+    )
     return found
 
 

@@ -70,8 +70,7 @@ def _box_tree(
         for k, layer in enumerate(products.layers[: tree.layer]):
             lower, upper = intervals(layer, *ranges.outputs(k - 1), exact=False)
             for positive in (True, False) if k else ():
-                units = np.arange(layer.width)
-                tighten(lower, upper, units, positive, None, products, ranges)
+                tighten(lower, upper, np.arange(layer.width), positive, None, products, ranges)
             ranges.lower.append(np.fmax(lower, root.lower[k])[:, None])
             ranges.upper.append(np.fmin(upper, root.upper[k])[:, None])
         yield upper_bounds(rows, bias, ranges, products)
@@ -155,8 +154,8 @@ def _relu_tree(
         start += len(part)
         ranges = Ranges(lower, upper, (root.box[0][None], root.box[1][None]), root.relu)
         branches = [Branch(s, e) for s, e in zip(slopes, extra, strict=True)]
-        rows = np.tile(row, (len(part), 1))
-        yield upper_bounds(rows, np.repeat(bias, len(part)), ranges, products, branches)
+        rows, biases = np.tile(row, (len(part), 1)), np.repeat(bias, len(part))
+        yield upper_bounds(rows, biases, ranges, products, branches)
     require(used == len(tree.multipliers), "a tree has not one multiplier for each unit it fixes")
 
 

@@ -33,7 +33,7 @@ def test_finding_no_difference_is_no_proof(
     assert found.deviation <= found.tolerance < 1e-3
     assert main(["verify", str(written.old), str(written.new)]) == 3
     text = capsys.readouterr().out
-    assert "Not verified: no difference was found" in text
+    assert "Not verified: no larger difference was found" in text
     assert "roved" not in text
 
 
