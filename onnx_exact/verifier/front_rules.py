@@ -80,10 +80,10 @@ def _pairwise(f: Callable[[Interval, Interval], Interval]) -> Rule:
 
 
 def _between(f: Callable[[Array], Array], least: float) -> Rule:
-    """Of non-decreasing functions between `least` and 1, computed to within an error."""
+    """Of non-decreasing functions between `least` and 1, exact at 0, else to within an error."""
     return lambda p: (
-        np.maximum(f(p.x[0][0]) - FUNCTION_ERROR, least),
-        np.minimum(f(p.x[0][1]) + FUNCTION_ERROR, 1.0),
+        np.maximum(f(p.x[0][0]) - FUNCTION_ERROR, np.where(p.x[0][0] < 0.0, least, f(np.zeros(1)))),
+        np.minimum(f(p.x[0][1]) + FUNCTION_ERROR, np.where(p.x[0][1] > 0.0, 1.0, f(np.zeros(1)))),
     )
 
 

@@ -413,3 +413,31 @@ def test_unstable_is_said_of_a_box_that_may_be_larger_behind_other_operators() -
         False,
         False,
     ]
+
+
+@pytest.mark.parametrize("op", ["Tanh", "Sigmoid"])
+def test_a_tie_at_the_value_of_zero_is_found(op: str, tmp_path: Path) -> None:
+    """-t + c, where t is at least c, the value at 0: never positive, with nothing to spare."""
+    first = np.float32([[-1.0], [1.0]])
+    bias = np.float32([0.5 if op == "Sigmoid" else 0.0, -0.25])
+    constants = {"w": first, "b": bias, "v": np.ones((1, 2), np.float32)}
+    nodes = [
+        node(op, "x", "t"),
+        node("Gemm", "t w b", "g", transB=1),
+        node("Relu", "g", "h"),
+        node("Gemm", "h v", "y", transB=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 1])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 1])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    files = [tmp_path / name for name in ("old.onnx", "new.onnx", "proof.npz")]
+    onnx.save(model, files[0])
+    report = optimize_file(files[0], files[1], domain="0:1", certificate=files[2])
+    if op == "Tanh":
+        assert report.totals.stably_inactive == 1
+    assert verify(*files).exit_code == 0
