@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from onnx_exact.deadline import Deadline
-from onnx_exact.methods import DEFAULT_MAX_DEVIATION, FORMS, REDUCTIONS
+from onnx_exact.methods import CHAIN_FORM, DEFAULT_MAX_DEVIATION, FORMS, REDUCTIONS
 from onnx_exact.network.chain import Chain
 from onnx_exact.network.domain import Box
 from onnx_exact.network.split import SplitChain
@@ -185,7 +185,9 @@ def reduce_chain(
         reduction = replace(reduction, refused=(*more, *reduction.refused))
         if state is start:
             reduction = replace(reduction, chain=chain)
-        form, forms = split(state, options.form, options.max_deviation)
+        # A layer that cannot be written keeps its nodes, which a split network may not leave it.
+        asked = CHAIN_FORM if unstorable(state, 0.0) else options.form
+        form, forms = split(state, asked, options.max_deviation)
         reduction = replace(reduction, forms=forms)
         return reduction if form is None else _in_split_form(reduction, state, form)
 

@@ -220,7 +220,8 @@ def _split(state: State, taken: Mapping[int, _Bypass]) -> Split:
             affine = Affine(affine.weight[:, read], around.bias)
         if index in taken:
             affine = affine.rows(others)
-        layers.append(Layer(affine, decided.layer.relu))
+        same = affine is decided.layer.affine
+        layers.append(decided.layer if same else Layer(affine, decided.layer.relu))
         bypasses.append(None if around is None else around.matrix)
         units.append(~others if index in taken else np.zeros(others.size, dtype=bool))
         off.append(None if around is None else around.moved)

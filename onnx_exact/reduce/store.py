@@ -40,29 +40,36 @@ def store(
         max_deviation: in units of the model's own rounding, see `onnx_exact.reduce.budget`.
     """
     refused: list[Refusal] = []
-    staying = _staying(start, state)
+    # The very layers that were read, and those of them that are written anew all the same.
+    read = _staying(start, state, [False] * len(folded))
+    staying = _staying(start, state, folded)
     for index, decided in enumerate(state.layers):
-        stays = index in staying
-        if stays and (not folded[decided.source] or decided.source in state.frozen):
+        if index in staying:
             continue
-        stored = _stored(state, index, max_deviation)
+        limit = 0.0 if decided.source in state.frozen else max_deviation
+        stored = _stored(state, index, limit)
         if isinstance(stored, Decided):
             state = state.with_layers(index, index + 1, stored)
-        elif stays:
+        elif index in read and len(state.layers) == len(start.layers):
             refused.append(stored)
         else:
             return start, (stored,)
     return state, tuple(refused)
 
 
-def _staying(start: State, state: State) -> set[int]:
+def _staying(start: State, state: State, folded: Sequence[bool]) -> set[int]:
     """The layers of `state` that keep their nodes.
 
-    Those that are the very layers that were read; where there are fewer of them now, only in front
-    of everything that changed and behind it.
+    Those that are the very layers that were read, products with fewer entries than their factors
+    aside unless they may not be written; where there are fewer layers now, only in front of
+    everything that changed and behind it.
     """
     count = len(state.layers)
-    same = [decided.layer is start.layers[decided.source].layer for decided in state.layers]
+    same = [
+        decided.layer is start.layers[decided.source].layer
+        and (not folded[decided.source] or decided.source in state.frozen)
+        for decided in state.layers
+    ]
     if count == len(start.layers):
         return {index for index in range(count) if same[index]}
     front = next((index for index in range(count) if not same[index]), count)
