@@ -19,7 +19,7 @@ layers before. In the end an affine function of the
 inputs is left, which is bounded over the box. Equal numbers leave exactly 0, so that removing units
 alone deviates by exactly 0.
 
-Rounding is allowed for as in `onnx_exact.stability.crown` (Higham 2002, section 3.1).
+Rounding is allowed for as in `onnx_exact.bounds.crown` (Higham 2002, section 3.1).
 """
 
 from __future__ import annotations
@@ -30,17 +30,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_exact.bounds import crown
+from onnx_exact.bounds.interval import interval_bounds
 from onnx_exact.certify.bounds import Bounds
 from onnx_exact.certify.opposites import Opposites, find_opposites
 from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.chain import Chain
 from onnx_exact.network.domain import Box
-from onnx_exact.reduce import UnitMap
-from onnx_exact.reduce.budget import reach
-from onnx_exact.reduce.units import GONE
-from onnx_exact.stability import crown
-from onnx_exact.stability.interval import interval_bounds
-from onnx_exact.stability.rounding import (
+from onnx_exact.network.rounding import (
     SMALLEST,
     SMALLEST_NORMAL,
     gamma,
@@ -48,6 +45,9 @@ from onnx_exact.stability.rounding import (
     smallest_nonzero,
     total_terms,
 )
+from onnx_exact.reduce import UnitMap
+from onnx_exact.reduce.budget import reach
+from onnx_exact.reduce.units import GONE
 
 # Operations on a bound whose own rounding has to be covered.
 FEW = 8

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_exact.network.affine import Affine, Array
+from onnx_exact.network.rounding import SMALLEST, gamma
 from onnx_exact.reduce.budget import reach
-from onnx_exact.stability.rounding import SMALLEST, gamma
 
 # Rows are looked at as opposite if they agree this closely, relative to their largest entries; how
 # far they are from it counts.

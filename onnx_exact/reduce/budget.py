@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from onnx_exact.network.affine import Affine, Array
-from onnx_exact.stability.rounding import gamma
+from onnx_exact.network.rounding import gamma
 
 if TYPE_CHECKING:
     from onnx_exact.reduce.state import State

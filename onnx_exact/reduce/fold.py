@@ -12,13 +12,13 @@ from dataclasses import replace
 
 import numpy as np
 
+from onnx_exact.decide.verdict import Status
 from onnx_exact.methods import DEFAULT_MAX_DEVIATION
 from onnx_exact.network.approximate import numbers_of
 from onnx_exact.network.chain import Layer
+from onnx_exact.network.rounding import gamma
 from onnx_exact.reduce.budget import Refusal, allowance, figures, reach
 from onnx_exact.reduce.state import Decided, State
-from onnx_exact.stability.rounding import gamma
-from onnx_exact.stability.verdict import Status
 
 
 def fold(

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_exact.decide.verdict import Status
 from onnx_exact.methods import DEFAULT_MAX_DEVIATION
 from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.approximate import Approximate
@@ -26,7 +27,6 @@ from onnx_exact.reduce.basis import split_rows
 from onnx_exact.reduce.budget import Refusal, allowance, figures, own_rounding, reach
 from onnx_exact.reduce.state import State
 from onnx_exact.reduce.units import NEW
-from onnx_exact.stability.verdict import Status
 
 # A pivot this much smaller than the first is looked at as dependent. Only a proposal: whether the
 # unit may go is decided by the bound on what its removal moves.

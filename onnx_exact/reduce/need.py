@@ -25,13 +25,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_exact.bounds.interval import interval_bounds
 from onnx_exact.network.affine import Affine, Array
+from onnx_exact.network.rounding import gamma
 from onnx_exact.reduce.basis import split_rows
 from onnx_exact.reduce.bounds import functional_bounds
 from onnx_exact.reduce.budget import reach
 from onnx_exact.reduce.state import State
-from onnx_exact.stability.interval import interval_bounds
-from onnx_exact.stability.rounding import gamma
 
 ROWS, COLUMNS, SPANNING = "rows", "columns", "spanning rows"
 

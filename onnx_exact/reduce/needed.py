@@ -20,14 +20,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_exact.decide.verdict import Status
 from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.chain import Layer
+from onnx_exact.network.rounding import gamma
 from onnx_exact.reduce.budget import Refusal, allowance, evaluation_terms, figures, reach
 from onnx_exact.reduce.need import SPANNING, Linear, Need, realisations
 from onnx_exact.reduce.overflow import overflowing
 from onnx_exact.reduce.state import Decided, State
-from onnx_exact.stability.rounding import gamma
-from onnx_exact.stability.verdict import Status
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,14 +16,14 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_exact.decide.verdict import Status
 from onnx_exact.network.affine import Array
+from onnx_exact.network.rounding import gamma
 from onnx_exact.reduce.budget import Refusal, allowance, evaluation_terms, figures, reach
 from onnx_exact.reduce.need import ROWS, Linear
 from onnx_exact.reduce.needed import narrow, with_units
 from onnx_exact.reduce.scale import directions, is_multiple
 from onnx_exact.reduce.state import State
-from onnx_exact.stability.rounding import gamma
-from onnx_exact.stability.verdict import Status
 
 Index = NDArray[np.intp]
 

@@ -7,8 +7,8 @@ with K the other units. Nothing is rounded: the rows and columns that stay are a
 
 from __future__ import annotations
 
+from onnx_exact.decide.verdict import Status
 from onnx_exact.reduce.state import State
-from onnx_exact.stability.verdict import Status
 
 
 def prune(state: State) -> State:

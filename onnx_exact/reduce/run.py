@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from onnx_exact.deadline import Deadline
+from onnx_exact.decide.verdict import Stability
 from onnx_exact.methods import CHAIN_FORM, DEFAULT_MAX_DEVIATION, FORMS, REDUCTIONS
 from onnx_exact.network.chain import Chain
 from onnx_exact.network.domain import Box
@@ -28,7 +29,6 @@ from onnx_exact.reduce.state import State
 from onnx_exact.reduce.store import store, unstorable
 from onnx_exact.reduce.units import UnitMap
 from onnx_exact.reduce.unread import unread
-from onnx_exact.stability.verdict import Stability
 from onnx_exact.threads import one_thread
 
 

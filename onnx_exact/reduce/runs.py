@@ -14,11 +14,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from onnx_exact.decide.verdict import Status
 from onnx_exact.network.chain import Layer
 from onnx_exact.reduce.budget import Refusal
 from onnx_exact.reduce.fold import product
 from onnx_exact.reduce.state import Decided, State
-from onnx_exact.stability.verdict import Status
 
 
 def fold_runs(state: State, max_deviation: float) -> tuple[State, tuple[Refusal, ...]]:

@@ -15,11 +15,11 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_exact.decide.verdict import Status
 from onnx_exact.network.affine import Array
 from onnx_exact.network.approximate import Approximate, quotient
 from onnx_exact.reduce.budget import Refusal, allowance, figures, own_rounding, reach
 from onnx_exact.reduce.state import State
-from onnx_exact.stability.verdict import Status
 
 
 def scale(state: State, max_deviation: float) -> tuple[State, tuple[Refusal, ...]]:

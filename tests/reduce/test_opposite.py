@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from onnx_exact.decide.run import Options, analyze_chain
+from onnx_exact.decide.verdict import Status
 from onnx_exact.network import Affine, Box, Chain
 from onnx_exact.reduce import reduce_chain
 from onnx_exact.reduce.opposite import opposite
 from onnx_exact.reduce.state import State
 from onnx_exact.reduce.units import NEW
-from onnx_exact.stability.decide import Options, analyze_chain
-from onnx_exact.stability.verdict import Status
 from tests.oracle.regions import enumerate_regions, largest_difference
 from tests.oracle.rounding import own_rounding
 from tests.reduce.states import affine, numbers, state

@@ -7,13 +7,13 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from onnx_exact.decide.run import Options, analyze_chain
 from onnx_exact.network import Affine, Box, Chain, Layer
 from onnx_exact.reduce.constant import constant
 from onnx_exact.reduce.runs import fold_runs
 from onnx_exact.reduce.scale import scale
 from onnx_exact.reduce.state import State
 from onnx_exact.reduce.unread import unread
-from onnx_exact.stability.decide import Options, analyze_chain
 from tests.reduce.states import affine, numbers, state
 
 THIRD = float(np.float32(1 / 3))

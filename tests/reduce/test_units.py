@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from onnx_exact.decide.run import Options, analyze_chain
 from onnx_exact.methods import REDUCTIONS
 from onnx_exact.network import Box, Chain
 from onnx_exact.reduce import ReduceOptions, UnitMap, reduce_chain
 from onnx_exact.reduce.run import Reduction
 from onnx_exact.reduce.scale import scale
 from onnx_exact.reduce.units import GONE, NEW
-from onnx_exact.stability.decide import Options, analyze_chain
 from tests.oracle.networks import SOURCES, random_case
 from tests.reduce.states import affine, state
 
