@@ -21,6 +21,7 @@ MOST_LINES = 400
 
 # Modules that know nothing but each other and numpy.
 GROUND = {
+    "budgets",
     "_version",
     "deadline",
     "elements",
