@@ -136,20 +136,15 @@ def bounds_of(
         The bounds, shape (cases,), and the coefficients of the last functionals of the input,
         shape (cases, inputs).
     """
-    start, ways = Functionals.of(rows, layers, box), passages(layers, cases)
+    ways = passages(layers, cases)
     lines, read = [way.lines for way in ways], layers[0].read
     if not cases.signs and box.lower.ndim == 1:
         # Cases that share their lines are rows of one functional.
+        start = Functionals.of(rows, layers, box)
         return backward(start, lines, read, box, [way.slopes[:, 0] for way in ways])
-    units = start.coefficients.shape[-1]
-    each = Functionals(
-        start.coefficients.reshape(-1, 1, units),
-        start.constant.reshape(-1, 1),
-        start.error.reshape(-1, 1),
-    )
     assumed = [way.assumed for way in ways if way.assumed is not None]
     multipliers = [a.multipliers * a.signs for a in assumed] or None
     boxes = Box(np.atleast_2d(box.lower), np.atleast_2d(box.upper))
-    slopes = [way.slopes for way in ways]
-    bounds, coefficients = backward(each, lines, read, boxes, slopes, multipliers)
+    slopes, pairs = [way.slopes for way in ways], Functionals.paired(rows, layers)
+    bounds, coefficients = backward(pairs, lines, read, boxes, slopes, multipliers)
     return bounds[:, 0], coefficients[:, 0]

@@ -267,14 +267,40 @@ class Functionals:
     @staticmethod
     def of(rows: Affine, layers: Sequence[Relaxation], box: Box) -> Functionals:
         """Those of the output of the last of some layers, or of a box."""
-        weight, constant = rows.linear.rows(slice(None)), rows.bias
-        inputs = (
-            layers[-1].magnitude if layers else np.maximum(np.abs(box.lower), np.abs(box.upper))
+        weight = rows.linear.rows(slice(None))
+        inputs = layers[-1].magnitude if layers else np.maximum(abs(box.lower), abs(box.upper))
+        weight = weight[:, layers[-1].live] if layers else weight
+        return Functionals(weight, rows.bias, _with_rounding(rows.off(inputs), rows.bias))
+
+    @staticmethod
+    def paired(rows: Affine, layers: Sequence[Relaxation]) -> Functionals:
+        """One for each box, or for each set of assumptions in one box; shape (cases, 1, units).
+
+        Args:
+            rows: one functional for each case, or one for all.
+            layers: the relaxations, at least one.
+        """
+        live, off = layers[-1].live, np.zeros(1)
+        if rows.error is not None:
+            # Each functional is off by what it is off by in its own box.
+            sizes = np.atleast_2d(layers[-1].magnitude)
+            count = max(rows.n_out, len(sizes))
+            which = np.broadcast_to(np.arange(rows.n_out), (count,))
+            sizes = np.broadcast_to(sizes, (count, sizes.shape[1]))
+            off = np.array([rows.rows(which[[i]]).off(sizes[i])[0] for i in range(count)])
+        return Functionals(
+            rows.linear.rows(slice(None))[:, None, live],
+            rows.bias[:, None],
+            _with_rounding(off, rows.bias)[:, None],
         )
-        error = rows.off(inputs)
-        # A constant alone has no slack of its own that the sum of the two could be rounded within.
-        error = np.where(error > 0.0, error + gamma(0) * (np.abs(constant) + error), 0.0)
-        return Functionals(weight[:, layers[-1].live] if layers else weight, constant, error)
+
+
+def _with_rounding(off: Array, constant: Array) -> Array:
+    """What functionals are off by, and what adding it rounds.
+
+    A constant alone has no slack of its own that the sum of the two could be rounded within.
+    """
+    return np.where(off > 0.0, off + gamma(0) * (np.abs(constant) + off), 0.0)
 
 
 def backward(

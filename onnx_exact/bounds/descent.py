@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_exact.bounds.cases import SLOPE_STEPS, Cases, Passage, passages
-from onnx_exact.bounds.crown import Functionals, Relaxation, pass_back
+from onnx_exact.bounds.crown import Relaxation, pass_back
 from onnx_exact.bounds.interval import Signed, times
 from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.domain import Box
@@ -23,9 +23,11 @@ from onnx_exact.network.operator import SingleMap
 # Numbers of float32.
 Values = NDArray[Any]
 
-# Lengths of the first steps, for multipliers as a share of the mean coefficient that they are added
-# to, and what is left of them at the last step.
-SLOPE_STEP = 0.1
+# Lengths of the first steps, and what is left of them at the last one. For slopes such that all of
+# them together could cross the range so often, within limits; for multipliers as a share of the
+# mean coefficient that they are added to.
+CROSSINGS = 2.0
+LEAST_STEP, MOST_STEP = 0.1, 0.5
 MULTIPLIER_STEP = 2.0
 LAST_STEP = 0.1
 BETAS = (0.8, 0.98)
@@ -39,6 +41,39 @@ TINY = np.float32(1e-12)
 
 
 @dataclass(eq=False)
+class _Adam:
+    """Averages of gradients and of their squares."""
+
+    first: Values
+    second: Values
+
+    @staticmethod
+    def of(values: Values) -> _Adam:
+        """Before the first step."""
+        return _Adam(np.zeros_like(values), np.zeros_like(values))
+
+    def take(self, chosen: NDArray[np.bool_]) -> _Adam:
+        """Those of some of the cases."""
+        return _Adam(_taken(self.first, chosen), _taken(self.second, chosen))
+
+    def move(self, gradient: Values, step: int, length: float) -> Values:
+        """A step of about a length; `gradient` is written over."""
+        slow, slower = BETAS
+        self.first *= np.float32(slow)
+        self.first += np.float32(1.0 - slow) * gradient
+        gradient *= gradient
+        gradient *= np.float32(1.0 - slower)
+        self.second *= np.float32(slower)
+        self.second += gradient
+        size = np.sqrt(self.second, out=gradient)
+        size += TINY
+        move = np.divide(self.first, size, out=size)
+        length *= float(np.sqrt(1.0 - slower ** (step + 1))) / (1.0 - slow ** (step + 1))
+        move *= np.float32(length)
+        return move
+
+
+@dataclass(eq=False)
 class _Layer:
     """One layer for the cases that are not settled.
 
@@ -48,10 +83,10 @@ class _Layer:
         free: 1 where a unit has a choice of slopes, 0 elsewhere.
         slopes: as Adam moves them.
         lower: as they count, the nearest ones of the grid.
-        slope_moments: of Adam, shape (cases, 2, units).
+        slope_adam: of the slopes.
         average: sum of pre-activations over the later steps.
         signs: of the assumptions; None where nothing is assumed.
-        multipliers, multiplier_moments: of these; of no meaning without.
+        multipliers, multiplier_adam: of these; of no meaning without.
     """
 
     linear: SingleMap
@@ -61,17 +96,16 @@ class _Layer:
     free: Values
     slopes: Values
     lower: Values
-    slope_moments: Values
+    slope_adam: _Adam
     average: Values
     signs: Values | None
     multipliers: Values
-    multiplier_moments: Values
+    multiplier_adam: _Adam
 
     @staticmethod
     def of(layer: Relaxation, way: Passage, unit: Array) -> _Layer:
         """A layer before the first step; multipliers are in multiples of `unit`."""
         slopes, nothing = _single(way.slopes), np.zeros((1, 1, 1), np.float32)
-        moments = np.zeros((len(slopes), 2, layer.live.size), np.float32)
         found = _Layer(
             linear=layer.core.linear.single(),
             bias=_single(layer.core.bias)[None],
@@ -80,11 +114,11 @@ class _Layer:
             free=_single(way.free),
             slopes=slopes,
             lower=slopes,
-            slope_moments=moments,
+            slope_adam=_Adam.of(slopes),
             average=np.zeros_like(slopes),
             signs=None if way.assumed is None else _single(way.assumed.signs),
             multipliers=nothing if way.assumed is None else _single(way.assumed.multipliers / unit),
-            multiplier_moments=nothing if way.assumed is None else moments.copy(),
+            multiplier_adam=_Adam.of(nothing if way.assumed is None else slopes),
         )
         found.settle_slopes()
         return found
@@ -100,6 +134,10 @@ class _Layer:
             name: _taken(value, chosen) if isinstance(value, np.ndarray) else value
             for name, value in vars(self).items()
         }
+        parts |= {
+            "slope_adam": self.slope_adam.take(chosen),
+            "multiplier_adam": self.multiplier_adam.take(chosen),
+        }
         return _Layer(**parts)
 
     def pass_back(self, signed: Signed) -> tuple[Values, Values]:
@@ -109,18 +147,20 @@ class _Layer:
         constant += times(through, self.bias)
         return through, constant
 
-    def descend(self, step: int, length: float, output: Signed, through: Values, g: Values) -> None:
+    def descend(self, step: int, steps: int, output: Signed, through: Values, g: Values) -> None:
         """One step of Adam, by the pre-activations where the relaxed layers attain the bound."""
+        last = LAST_STEP ** (step / steps)
         gradient = output.negative * g
         gradient *= self.free
-        move = _adam(self.slope_moments, gradient, step)
-        move *= np.float32(length * SLOPE_STEP)
-        self.slopes -= move
-        np.clip(self.slopes, 0.0, 1.0, out=self.slopes)
+        length = last * min(max(CROSSINGS / steps, LEAST_STEP), MOST_STEP)
+        self.slopes -= self.slope_adam.move(gradient, step, length)
+        np.minimum(self.slopes, 1.0, out=self.slopes)
+        np.maximum(self.slopes, 0.0, out=self.slopes)
         self.settle_slopes()
         if self.signs is not None:
-            move = _adam(self.multiplier_moments, g * self.signs, step)
-            move *= np.float32(length * MULTIPLIER_STEP) * np.abs(through).mean(-1, keepdims=True)
+            move = self.multiplier_adam.move(g * self.signs, step, last * MULTIPLIER_STEP)
+            sizes = np.add.reduce(np.abs(through), axis=-1, keepdims=True)
+            move *= sizes * np.float32(1.0 / through.shape[-1])
             self.multipliers -= move
             np.maximum(self.multipliers, 0.0, out=self.multipliers)
 
@@ -175,15 +215,16 @@ class Descent:
     ) -> None:
         count = len(start)
         self._relaxations, self._box = layers, box
-        functionals = Functionals.of(rows, layers, box)
+        weight = rows.linear.rows(slice(None))[:, layers[-1].live]
         # Powers of two that bring the functionals to the order of 1.
-        largest = np.abs(functionals.coefficients).max(axis=-1)
+        largest = np.abs(weight).max(axis=-1)
         usable = np.where(largest > 0.0, largest, 1.0)
         self._unit = np.exp2(np.floor(np.log2(usable)))[:, None]
         pairs = zip(layers, passages(layers, start), strict=True)
         self._layers = [_Layer.of(*pair, self._unit[:, None]) for pair in pairs]
-        self._row = _single(functionals.coefficients / self._unit)[:, None]
-        self._constant = _single(functionals.constant[:, None] / self._unit)
+        row = _single(weight / self._unit)
+        self._row = np.broadcast_to(row, (count, row.shape[1])).copy()[:, None]
+        self._constant = _single(rows.bias[:, None] / self._unit)
         read = layers[0].read
         low, high = (np.atleast_2d(v)[:, None, read] for v in (box.lower, box.upper))
         self._middle, self._reach = _single(0.5 * low + 0.5 * high), _single(0.5 * high - 0.5 * low)
@@ -217,8 +258,7 @@ class Descent:
 
     def _backward(self) -> _Back:
         """The functionals of each layer's output, and of the input, with the slopes at hand."""
-        coefficients = np.broadcast_to(self._row, (self._cases.size, *self._row.shape[1:]))
-        constant = np.broadcast_to(self._constant, (self._cases.size, 1))
+        coefficients, constant = self._row, self._constant
         outputs, throughs = [], []
         for layer in reversed(self._layers):
             outputs.append(Signed(coefficients))
@@ -232,7 +272,6 @@ class Descent:
 
     def _descend(self, back: _Back, step: int, steps: int) -> None:
         """One step, from a pass forward through the relaxed network."""
-        length = LAST_STEP ** (step / steps)
         averaged = step >= WARMING * steps
         point = np.sign(back.inputs)
         point *= self._reach
@@ -248,7 +287,7 @@ class Descent:
             above = output.whole > 0.0
             point = g * np.where(above, layer.upper, layer.lower)
             point += layer.offset[:, None] * above
-            layer.descend(step, length, output, through, g)
+            layer.descend(step, steps, output, through, g)
 
     def _keep(self, values: Values) -> None:
         """Keeps slopes and multipliers that are better than before."""
@@ -322,15 +361,3 @@ def _taken(values: Values, chosen: NDArray[np.bool_]) -> Values:
 
 def _single(values: Values) -> Values:
     return values.astype(np.float32)
-
-
-def _adam(moments: Values, gradient: Values, step: int) -> Values:
-    """The direction of a step; moments of shape (cases, 2, units) are brought up to date."""
-    first, second = moments[:, :1], moments[:, 1:]
-    first *= np.float32(BETAS[0])
-    first += np.float32(1.0 - BETAS[0]) * gradient
-    second *= np.float32(BETAS[1])
-    second += np.float32(1.0 - BETAS[1]) * (gradient * gradient)
-    size = np.sqrt(second * np.float32(1.0 / (1.0 - BETAS[1] ** (step + 1))))
-    size += TINY
-    return np.asarray(first * np.float32(1.0 / (1.0 - BETAS[0] ** (step + 1))) / size)

@@ -188,11 +188,12 @@ class Bounder:
         """Improves bounds in place where slopes may bring them to 0."""
         with np.errstate(over="ignore", invalid="ignore"):
             near = asked & ~(bounds <= 0.0) & ~(margins < LEAST_REMAINDER * (bounds + margins))
-        for sign in np.flatnonzero(near.any(axis=0)):
-            parts = np.flatnonzero(near[:, sign])
-            some, part = [r.some(parts) for r in layers], Box(box.lower[parts], box.upper[parts])
-            found = optimize(self._rows.rows(np.array([sign])), some, part, STEPS)
-            bounds[parts, sign] = np.fmin(bounds[parts, sign], found.bounds)
+        parts, signs = np.nonzero(near)
+        if parts.size:
+            part = Box(box.lower[parts], box.upper[parts])
+            some = [layer.some(parts) for layer in layers]
+            found = optimize(self._rows.rows(signs), some, part, STEPS)
+            bounds[parts, signs] = np.fmin(bounds[parts, signs], found.bounds)
 
     def _lost(self, layers: list[Relaxation], left: NDArray[np.bool_]) -> list[Array]:
         """What the relaxation of each unit loses of the bounds in question, (parts, units) each."""
