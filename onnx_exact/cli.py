@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # The name of a report that goes to the standard output.
 STDOUT = "-"
+# Endings of the names of reports to look at.
+HTML = (".html", ".htm")
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 
@@ -144,9 +146,12 @@ def _run(arguments: argparse.Namespace) -> None:
 
 
 def _deliver(report: Report, where: str | None, outputs: Outputs) -> None:
-    """Writes the report as JSON, where it is wanted: to a file that appears with the others."""
+    """Writes the report where it is wanted: to a file that appears with the others.
+
+    It is HTML where the file's name ends in .html or .htm, else JSON.
+    """
     from onnx_exact.outputs import reported
-    from onnx_exact.report import to_json
+    from onnx_exact.report import to_html, to_json
 
     if where == STDOUT:
         failure = streams.write(to_json(report), sys.stdout)
@@ -154,7 +159,8 @@ def _deliver(report: Report, where: str | None, outputs: Outputs) -> None:
             raise OutputError(f"the report cannot be printed: {failure.strerror or failure}")
     elif where is not None:
         with reported(Path(where)):
-            outputs.place(Path(where)).write_text(to_json(report), encoding="utf-8")
+            written = to_html if Path(where).suffix.lower() in HTML else to_json
+            outputs.place(Path(where)).write_text(written(report), encoding="utf-8")
 
 
 def _text(report: Report) -> str:

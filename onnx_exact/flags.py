@@ -203,7 +203,8 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--report",
         metavar="FILE",
-        help="write everything found as JSON; - for the standard output, and no text there",
+        help="write everything found: as a page to look at where FILE ends in .html, else as JSON;"
+        " - for JSON on the standard output, and no text there",
     )
     _add_tolerances(
         parser,
