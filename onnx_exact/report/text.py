@@ -140,8 +140,9 @@ def lines(report: Report) -> Iterable[str]:
         yield "Interrupted: units that were undecided by then are not touched."
     if report.time_limit.reached:
         yield (
-            f"Time limit of {report.time_limit.seconds:g} s: {totals.undecided:,} undecided, more"
-            f" may be decided in a longer one; cut short: {', '.join(report.time_limit.cut_short)}."
+            f"Time limit of {report.time_limit.seconds:g} s reached"
+            f" ({', '.join(report.time_limit.cut_short)} cut short):"
+            f" {totals.undecided:,} undecided; a longer --time-limit may decide them."
         )
     if totals.by_solver:
         yield (
