@@ -22,7 +22,7 @@ from onnx_exact.attack.pgd import Effort, search_layer
 from onnx_exact.attack.samples import first_points, greatest_corners
 from onnx_exact.bab.input_split.search import MOST_INPUTS, Branching
 from onnx_exact.bab.relu_split.schedule import MOST_FAILURES, Splitter
-from onnx_exact.bounds.alpha_crown import optimized_upper_bounds
+from onnx_exact.bounds.alpha_crown import optimize
 from onnx_exact.deadline import Deadline
 from onnx_exact.decide.confirm import Sign, take_over, trusted
 from onnx_exact.decide.knowledge import Knowledge
@@ -53,6 +53,8 @@ CONFIRMING_SHARE, CONFIRMING_SECONDS = 0.1, 30.0
 # Seconds for branching on ReLUs for a single sign, round by round.
 SPLIT_SECONDS = (2.0, 10.0, 40.0)
 LP_SECONDS = 5.0
+# Steps on slopes for the open signs of a layer.
+SLOPE_STEPS = 20
 # From this many open signs of a layer on, compiling its relaxation pays.
 LP_FROM_SIGNS = 8
 # Below so many unstable units splitting comes near its optimum in less time.
@@ -286,9 +288,9 @@ class _Decider:
                 self._tell("slopes", index)
                 rows = self._rows(index, units, positive)
                 below = self.layers.below(index)
-                bounds, corners = optimized_upper_bounds(rows, below, box, deadline)
-                self._conclude(index, units, bounds, positive, Evidence.LINEAR)
-                self.knowledge.show(corners)
+                found = optimize(rows, below, box, SLOPE_STEPS)
+                self._conclude(index, units, found.bounds, positive, Evidence.LINEAR)
+                self.knowledge.show(found.corners)
 
     def _split(self, index: int, seconds: float) -> None:
         """Branching on ReLUs for the open signs of a layer, the most nearly excluded ones first."""
@@ -310,7 +312,7 @@ class _Decider:
         if self.knowledge.chain.n_in <= MOST_INPUTS or self._open(index) < LP_FROM_SIGNS:
             return False
         below = self.layers.below(index)
-        unstable = sum(int(((r.upper_slope > 0) & (r.upper_slope < 1)).sum()) for r in below)
+        unstable = sum(int(r.unstable.sum()) for r in below)
         return unstable >= LP_FROM_UNSTABLE
 
     def _solve_relaxation(self, index: int) -> None:
