@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -78,6 +78,19 @@ class Reduction:
     refused: tuple[Refusal, ...]
     split: Split | None = None
     forms: tuple[FormChoice, ...] = ()
+
+    @staticmethod
+    def none(chain: Chain, reason: str, numbers: Mapping[str, float]) -> Reduction:
+        """Nothing at all, and why."""
+        widths = [layer.width for layer in chain.layers]
+        return Reduction(
+            chain,
+            changed=False,
+            removal_only=True,
+            layers=tuple(LayerReduction(width, units_after=width) for width in widths),
+            origins=tuple(UnitMap.identity(k, width) for k, width in enumerate(widths)),
+            refused=(Refusal("anything at all", 0, reason, numbers),),
+        )
 
     @property
     def network(self) -> Chain | SplitChain:

@@ -146,11 +146,12 @@ def _checked(
     pair: Pair, front: Front, certificate: Certificate, number: int, clock: Clock
 ) -> ChainCheck:
     """One chain; what lies behind it is bounded by what was found."""
-    box = front.features(pair.source, pair.old.before)
+    box, whole = front.features(pair.source, pair.old.before), front.takes_all(pair.source)
     reader = ClaimsReader(certificate, number, *pair.old.form, pair.old.before.features)
+    box = box if whole else reader.box(box)
     claims = reader.claims()
     old, new = Products(pair.old.layers), Products(pair.new.layers)
-    checked = check_claims(claims, box, front.takes_all(pair.source), old, clock)
+    checked = check_claims(claims, box, whole, old, clock)
     clock.spend()
     compared = compare(old, new, claims, checked.ranges)
     apart = deviation(compared)

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_exact.errors import NotVerifiedError, UncheckedError, UsageError
+from onnx_exact.verifier.intervals import Interval
 from onnx_exact.verifier.refusals import require, require_known
 from onnx_exact.verifier.rounding import LARGEST, Flags
 
@@ -57,6 +58,7 @@ class Field:
 # Of a chain; of its layer l; of its tree t; of layer k of the result.
 FIELDS = {
     "witnesses": Field((np.float32, np.float64), (None, "inputs")),
+    "box": Field((np.float64,), (2, "inputs")),
     "status": Field((np.int8,), ("units",), UNDECIDED, UNSTABLE + 1),
     "proof": Field((np.int8,), ("units",), NONE, UNSHOWN + 1),
     "slopes_unit": Field((np.int32,), (None,), 0, "units"),
@@ -271,6 +273,15 @@ class ClaimsReader:
     def array(self, name: str, field: str, **known: int) -> NDArray[Any]:
         """An array of this chain."""
         return self.file.array(f"{self.prefix}{name}", field, **known)
+
+    def box(self, found: Interval) -> Interval:
+        """The box that it names for the chain's input, which has to hold what was found."""
+        if not self.file.has(f"{self.prefix}box"):
+            return found
+        low, high = self.array("box", "box", inputs=self.inputs)
+        holds = (low <= found[0]).all() and (found[1] <= high).all()
+        require_known(holds, f"the input of {self.prefix} may leave the box that is named for it")
+        return low, high
 
     def slopes(self, layer: int) -> tuple[NDArray[np.int32], Flags, NDArray[np.uint8]]:
         """Units, signs and slopes of a layer's records."""
