@@ -22,6 +22,7 @@ from onnx_exact.graph.read import Source
 from onnx_exact.network import Box
 from onnx_exact.run import Allowance
 from onnx_exact.verifier.chain import Chain, read_chain
+from onnx_exact.verifier.check import CLAIM_ROUNDING
 from onnx_exact.verifier.claims import check_claims
 from onnx_exact.verifier.clock import Clock
 from onnx_exact.verifier.front import Front
@@ -30,9 +31,9 @@ from onnx_exact.verifier.products import Products
 from onnx_exact.verifier.refusals import require_known
 from onnx_exact.verifier.schema import Claims, Tree
 
-# Of what a runtime may round off at a chain's outputs: how far the new chain may be from it where
-# another chain comes behind. What `reduce` writes is seldom further off than once.
-ROUNDINGS = 4.0
+# How far a chain that another one comes behind may move: as many times what a runtime may round off
+# at its outputs, in the model's type and, for what the bound itself loses, in float64.
+ROUNDINGS, OF_BOUND = 4.0, 64.0
 # By how much a box is wider than what is found where bounds of another chain are in it: rounding
 # may make bounds that are found from tighter ones larger in the last place.
 WIDER = 1e-12
@@ -113,10 +114,15 @@ class Checkable:
             )
         except OnnxExactError as error:
             return Allowance(str(error))
-        rounding = runtime_rounding(proof.bounds, box, chain.dtype).max(initial=0.0)
-        room = self._roundings * float(rounding)
-        last = len(found.chain.layers) - 1
-        outputs, apart = checked.ranges.outputs(last), np.full(found.chain.layers[-1].width, room)
+        own, least = (
+            float(runtime_rounding(proof.bounds, box, np.dtype(kind)).max(initial=0.0))
+            for kind in (chain.dtype, np.float64)
+        )
+        room = self._roundings * own + OF_BOUND * least
+        outputs = checked.ranges.outputs(len(found.chain.layers) - 1)
+        # `verify` may find more than what is claimed by so much.
+        more = 2.0 * CLAIM_ROUNDING * float(np.abs(outputs).max(initial=0.0))
+        apart = np.full(outputs[0].shape, room + more)
         self._front.learn(chain.output, found.chain.after, outputs, apart)
         self._wider = WIDER
         return replace(allowed, deviation=room)

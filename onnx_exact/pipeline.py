@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from onnx_exact.certified import (
+    CHECKED,
     certify,
     exceeds,
     lift,
@@ -228,7 +229,9 @@ def _reduced(run: Run, place: int) -> tuple[Reduction, Certified]:
         return observed_range(located.chain, where.box, stability.witnesses, settings.seed)
 
     layers = len(located.chain.layers)
-    reduction, bound = meaningful(attempt, layers, extent, finite=where.box.finite)
+    reduction, bound = meaningful(
+        attempt, layers, extent, finite=where.box.finite, most=allowed.deviation / CHECKED
+    )
     if exceeds(bound, allowed):
         why = "its outputs would be further off than the chain behind it has room for"
         return none(why, deviation=bound.max_abs or np.inf, allowed=allowed.deviation)

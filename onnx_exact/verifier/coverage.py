@@ -108,8 +108,7 @@ def _typed(values: Iterable[ValueInfoProto]) -> list[tuple[str, bytes]]:
 
 
 def _serial(messages: Iterable[object]) -> list[bytes]:
-    found = (m.SerializeToString(deterministic=True) for m in messages)  # type: ignore[attr-defined]
-    return sorted(found)
+    return sorted(m.SerializeToString(deterministic=True) for m in messages)  # type: ignore[attr-defined]
 
 
 def _plain(node: NodeProto) -> bytes:

@@ -249,8 +249,7 @@ def _sort(graph: GraphProto) -> None:
 
 def _check(proto: ModelProto) -> None:
     """Raises unless ONNX's own checker accepts the model, whatever shapes its outputs declare."""
-    if proto.ByteSize() > MOST_SERIALISED:
-        raise ValueError("more than 2 GB in memory")
+    require(proto.ByteSize() <= MOST_SERIALISED, "more than 2 GB in memory")
     checked = ModelProto()
     checked.CopyFrom(proto)
     for value in checked.graph.output:

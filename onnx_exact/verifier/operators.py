@@ -144,6 +144,10 @@ def _dense(model: Model, node: NodeProto, at: int, slot: int) -> Step | None:
     options, weight = attributes(node), model.numbers(node.input[1 - slot])
     shapes, rank = model.shapes(node.input[slot]), len(model.shapes(node.input[slot])[0])
     matrices = node.op_type == "Gemm"
+    if weight is not None and not matrices and weight.ndim <= rank:
+        # A vector, or a matrix with axes of size 1 in front.
+        sizes = weight.shape[-2:] if weight.ndim > 1 else ((-1, 1), (1, -1))[slot]
+        weight = weight.reshape(sizes) if math.prod(weight.shape[:-2]) == 1 else None
     if weight is None or weight.ndim != 2 or not rank or (matrices and (slot or rank != 2)):
         return None
     weight = weight if slot or options.get("transB", 0) else weight.T

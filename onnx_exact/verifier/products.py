@@ -61,8 +61,7 @@ class Products:
     def _rounding(self, k: int, magnitude: Array, terms: int) -> Array:
         """What rounding may move pre-activations by in sums of so many terms."""
         weight, bias = self._sizes[k]
-        unit = ROUNDOFF * (terms + EXTRA)
-        return np.asarray(unit * (magnitude @ weight.T + bias))
+        return np.asarray(ROUNDOFF * (terms + EXTRA) * (magnitude @ weight.T + bias))
 
     def forward(self, points: Array) -> list[tuple[Flags, Flags]]:
         """Which pre-activations are certainly positive, and negative: (points, units) a layer.

@@ -88,8 +88,7 @@ class Certificate:
     """
 
     def __init__(self, path: Path, nbytes: int) -> None:
-        self.path = path
-        self._asked = {"header.npy"}
+        self.path, self._asked = path, {"header.npy"}
         self._left = MOST_BYTES + MOST_TIMES * nbytes
         try:
             self._zip = zipfile.ZipFile(path)
@@ -165,20 +164,18 @@ class Certificate:
         """An array of one of the types and of these sizes, None for free ones."""
         self._asked.add(f"{name}.npy")
         with self._zip.open(self._members[f"{name}.npy"]) as stream:
-            if np.lib.format.read_magic(stream) != (1, 0):
-                raise ValueError("no plain array")
+            require(np.lib.format.read_magic(stream) == (1, 0), "no plain array")
             shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
             fits = len(shape) == len(sizes) and all(
                 has >= 0 and want in (None, has) for has, want in zip(shape, sizes, strict=True)
             )
             nbytes = math.prod(shape) * dtype.itemsize
-            if dtype not in [np.dtype(kind) for kind in kinds] or not fits or fortran:
-                raise ValueError(f"shape {shape} and type {dtype}")
+            fits &= dtype in [np.dtype(kind) for kind in kinds] and not fortran
+            require(fits, f"shape {shape} and type {dtype}")
             require_known(nbytes <= min(most, self._left), f"{name} of {self.path} is too large")
             data = stream.read(nbytes + 1)
         self._left -= nbytes
-        if len(data) != nbytes:
-            raise ValueError("not as long as it says")
+        require(len(data) == nbytes, "not as long as it says")
         return np.frombuffer(data, dtype).reshape(shape)
 
     def finish(self) -> None:
@@ -228,8 +225,8 @@ class Claims:
 
     def loose(self, layer: int) -> Flags:
         """Units of a layer with ReLUs that have slopes: those of which no bound shows the sign."""
-        open_ = np.isin(self.status[layer], (UNDECIDED, UNSTABLE))
-        return np.asarray(open_ | (self.proof[layer] == CLAIMED))
+        claimed = self.proof[layer] == CLAIMED
+        return np.asarray(np.isin(self.status[layer], (UNDECIDED, UNSTABLE)) | claimed)
 
 
 class ClaimsReader:
@@ -314,8 +311,8 @@ class ClaimsReader:
         known = {"inputs": self.inputs, "units": max(*self.widths, layer)}
         nodes = self.array(f"{name}nodes", f"{kind}_nodes", most=most, **known)
         if kind == "box":
-            none = np.zeros(0, np.float32)
-            return Tree(kind, layer, units, positive, nodes, np.zeros((0, 0), np.uint8), none)
+            none = np.zeros((0, 0), np.uint8), np.zeros(0, np.float32)
+            return Tree(kind, layer, units, positive, nodes, *none)
         leaf = (nodes == -1).all(axis=1)
         for where, unit in set(map(tuple, nodes[~leaf].tolist())):
             there = 0 <= where < layer and self.relu[where]
