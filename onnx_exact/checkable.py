@@ -7,10 +7,11 @@ construction, not because two sets of rules happen to agree.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from onnx import ModelProto
 
 from onnx_exact.certify.proof import BoxTreeProof, ChainProof, TreeProof
 from onnx_exact.certify.rounding import runtime_rounding
@@ -20,11 +21,13 @@ from onnx_exact.graph.locate import LocatedChain
 from onnx_exact.graph.ranges import ChainDomain
 from onnx_exact.graph.read import Source
 from onnx_exact.network import Box
+from onnx_exact.network import Chain as Network
 from onnx_exact.run import Allowance
 from onnx_exact.verifier.chain import Chain, read_chain
-from onnx_exact.verifier.check import CLAIM_ROUNDING
+from onnx_exact.verifier.check import CLAIM_ROUNDING, read_pair
 from onnx_exact.verifier.claims import check_claims
 from onnx_exact.verifier.clock import Clock
+from onnx_exact.verifier.coverage import compare_outside
 from onnx_exact.verifier.front import Front
 from onnx_exact.verifier.model import Model, names_read
 from onnx_exact.verifier.products import Products
@@ -134,6 +137,32 @@ class Checkable:
             if behind.intersection(names_read(node)):
                 behind.update(node.output)
         return any(chain.input in behind for chain in self._located)
+
+
+def unreadable(
+    source: Source, new: ModelProto, replaced: Mapping[int, tuple[LocatedChain, Network]]
+) -> dict[int, str]:
+    """Of the chains of a new model those that the checker does not read as they are, and why.
+
+    Args:
+        source: of the original.
+        new: the model.
+        replaced: by any number, the chains of the original and those in their place.
+    """
+    found, pairs = {}, []
+    try:
+        models = Model(source.path or source.model, "the model"), Model(new, "the result")
+        for place, (located, chain) in replaced.items():
+            form = [layer.width for layer in chain.layers], [layer.relu for layer in chain.layers]
+            try:
+                pairs.append(read_pair(*models, located.input, located.output, form))
+            except OnnxExactError as error:
+                found[place] = str(error)
+        if not found:
+            compare_outside(*models, pairs)
+    except OnnxExactError as error:
+        found |= dict.fromkeys(replaced, str(error))
+    return found
 
 
 def _claims(proof: ChainProof) -> Claims:

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
@@ -22,6 +21,7 @@ from onnx_exact.certified import (
 )
 from onnx_exact.certify.certificate import FileMark
 from onnx_exact.certify.summary import Certified, worst
+from onnx_exact.checkable import unreadable
 from onnx_exact.counterexample import save_beside
 from onnx_exact.deciding import decide
 from onnx_exact.errors import ValidationError
@@ -68,8 +68,7 @@ def optimize(model: ModelLike, **settings: Any) -> tuple[ModelProto, Report]:
     if chosen.certificate is not None:
         check_report(Path(chosen.certificate), _files(model), "certificate")
     run = decide(model, chosen, OPTIMIZE)
-    reductions, bounds = _reduce(run)
-    new = _rewrite(run, reductions)
+    reductions, bounds, new = _reduce_and_rewrite(run)
     found = worst(bounds)
     deviation = None
     if new is None:
@@ -115,8 +114,7 @@ def optimize_file(
     if chosen.certificate is not None:
         check_report(Path(chosen.certificate), (Path(model), path), "certificate")
     run = decide(model, chosen, OPTIMIZE)
-    reductions, bounds = _reduce(run)
-    new = _rewrite(run, reductions)
+    reductions, bounds, new = _reduce_and_rewrite(run)
     with appearing() as outputs:
         size, deviation = _write(run, new, path, reductions, bounds, outputs)
         lost = () if new is None else not_kept(run.source.model, new)
@@ -188,6 +186,26 @@ def _record(
         write_record(run, reductions, found, original, result, path)
 
 
+def _reduce_and_rewrite(
+    run: Run,
+) -> tuple[list[Reduction], list[Certified], ModelProto | None]:
+    """The reductions, bounds on how far they are off, and the new model, None where it is none.
+
+    With a certificate every chain is one that the checker reads there.
+    """
+    reductions, bounds = _reduce(run)
+    new = _rewrite(run, reductions)
+    if new is None or run.certificate is None:
+        return reductions, bounds, new
+    chains = zip(run.chains, reductions, strict=True)
+    replaced = {k: (c[0], r.chain) for k, (c, r) in enumerate(chains) if r.changed}
+    refused = unreadable(run.source, new, replaced)
+    for place, why in refused.items():
+        reason = f"no certificate can speak of what it would be: {why}"
+        reductions[place], bounds[place] = _unchanged(run, place, reason)
+    return reductions, bounds, _rewrite(run, reductions) if refused else new
+
+
 def _reduce(run: Run) -> tuple[list[Reduction], list[Certified]]:
     """Reduces every chain by its verdicts, and bounds how far each new one is off."""
     run.limit.require_rest("reduce")
@@ -197,17 +215,19 @@ def _reduce(run: Run) -> tuple[list[Reduction], list[Certified]]:
     return [reduction for reduction, _ in found], [bound for _, bound in found]
 
 
+def _unchanged(run: Run, place: int, reason: str) -> tuple[Reduction, Certified]:
+    """A chain as it is, and why."""
+    reduction = Reduction.none(run.chains[place][0].chain, reason)
+    return reduction, certify(run, place, reduction)
+
+
 def _reduced(run: Run, place: int) -> tuple[Reduction, Certified]:
     """Reduces a chain, as far as the bound on its deviation says something of its outputs."""
     settings, allowed = run.settings, run.allowed[place]
     located, where, stability = run.chains[place]
 
-    def none(reason: str, **numbers: float) -> tuple[Reduction, Certified]:
-        reduction = Reduction.none(located.chain, reason, numbers)
-        return reduction, certify(run, place, reduction)
-
     if allowed.reason:
-        return none(f"no certificate can speak of it: {allowed.reason}")
+        return _unchanged(run, place, f"no certificate can speak of it: {allowed.reason}")
     options = ReduceOptions(settings.reductions, settings.max_deviation, settings.form)
 
     def attempt(exact: frozenset[int], removal: bool) -> tuple[Reduction, Certified]:
@@ -234,7 +254,7 @@ def _reduced(run: Run, place: int) -> tuple[Reduction, Certified]:
     )
     if exceeds(bound, allowed):
         why = "its outputs would be further off than the chain behind it has room for"
-        return none(why, deviation=bound.max_abs or np.inf, allowed=allowed.deviation)
+        return _unchanged(run, place, why)
     return reduction, bound
 
 

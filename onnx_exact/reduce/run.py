@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -80,7 +80,7 @@ class Reduction:
     forms: tuple[FormChoice, ...] = ()
 
     @staticmethod
-    def none(chain: Chain, reason: str, numbers: Mapping[str, float]) -> Reduction:
+    def none(chain: Chain, reason: str) -> Reduction:
         """Nothing at all, and why."""
         widths = [layer.width for layer in chain.layers]
         return Reduction(
@@ -89,7 +89,7 @@ class Reduction:
             removal_only=True,
             layers=tuple(LayerReduction(width, units_after=width) for width in widths),
             origins=tuple(UnitMap.identity(k, width) for k, width in enumerate(widths)),
-            refused=(Refusal("anything at all", 0, reason, numbers),),
+            refused=(Refusal("anything at all", 0, reason),),
         )
 
     @property

@@ -118,15 +118,27 @@ def _pair(old: Model, new: Model, certificate: Certificate, head: object) -> Pai
     source, output = (certificate.entry(str, key, of=head) for key in ("input", "output"))
     widths = certificate.entries(int, "result_widths", of=head)
     relu = certificate.entries(bool, "result_relu", of=head)
+    return read_pair(old, new, source, output, (widths, relu))
+
+
+def read_pair(
+    old: Model, new: Model, source: str, output: str, form: tuple[list[int], list[bool]]
+) -> Pair:
+    """A chain between two tensors as it is in both models, in the new one with layers like these.
+
+    Raises:
+        UncheckedError: it cannot be read in one of them, or has other layers.
+        NotVerifiedError: the two do not lie at the same entries of the same tensors.
+    """
     first = read_chain(old, source, output)
     second = read_constant(new, source, output, first) or read_chain(new, source, output)
-    if second.form != (widths, relu):
+    if second.form != form:
         # What was written anew stays as it was written.
         second = read_chain(new, source, output, composed=False)
     # Which products of matrices count as one layer is a matter of reading.
     require_known(
-        second.form == (widths, relu),
-        f"the layers to {output!r} in {new.name} are not those that {certificate.path} names",
+        second.form == form,
+        f"the layers to {output!r} in {new.name} are not those that the certificate names",
     )
     require(
         (first.before, first.after) == (second.before, second.after),

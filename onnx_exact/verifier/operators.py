@@ -79,8 +79,8 @@ class Step:
     epsilon: float = 0.0
 
 
-def read_step(model: Model, tensor: str) -> Step:
-    """What the node that makes `tensor` does.
+def read_step(model: Model, tensor: str, start: str = "") -> Step:
+    """What the node that makes `tensor` does; `start` varies, whatever makes it.
 
     Raises:
         UncheckedError: nothing that the checker knows.
@@ -90,7 +90,10 @@ def read_step(model: Model, tensor: str) -> Step:
     step = None
     refers = any(attribute.ref_attr_name for attribute in node.attribute)
     if model.is_standard(node) and node.output[0] == tensor and not refers:
-        varying = [i for i, name in enumerate(node.input) if name and model.constant(name) is None]
+        names = [
+            name if name == start or model.constant(name) is None else "" for name in node.input
+        ]
+        varying = [i for i, name in enumerate(names) if name]
         # The sizes of a Reshape are those that follow for its output.
         if len(varying) == 1 or (varying and node.op_type == "Reshape"):
             step = _read(model, node, position, varying[0])
