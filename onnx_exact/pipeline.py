@@ -194,16 +194,18 @@ def _reduce_and_rewrite(
     With a certificate every chain is one that the checker reads there.
     """
     reductions, bounds = _reduce(run)
-    new = _rewrite(run, reductions)
-    if new is None or run.certificate is None:
-        return reductions, bounds, new
-    chains = zip(run.chains, reductions, strict=True)
-    replaced = {k: (c[0], r.chain) for k, (c, r) in enumerate(chains) if r.changed}
-    refused = unreadable(run.source, new, replaced)
-    for place, why in refused.items():
-        reason = f"no certificate can speak of what it would be: {why}"
-        reductions[place], bounds[place] = _unchanged(run, place, reason)
-    return reductions, bounds, _rewrite(run, reductions) if refused else new
+    while True:
+        new = _rewrite(run, reductions)
+        if new is None or run.certificate is None:
+            return reductions, bounds, new
+        chains = zip(run.chains, reductions, strict=True)
+        replaced = {k: (c[0], r.chain) for k, (c, r) in enumerate(chains) if r.changed}
+        refused = unreadable(run.source, new, replaced)
+        if not refused:
+            return reductions, bounds, new
+        for place, why in refused.items():
+            reason = f"no certificate can speak of what it would be: {why}"
+            reductions[place], bounds[place] = _unchanged(run, place, reason)
 
 
 def _reduce(run: Run) -> tuple[list[Reduction], list[Certified]]:

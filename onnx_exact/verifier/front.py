@@ -13,7 +13,6 @@ from contextlib import suppress
 from typing import TypeGuard
 
 import numpy as np
-from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto
 from onnx.helper import tensor_dtype_to_np_dtype
 
@@ -60,16 +59,15 @@ class Front:
             apart: on how far the other model's is from it, for the same input of the chain.
         """
         shape = self._model.shapes(tensor)[0]
-        start, stop = layout.at(0, shape) or (0, -1)
-        own = self._of(tensor)
+        start, stop = layout.at(0, shape) or (0, 0)
         sizes = (1,) * start + shape[start:stop] + (1,) * (len(shape) - stop)
-        if stop >= 0:
-            low, high, off = (v.reshape(sizes) for v in (*bounds, apart))
-            own = np.maximum(own[0], low), np.minimum(own[1], high)
-        else:
-            off = apart.max(initial=0.0)
+        # Where no axes hold the features alone, every entry is one of them.
+        ends = (*bounds, apart) if stop else (*hull(bounds, (0,)), hull((apart, apart), (0,))[1])
+        low, high, off = (end.reshape(sizes) for end in ends)
+        least, most = self._of(tensor)
         with np.errstate(all="ignore"):
-            self._known[tensor] = added(own, (-off, off))
+            inner = np.maximum(least, low), np.minimum(most, high)
+            self._known[tensor] = added(inner, (-off, off))
 
     def takes_all(self, tensor: str) -> bool:
         """Whether a tensor takes every value in its bounds: an input, its entries regrouped."""
@@ -113,7 +111,11 @@ class Front:
     def _leaf(self, tensor: str) -> Interval:
         if tensor not in self._known:
             values = self._model.constant(tensor)
-            if values is None or not _is_exact(values):
+            # Numbers that float64 has, none of them NaN.
+            if values is None or not (
+                values.dtype.kind in "fiub"
+                and np.array_equal(values.astype(np.float64).astype(values.dtype), values)
+            ):
                 sizes = (1,) * len(self._model.shapes(tensor)[0])
                 low, high = WHOLE.get(self._model.elem_type(tensor), (-np.inf, np.inf))
                 return np.full(sizes, low), np.full(sizes, high)
@@ -139,14 +141,6 @@ class Front:
                     if _fits(found, shapes):
                         self._known[output] = found
                         break
-
-
-def _is_exact(values: NDArray[np.generic]) -> bool:
-    """Whether numbers, none of them NaN, are the same in float64."""
-    with np.errstate(all="ignore"):
-        return values.dtype.kind in "fiub" and np.array_equal(
-            values.astype(np.float64).astype(values.dtype), values
-        )
 
 
 def _fits(found: Interval | None, shapes: tuple[tuple[int, ...], ...]) -> TypeGuard[Interval]:

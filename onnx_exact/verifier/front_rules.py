@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from onnx import NodeProto
+from onnx.helper import make_node
 
 from onnx_exact.verifier.intervals import (
     Interval,
@@ -109,17 +110,12 @@ def _cast(p: Place) -> Interval | None:
     return np.minimum(p.x[0][0], low), np.maximum(p.x[0][1], high)
 
 
-def _full(p: Place, low: Array | float, high: Array | float) -> Interval:
-    """The same bounds for every entry."""
-    sizes = (1,) * len(p.shapes[0])
-    return np.full(sizes, low), np.full(sizes, high)
-
-
 def anywhere(p: Place) -> Interval:
     """Every entry is one of the first input's, or, as `PICKS` has it, of others."""
     read = p.x[PICKS.get(p.node.op_type, slice(1))]
     low, high = zip(*(hull(x, tuple(range(x[0].ndim))) for x in read), strict=True)
-    return _full(p, min(v.item() for v in low), max(v.item() for v in high))
+    sizes = (1,) * len(p.shapes[0])
+    return np.full(sizes, min(v.item() for v in low)), np.full(sizes, max(v.item() for v in high))
 
 
 def _regrouped(p: Place) -> Interval | None:
@@ -135,12 +131,15 @@ def _regrouped(p: Place) -> Interval | None:
     return anywhere(p)
 
 
-def _leaky(p: Place) -> Interval | None:
-    slope = np.array(float(p.options.get("alpha", np.float32(0.01))))
-    low, high = p.x[0]
-    below = multiplied((np.minimum(low, 0.0), np.minimum(high, 0.0)), (slope, slope))
-    # One of the two is 0 at any point.
-    return below[0] + np.maximum(low, 0.0), below[1] + np.maximum(high, 0.0)
+def _bent(p: Place) -> Interval:
+    """LeakyRelu and Elu: what is below 0 and what is above, of which one is 0 at any point."""
+    elu = p.node.op_type == "Elu"
+    slope = np.array(float(p.options.get("alpha", 1.0 if elu else np.float32(0.01))))
+    low, high = (np.minimum(side, 0.0) for side in p.x[0])
+    if elu:
+        low, high = np.expm1(low) * (1.0 + FUNCTION_ERROR), np.expm1(high) * (1.0 - FUNCTION_ERROR)
+    low, high = multiplied((low, high), (slope, slope))
+    return low + np.maximum(p.x[0][0], 0.0), high + np.maximum(p.x[0][1], 0.0)
 
 
 def _clipped(p: Place) -> Interval:
@@ -191,15 +190,12 @@ def _bilinear(p: Place) -> Interval:
     """A product with constant weights: Gemm, MatMul, Conv or ConvTranspose."""
     slot = int(p.constant(1) is None)
     # Where neither is constant there are no sizes, and no bounds.
-    weight, plain = np.asarray(p.constant(1 - slot)), NodeProto()
-    plain.CopyFrom(p.node)
-    del plain.input[2:]
-    kept = [a for a in plain.attribute if a.name not in ("alpha", "beta")]
-    del plain.attribute[:]
-    plain.attribute.extend(kept)
+    weight, node = np.asarray(p.constant(1 - slot)), p.node
+    options = {k: v for k, v in p.options.items() if k not in ("alpha", "beta")}
+    plain = make_node(node.op_type, node.input[:2], node.output, **options)
     # Of each sum at most; the sizes of a kernel, or of a matrix, are in it.
     terms = max(weight.size // min(weight.shape[:2]), *weight.shape)
-    if spots := weight.ndim - 2 if p.node.op_type.startswith("Conv") else 0:
+    if spots := weight.ndim - 2 if node.op_type.startswith("Conv") else 0:
         products = math.prod(p.shapes[-1]) // p.shapes[-1][1] * terms * p.options.get("group", 1)
         require_known(products <= MOST_ENTRIES, "so large a convolution")
 
@@ -214,17 +210,12 @@ def _bilinear(p: Place) -> Interval:
     return added(multiplied(found, alpha), multiplied((low, high), beta))
 
 
-def _monotone(f: Callable[[Array, Attributes], Array]) -> Rule:
-    """Of non-decreasing functions that numpy has to within a few units in the last place."""
+def _increasing(f: Callable[[Array], Array]) -> Rule:
+    """Of functions that numpy has to within a few units in the last place."""
     return lambda p: (
-        f(p.x[0][0], p.options) - FUNCTION_ERROR * np.abs(f(p.x[0][0], p.options)) - SMALLEST,
-        f(p.x[0][1], p.options) + FUNCTION_ERROR * np.abs(f(p.x[0][1], p.options)) + SMALLEST,
+        f(p.x[0][0]) - FUNCTION_ERROR * np.abs(f(p.x[0][0])) - SMALLEST,
+        f(p.x[0][1]) + FUNCTION_ERROR * np.abs(f(p.x[0][1])) + SMALLEST,
     )
-
-
-def _elu(v: Array, options: Attributes) -> Array:
-    slope = float(options.get("alpha", 1.0))
-    return np.where(v > 0.0, v, slope * np.expm1(np.minimum(v, 0.0)) if slope >= 0.0 else np.nan)
 
 
 def _hard_sigmoid(p: Place) -> Interval:
@@ -283,8 +274,8 @@ RULES: dict[str, Rule] = {
     "DequantizeLinear": _quantized,
     "Div": _pairwise(divided),
     "Dropout": _same,
-    "Elu": _monotone(_elu),
-    "Exp": _monotone(lambda v, _: np.exp(v)),
+    "Elu": _bent,
+    "Exp": _increasing(np.exp),
     "Expand": _moved,
     "Flatten": _regrouped,
     "Gather": _moved,
@@ -293,7 +284,7 @@ RULES: dict[str, Rule] = {
     "GlobalMaxPool": _moved,
     "HardSigmoid": _hard_sigmoid,
     "Identity": _same,
-    "LeakyRelu": _leaky,
+    "LeakyRelu": _bent,
     "MatMul": _bilinear,
     "Max": _pairwise(lambda a, b: (np.maximum(a[0], b[0]), np.maximum(a[1], b[1]))),
     "MaxPool": _moved,
@@ -312,9 +303,9 @@ RULES: dict[str, Rule] = {
     "Sigmoid": _between(lambda v: 0.5 + 0.5 * np.tanh(0.5 * v), 0.0),
     "Sin": _wave,
     "Slice": _moved,
-    "Softmax": lambda p: _full(p, 0.0, 1.0),
+    "Softmax": lambda p: (np.zeros((1,) * len(p.shapes[0])), np.ones((1,) * len(p.shapes[0]))),
     "Split": _moved,
-    "Sqrt": _monotone(lambda v, _: np.sqrt(v)),
+    "Sqrt": _increasing(np.sqrt),
     "Squeeze": _regrouped,
     "Sub": _pairwise(lambda a, b: added(a, negated(b))),
     "Sum": _pairwise(added),

@@ -90,10 +90,11 @@ def read_step(model: Model, tensor: str, start: str = "") -> Step:
     step = None
     refers = any(attribute.ref_attr_name for attribute in node.attribute)
     if model.is_standard(node) and node.output[0] == tensor and not refers:
-        names = [
-            name if name == start or model.constant(name) is None else "" for name in node.input
+        varying = [
+            i
+            for i, name in enumerate(node.input)
+            if name and (name == start or model.constant(name) is None)
         ]
-        varying = [i for i, name in enumerate(names) if name]
         # The sizes of a Reshape are those that follow for its output.
         if len(varying) == 1 or (varying and node.op_type == "Reshape"):
             step = _read(model, node, position, varying[0])
@@ -113,9 +114,9 @@ def _read(model: Model, node: NodeProto, at: int, slot: int) -> Step | None:
     sizes = [(math.prod(a), math.prod(b)) for a, b in zip(shapes, after, strict=True)]
     if op == "Relu":
         return Step("relu", source, output, at)
-    if op in SAME and slot == 0 and all(a == b for a, b in sizes):
-        trains = op == "Dropout" and len(node.input) > 2 and node.input[2]
-        return None if trains else Step("same", source, output, at)
+    trains = op == "Dropout" and any(node.input[2:3])
+    if op in SAME and slot == 0 and not trains and all(a == b for a, b in sizes):
+        return Step("same", source, output, at)
     if op in PER_ENTRY and shapes == after:
         constant = model.numbers(node.input[1 - slot])
         if constant is None or (op == "Div" and (slot == 1 or not constant.all())):

@@ -55,8 +55,7 @@ class Products:
         alone = np.count_nonzero(through, axis=-1) <= 1
         alone &= np.isin(sizes.max(axis=-1, initial=0.0), (0.0, 1.0))
         known = (sizes * layer.off(magnitude)).sum(axis=-1) * SLACK
-        error = np.where(alone, known, error)
-        return proposed, add_up(through @ layer.bias, error)
+        return proposed, add_up(through @ layer.bias, np.where(alone, known, error))
 
     def _rounding(self, k: int, magnitude: Array, terms: int) -> Array:
         """What rounding may move pre-activations by in sums of so many terms."""

@@ -264,8 +264,8 @@ class ClaimsReader:
         }
         heads = self.file.entries(dict, "trees", of=self.head)
         require_known(len(heads) <= MOST_TREES, f"{len(heads)} trees")
-        trees = tuple(self.tree(i, head) for i, head in enumerate(heads))
-        return replace(claims, slopes=slopes, trees=trees)
+        trees = (self.tree(i, head) for i, head in enumerate(heads))
+        return replace(claims, slopes=slopes, trees=tuple(trees))
 
     def array(self, name: str, field: str, **known: int) -> NDArray[Any]:
         """An array of this chain."""
@@ -292,13 +292,12 @@ class ClaimsReader:
         """The points; there is no need of more than one for each sign."""
         if not self.file.has(f"{self.prefix}witnesses"):
             return np.zeros((0, self.inputs))
-        most = (2 * sum(self.widths) + FEW_POINTS) * self.inputs * 8
-        return self.array("witnesses", "witnesses", inputs=self.inputs, most=most)
+        most = 2 * sum(self.widths) + FEW_POINTS
+        return self.array("witnesses", "witnesses", inputs=self.inputs, most=8 * most * self.inputs)
 
     def tree(self, number: int, head: Any) -> Tree:
         """One tree."""
-        name = f"t{number}_"
-        kind = self.file.entry(str, "kind", of=head)
+        name, kind = f"t{number}_", self.file.entry(str, "kind", of=head)
         layer = self.file.entry(int, "layer", of=head)
         self.file.require(
             kind in ("box", "relu") and 0 <= layer < len(self.widths) and self.relu[layer],

@@ -105,8 +105,9 @@ def _value(
         return np.array(shapes[node.input[0]], np.int64)
     if node.op_type not in COMPUTED or not all(name in known for name in node.input if name):
         return None
-    found: Integers = run_alone(node, {name: known[name] for name in node.input if name}, opsets)[0]
-    return found
+    return np.asarray(
+        run_alone(node, {name: known[name] for name in node.input if name}, opsets)[0]
+    )
 
 
 def run_alone(

@@ -319,7 +319,7 @@ def test_powers_of_two_in_front_round_nothing() -> None:
 
 
 def test_what_has_no_rule_bounds_nothing() -> None:
-    model = built([node("Exp", "x", "y")], None)
+    model = built([node("Erf", "x", "y")], None)
     front = Front(Model(model, "a model"), {"x": (np.zeros(SHAPE), np.ones(SHAPE))})
     assert np.isinf(front._of("y")[0]).all()
 
