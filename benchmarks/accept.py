@@ -32,12 +32,7 @@ LIMIT = 20.0
 # Natural domains other than [0, 1], by the start of the file's name.
 BOXES = {"cartpole": "-1:1", "tll": "-2:2"}
 # How the domains of a network begin, by a part of its name.
-FAMILIES = {
-    "ACASXU": "acasxu",
-    "mnist-net": "mnistfc",
-    "cifar_base": "cifar",
-    "cifar_wide": "cifar",
-}
+FAMILIES = {"ACASXU": "acasxu", "mnist-net": "mnistfc", "_kw": "cifar"}
 # Of the networks in `models/acasxu`, which are alike, every eighth.
 EVERY = 8
 
