@@ -205,7 +205,7 @@ def _live_part(knowledge: Knowledge, layer: int) -> tuple[list[Single], list[Sin
         live = np.arange(part.width)
         if part.relu and index < layer:
             live = np.flatnonzero(knowledge.status(index) != Status.INACTIVE)
-        weights.append(part.affine.weight[np.ix_(live, inputs)].astype(np.float32))
+        weights.append(part.affine.restrict(inputs, live).entries.astype(np.float32))
         biases.append(part.affine.bias[live].astype(np.float32))
         inputs = live
     return weights, biases

@@ -185,7 +185,7 @@ def encode_one(
     model, inputs = _empty(knowledge)
     sign = candidate.scale if candidate.positive else -candidate.scale
     layer = knowledge.chain.layers[candidate.layer]
-    row = sign * layer.affine.weight[candidate.unit]
+    row = sign * layer.affine.row(candidate.unit)
     needed = _needed(knowledge, candidate)
     below: list[Variable | None] = list(inputs)
     for index in range(candidate.layer):
@@ -214,13 +214,13 @@ def _in_time(units: int, deadline: Deadline | None) -> Iterator[int]:
 def _needed(knowledge: Knowledge, candidate: Candidate) -> list[NDArray[np.bool_]]:
     """Which units of each layer below have a path to the candidate that can be active."""
     layers = knowledge.chain.layers
-    reads = layers[candidate.layer].affine.weight[candidate.unit] != 0.0
+    reads = layers[candidate.layer].affine.row(candidate.unit) != 0.0
     needed = []
     for index in range(candidate.layer - 1, -1, -1):
         if layers[index].relu:
             reads = reads & (knowledge.status(index) != Status.INACTIVE)
         needed.append(reads)
-        reads = (layers[index].affine.weight[reads] != 0.0).any(axis=0)
+        reads = (layers[index].affine.linear.rows(reads) != 0.0).any(axis=0)
     return needed[::-1]
 
 
@@ -255,7 +255,7 @@ def _add_unit(
 ) -> Variable | None:
     """Adds one unit and returns its h, None where it is stably inactive."""
     layer = knowledge.chain.layers[index]
-    row, bias = layer.affine.weight[unit], float(layer.affine.bias[unit])
+    row, bias = layer.affine.row(unit), float(layer.affine.bias[unit])
     low, high = float(knowledge.lower[index][unit]), float(knowledge.upper[index][unit])
     name = f"{index}_{unit}"
     inputs = knowledge.output_bounds(index - 1)
