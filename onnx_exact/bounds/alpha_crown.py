@@ -13,32 +13,63 @@ so that a forward pass through the relaxed network gives the gradient, and p^0 i
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from onnx_exact.bounds.crown import Relaxation, upper_bounds
 from onnx_exact.deadline import Deadline
 from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.domain import Box
 
+# Lower slopes are kept as whole multiples of 1 / SLOPE_STEPS.
+SLOPE_STEPS = 255
 STEPS = 20
 FIRST_STEP = 0.3
 STEP_DECAY = 0.9
 
 
+@dataclass(frozen=True, eq=False)
+class Optimized:
+    """Bounds with optimised slopes.
+
+    Attributes:
+        bounds: the least found for each row, sound, shape (rows,).
+        corners: at which the last functional was largest, shape (rows, inputs).
+        slopes: in units of 1 / SLOPE_STEPS, which attain the bounds; one array a layer, shape
+            (rows, units).
+    """
+
+    bounds: Array
+    corners: Array
+    slopes: list[NDArray[np.uint8]]
+
+
 def optimized_upper_bounds(
-    rows: Affine, layers: Sequence[Relaxation], box: Box, deadline: Deadline, steps: int = STEPS
-) -> tuple[Array, Array]:
+    rows: Affine,
+    layers: Sequence[Relaxation],
+    box: Box,
+    deadline: Deadline,
+    steps: int = STEPS,
+    start: Sequence[NDArray[np.uint8]] | None = None,
+) -> Optimized:
     """As `crown.upper_bounds`, with the lower slopes of every unstable unit optimised for each row.
 
-    Returns:
-        The least bound found for each row, shape (rows,), sound, and the corner at which the last
-        functional was largest, shape (rows, inputs).
+    Bounds are those with slopes rounded to a byte, so that a certificate can hold them.
+
+    Args:
+        rows, layers, box: as there.
+        deadline: the user's.
+        steps: for rows whose bound is above 0.
+        start: slopes to begin with in place of those of `layers`, as `Optimized` has them.
     """
-    best, coefficients = upper_bounds(rows, layers, box)
+    kept = [_default(layer, rows.n_out) for layer in layers] if start is None else [*start]
+    given = None if start is None else [_real(k, r) for k, r in zip(kept, layers, strict=True)]
+    best, coefficients = upper_bounds(rows, layers, box, given)
     corners = np.where(coefficients > 0.0, box.upper, box.lower)
     open_rows = np.flatnonzero(best > 0.0)
-    alphas = [np.tile(layer.lower_slope, (open_rows.size, 1)) for layer in layers]
+    alphas = [_real(k[open_rows], r) for k, r in zip(kept, layers, strict=True)]
     free = [(layer.upper_slope > 0.0) & (layer.upper_slope < 1.0) for layer in layers]
     length = FIRST_STEP
     for _ in range(steps):
@@ -50,14 +81,29 @@ def optimized_upper_bounds(
         for alpha, gradient, mask in zip(alphas, gradients, free, strict=True):
             scale = np.abs(gradient).max(axis=1, keepdims=True)
             step = length * gradient / np.where(scale > 0.0, scale, 1.0)
-            alpha[:, mask] = np.clip(alpha - step, 0.0, 1.0)[:, mask]
-        bounds, coefficients = upper_bounds(part, layers, box, alphas)
-        best[open_rows] = np.minimum(best[open_rows], bounds)
+            alpha[:, mask] = np.nan_to_num(np.clip(alpha - step, 0.0, 1.0)[:, mask])
+        tried = [np.rint(alpha * SLOPE_STEPS).astype(np.uint8) for alpha in alphas]
+        given = [_real(t, r) for t, r in zip(tried, layers, strict=True)]
+        bounds, coefficients = upper_bounds(part, layers, box, given)
+        better = bounds < best[open_rows]
+        best[open_rows[better]] = bounds[better]
+        for k, t in zip(kept, tried, strict=True):
+            k[open_rows[better]] = t[better]
         corners[open_rows] = np.where(coefficients > 0.0, box.upper, box.lower)
         still = best[open_rows] > 0.0
         open_rows, alphas = open_rows[still], [alpha[still] for alpha in alphas]
         length *= STEP_DECAY
-    return best, corners
+    return Optimized(best, corners, kept)
+
+
+def _default(layer: Relaxation, count: int) -> NDArray[np.uint8]:
+    return np.tile(np.rint(layer.lower_slope * SLOPE_STEPS).astype(np.uint8), (count, 1))
+
+
+def _real(slopes: NDArray[np.uint8], layer: Relaxation) -> Array:
+    """Slopes as they count; those of stable units are what the ReLU is."""
+    free = (layer.upper_slope > 0.0) & (layer.upper_slope < 1.0)
+    return np.where(free, slopes / SLOPE_STEPS, layer.lower_slope)
 
 
 def slope_gradients(

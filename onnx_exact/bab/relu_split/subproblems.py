@@ -6,8 +6,9 @@ multiplier beta (beta-CROWN, Wang et al. 2021):
     max A h + c  s.t. s_i g_i >= 0   <=   max A h + c + sum_i beta_i s_i g_i,      beta >= 0.
 
 Lower slopes alpha and multipliers beta are improved for many sets of assumptions at once, on values
-that are not rounded with care (`ascent`); the bounds that come out are those of
-`crown.upper_bounds` with the best slopes and multipliers.
+that are not rounded with care (`beta_crown`); the bounds that come out are those of
+`crown.upper_bounds` with the best of them, slopes rounded to a byte and multipliers to float32:
+what is kept of a proof.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_exact.bab.relu_split.beta_crown import Ascent
+from onnx_exact.bounds.alpha_crown import SLOPE_STEPS
 from onnx_exact.bounds.crown import Relaxation, upper_bounds
 from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.domain import Box
@@ -74,7 +76,7 @@ class Bounded:
 
     Attributes:
         bounds: sound upper bounds under the assumptions, shape (cases,).
-        cases: with the slopes and multipliers that attain them.
+        cases: with the slopes and multipliers that attain them, rounded.
         losses: how much the relaxation of each unit seems to cost, one array a layer, (cases,
             units).
         points: worth running forward, shape (cases, inputs).
@@ -89,6 +91,9 @@ class Bounded:
 class Functional:
     """One functional of the output of the last of some layers.
 
+    Attributes:
+        free: the units whose lower slope is a choice, numbered through all layers.
+
     Args:
         row: the functional, one row.
         below: the relaxations of the layers, first to last, at least one.
@@ -98,16 +103,52 @@ class Functional:
     def __init__(self, row: Affine, below: Sequence[Relaxation], box: Box) -> None:
         self._row, self._below, self._box = row, below, box
         self._relu = [(r.upper_slope > 0.0) & (r.upper_slope < 1.0) for r in below]
+        self.free = np.flatnonzero(np.concatenate(self._relu))
+        self._starts = np.cumsum([r.affine.n_out for r in below])[:-1]
         self._ascent = Ascent(row, below, box)
 
-    def fresh(self, signs: Sequence[Signs]) -> Cases:
-        """Cases with the slopes of the relaxations and without multipliers."""
-        slopes = [np.tile(r.lower_slope, (len(signs[0]), 1)) for r in self._below]
-        return Cases(
-            tuple(signs),
-            tuple(_fixed(a, s) for a, s in zip(slopes, signs, strict=True)),
-            tuple(np.zeros(s.shape) for s in signs),
-        )
+    def fresh(self, count: int) -> Cases:
+        """Cases without assumptions, with the slopes of the relaxations."""
+        nothing = np.zeros((count, sum(r.affine.n_out for r in self._below)))
+        none = self.free[:0], np.zeros((count, 0), dtype=np.uint8)
+        return self.given(nothing.astype(np.int8), none, nothing)
+
+    def given(
+        self,
+        signs: Signs,
+        slopes: tuple[NDArray[np.intp], NDArray[np.uint8]],
+        multipliers: Array,
+    ) -> Cases:
+        """Cases with what has been kept of them.
+
+        Args:
+            signs, multipliers: as in `Cases`, of all layers side by side.
+            slopes: units that have one, and theirs, as in `trees.Leaves`.
+        """
+        flat = np.tile(np.concatenate([r.lower_slope for r in self._below]), (len(signs), 1))
+        flat[:, slopes[0]] = slopes[1] / SLOPE_STEPS
+        given = (self._layers(np.asarray(v)) for v in (signs, flat, multipliers))
+        return self.rounded(Cases(*given))
+
+    def kept(self, cases: Cases) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """Slopes of the free units and multipliers of all, of all layers side by side."""
+        slopes = np.concatenate(cases.slopes, axis=1)[:, self.free]
+        multipliers = np.concatenate(cases.multipliers, axis=1).astype(np.float32)
+        return np.rint(slopes * SLOPE_STEPS).astype(np.uint8), multipliers
+
+    def rounded(self, cases: Cases) -> Cases:
+        """Cases as they are kept, the slopes of what is fixed or stable being what the ReLU is."""
+        slopes = []
+        for a, s, r, free in zip(cases.slopes, cases.signs, self._below, self._relu, strict=True):
+            own = np.where(free, np.rint(a * SLOPE_STEPS) / SLOPE_STEPS, r.lower_slope)
+            slopes.append(np.where(s == 1, 1.0, np.where(s == -1, 0.0, own)))
+        with np.errstate(over="ignore"):
+            multipliers = [b.astype(np.float32).astype(np.float64) for b in cases.multipliers]
+        return Cases(cases.signs, tuple(slopes), tuple(multipliers))
+
+    def _layers(self, flat: NDArray[Any]) -> tuple[NDArray[Any], ...]:
+        """What stands side by side, layer by layer."""
+        return tuple(np.split(flat, self._starts, axis=1))
 
     def improve(self, cases: Cases, steps: int) -> Bounded:
         """The best bounds within some steps, starting with what the cases bring along."""
@@ -119,10 +160,12 @@ class Functional:
         )
         found = self._ascent.run(signs, slopes, multipliers, steps)
         wide = [_widened(a, r) for a, r in zip(found.slopes, self._below, strict=True)]
-        better = Cases(
-            cases.signs,
-            tuple(_fixed(a, s) for a, s in zip(wide, cases.signs, strict=True)),
-            tuple(_widened(b, r) for b, r in zip(found.multipliers, self._below, strict=True)),
+        better = self.rounded(
+            Cases(
+                cases.signs,
+                tuple(wide),
+                tuple(_widened(b, r) for b, r in zip(found.multipliers, self._below, strict=True)),
+            )
         )
         losses = [_widened(loss, r) for loss, r in zip(found.losses, self._below, strict=True)]
         points = self._box.clip(found.points.astype(np.float64))
@@ -161,11 +204,6 @@ def _under(base: Relaxation, signs: Signs) -> Relaxation:
         low=np.where(off, 0.0, base.low),
         high=np.where(off, 0.0, base.high),
     )
-
-
-def _fixed(slopes: Array, signs: Signs) -> Array:
-    """Slopes of which those of units with an assumption are what the ReLU is there."""
-    return np.where(signs == 1, 1.0, np.where(signs == -1, 0.0, slopes))
 
 
 def _widened(values: NDArray[Any], layer: Relaxation) -> Array:
