@@ -32,8 +32,8 @@ class Budgets:
     box_more_parts: int = 15_000
     box_parts: tuple[int, ...] = (3_000_000, 9_000_000, 30_000_000)
     box_patience: int = 500_000
-    relu_nodes: tuple[int, ...] = (4_000, 20_000, 80_000)
-    relu_patience: int = 400
+    relu_nodes: tuple[int, ...] = (8_000, 40_000, 160_000)
+    relu_patience: int = 1_000
     relu_failures: int = 12
     relu_alone: int = 6_000
     node_iterations: int = 20_000

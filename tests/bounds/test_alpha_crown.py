@@ -37,7 +37,8 @@ def test_optimised_bounds_lie_between_the_exact_maximum_and_crown(
     below = relaxations_of(case.chain, case.box)[:-1]
     rows = signed(case.chain.layers[-1].affine, sign)
     plain, _ = crown.upper_bounds(rows, below, case.box)
-    best, corners = optimized_upper_bounds(rows, below, case.box, Deadline())
+    found = optimized_upper_bounds(rows, below, case.box, Deadline())
+    best, corners = found.bounds, found.corners
     ranges = enumerate_regions(case.chain, case.box).ranges[-1]
     assert (best <= plain).all()
     assert case.box.contains(corners)
@@ -53,7 +54,7 @@ def test_optimised_slopes_are_clearly_better_on_most_rows() -> None:
         below = relaxations_of(chain, box)[:-1]
         rows = chain.layers[-1].affine
         plain, _ = crown.upper_bounds(rows, below, box)
-        best, _ = optimized_upper_bounds(rows, below, box, Deadline())
+        best = optimized_upper_bounds(rows, below, box, Deadline()).bounds
         improved += int((best < plain - 1e-3).sum())
     assert improved >= 20
 
@@ -62,7 +63,7 @@ def test_a_passed_deadline_leaves_the_plain_bounds() -> None:
     chain = random_chain(0, 4, 8, 8, 6)
     below, rows = relaxations_of(chain, cube(4))[:-1], chain.layers[-1].affine
     plain, _ = crown.upper_bounds(rows, below, cube(4))
-    best, _ = optimized_upper_bounds(rows, below, cube(4), Deadline(0.0))
+    best = optimized_upper_bounds(rows, below, cube(4), Deadline(0.0)).bounds
     np.testing.assert_array_equal(best, plain)
 
 
@@ -111,5 +112,5 @@ def test_rows_that_are_proved_at_once_are_not_touched() -> None:
     below, rows = relaxations_of(chain, cube(1, -1.0, 1.0))[:-1], chain.layers[-1].affine
     plain, _ = crown.upper_bounds(rows, below, cube(1, -1.0, 1.0))
     assert plain[0] <= 0.0
-    best, _ = optimized_upper_bounds(rows, below, cube(1, -1.0, 1.0), Deadline())
+    best = optimized_upper_bounds(rows, below, cube(1, -1.0, 1.0), Deadline()).bounds
     np.testing.assert_array_equal(best, plain)

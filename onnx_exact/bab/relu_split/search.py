@@ -82,7 +82,8 @@ class ReluSearch(Search[_Node]):
         self._root_bound, self.shown = 0.0, False
         # Of the nodes that are closed: slopes of the free units, multipliers of the path.
         self._closed: dict[int, tuple[NDArray[np.uint8], NDArray[np.float32]]] = {}
-        super().__init__([_Node(0, 1.0, (), self._functional.fresh(1))], Growing())
+        nothing = [np.zeros((1, n), dtype=np.int8) for n in self._widths]
+        super().__init__([_Node(0, 1.0, (), self._functional.fresh(nothing))], Growing())
         if known is not None:
             self._replay(known)
 

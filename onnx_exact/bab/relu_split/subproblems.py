@@ -107,11 +107,10 @@ class Functional:
         self._starts = np.cumsum([r.affine.n_out for r in below])[:-1]
         self._ascent = Ascent(row, below, box)
 
-    def fresh(self, count: int) -> Cases:
-        """Cases without assumptions, with the slopes of the relaxations."""
-        nothing = np.zeros((count, sum(r.affine.n_out for r in self._below)))
-        none = self.free[:0], np.zeros((count, 0), dtype=np.uint8)
-        return self.given(nothing.astype(np.int8), none, nothing)
+    def fresh(self, signs: Sequence[Signs]) -> Cases:
+        """Cases with the slopes of the relaxations and without multipliers."""
+        slopes = tuple(np.tile(r.lower_slope, (len(signs[0]), 1)) for r in self._below)
+        return self.rounded(Cases(tuple(signs), slopes, tuple(np.zeros(s.shape) for s in signs)))
 
     def given(
         self,
