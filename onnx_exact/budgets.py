@@ -24,6 +24,7 @@ class Budgets:
             from settled.
         relu_alone: nodes after which processes are worth starting.
         node_iterations: of the program for a node without a loss to split on.
+        replay_steps: on slopes that are replayed.
         replay_least, replay_times: nodes of a tree that is replayed, so many and so many times
             those that it had: bounds are nearly what they were.
     """
@@ -37,6 +38,7 @@ class Budgets:
     relu_failures: int = 12
     relu_alone: int = 6_000
     node_iterations: int = 20_000
+    replay_steps: int = 40
     replay_least: int = 500
     replay_times: float = 4.0
 

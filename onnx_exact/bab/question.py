@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_exact.bab.trees import LEAF, Leaves, Tree
+from onnx_exact.bounds.cases import SLOPE_STEPS, Cases
 from onnx_exact.bounds.crown import Relaxation
 from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.chain import Chain
@@ -50,7 +51,7 @@ class Question:
         """
         affine = self.chain.layers[self.layer].affine
         rows = affine.signed(self.units, np.where(self.positive, 1.0, -1.0))
-        return Affine(rows.weight, rows.bias + self.margins, rows.error)
+        return Affine(rows.linear, rows.bias + self.margins, rows.error)
 
     @cached_property
     def margins(self) -> Array:
@@ -68,19 +69,24 @@ class Question:
 def margins(affine: Affine, magnitude: Array) -> Array:
     """The margin of each output of a map whose inputs have such magnitudes; 0 where unbounded."""
     with np.errstate(over="ignore", invalid="ignore"):
-        found = MARGIN * (np.abs(affine.weight) @ magnitude + np.abs(affine.bias))
+        found = MARGIN * (affine.linear.absolute().apply(magnitude) + np.abs(affine.bias))
     return np.asarray(np.where(np.isfinite(found), found, 0.0))
 
 
-def bounded_by_slopes(question: Question, slopes: Sequence[NDArray[np.uint8]]) -> tuple[Tree, ...]:
+def in_bytes(cases: Cases) -> NDArray[np.uint8]:
+    """The slopes of cases in units of 1 / `SLOPE_STEPS`, those of all layers side by side."""
+    return np.rint(np.concatenate(cases.slopes, axis=1) * SLOPE_STEPS).astype(np.uint8)
+
+
+def bounded_by_slopes(question: Question, cases: Cases) -> tuple[Tree, ...]:
     """Trees of a single leaf: each sign of the question is excluded by slopes of its own.
 
     Args:
         question: whose signs they exclude.
-        slopes: of all units of the layers below, as `alpha_crown.Optimized` has them.
+        cases: one for each, without assumptions.
     """
-    free = np.concatenate([(r.upper_slope > 0.0) & (r.upper_slope < 1.0) for r in question.below])
-    units, values = np.flatnonzero(free), np.concatenate(slopes, axis=1)[:, free]
+    units = np.flatnonzero(np.concatenate([r.unstable for r in question.below]))
+    values = in_bytes(cases)[:, units]
     leaf, none = np.array([LEAF], dtype=np.int32), np.zeros(0, dtype=np.float32)
     return tuple(
         Tree(

@@ -21,7 +21,7 @@ class Leaves:
 
     Attributes:
         units: those that have a slope, numbered through all layers below; shape (slopes,).
-        slopes: in units of 1 / `alpha_crown.SLOPE_STEPS`, shape (leaves, slopes).
+        slopes: in units of 1 / `bounds.cases.SLOPE_STEPS`, shape (leaves, slopes).
         multipliers: of the units fixed on the way to each leaf, leaf by leaf, from the root; not
             negative.
     """

@@ -16,12 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_exact.bab.input_split.search import MOST_INPUTS, BoxSearch
-from onnx_exact.bab.question import Question, margins
+from onnx_exact.bab.question import Question, in_bytes, margins
 from onnx_exact.bab.relu_split.search import split_sign
 from onnx_exact.bab.trees import LEAF, Leaves, Tree
 from onnx_exact.bounds import crown
-from onnx_exact.bounds.alpha_crown import SLOPE_STEPS, optimized_upper_bounds
-from onnx_exact.bounds.interval import Signed, exact_extremes, interval_bounds, times
+from onnx_exact.bounds.alpha_crown import optimize
+from onnx_exact.bounds.cases import SLOPE_STEPS, Cases
+from onnx_exact.bounds.interval import SignedOperator, exact_extremes, interval_bounds
 from onnx_exact.budgets import BUDGETS
 from onnx_exact.certify.bounds import Bounds
 from onnx_exact.certify.certificate import arrays_of_tree
@@ -169,10 +170,10 @@ class _Prover:
     def _free_of_rounding(self, index: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Units whose interval's upper end, and lower end, is a sum of zeros."""
         affine, before = self._chain.layers[index].affine, self._relaxations[index - 1]
-        weight = Signed.of(affine.weight)
+        weight = SignedOperator(affine.linear)
         low, high = np.abs(before.low), np.abs(before.high)
-        above = times(weight.positive, high) - times(weight.negative, low) + np.abs(affine.bias)
-        below = times(weight.positive, low) - times(weight.negative, high) + np.abs(affine.bias)
+        above = weight.plus(high) - weight.minus(low) + np.abs(affine.bias)
+        below = weight.plus(low) - weight.minus(high) + np.abs(affine.bias)
         exact = affine.off(before.magnitude) == 0.0
         return (above == 0.0) & exact, (below == 0.0) & exact
 
@@ -210,14 +211,16 @@ class _Prover:
             if leaf is not None:
                 start[row, leaf.units] = leaf.slopes[0]
         question = self._question(index, units, positive)
-        found = optimized_upper_bounds(
-            *(question.rows, question.below, self._box, self._deadline),
-            start=np.split(start, np.cumsum([r.affine.n_out for r in question.below])[:-1], axis=1),
+        starts = np.cumsum([r.affine.n_out for r in question.below])[:-1]
+        slopes = tuple(np.split(start / SLOPE_STEPS, starts, axis=1))
+        found = optimize(
+            *(question.rows, question.below, self._box, BUDGETS.replay_steps),
+            Cases((), slopes, ()),
         )
         done = found.bounds <= 0.0
         proof[units[done]] = Proof.SLOPES
         self._exclude(index, units[done], positive[done])
-        values = np.concatenate(found.slopes, axis=1)[done][:, self._loose_below(index)]
+        values = in_bytes(found.cases.rows(done))[:, self._loose_below(index)]
         return Slopes(units[done].astype(np.int32), positive[done], values) if done.any() else None
 
     def _roots(

@@ -22,7 +22,7 @@ from onnx_exact.attack.pgd import Effort, search_layer
 from onnx_exact.attack.samples import first_points, greatest_corners
 from onnx_exact.bab.input_split.search import MOST_INPUTS
 from onnx_exact.bab.question import bounded_by_slopes
-from onnx_exact.bounds.alpha_crown import optimized_upper_bounds
+from onnx_exact.bounds.alpha_crown import optimize
 from onnx_exact.budgets import BUDGETS
 from onnx_exact.deadline import Deadline
 from onnx_exact.decide.branching import BoxBranching, Splitter, question_of
@@ -48,6 +48,8 @@ MILP_SECONDS = (10.0, 60.0, 300.0)
 # What is kept of the time for confirming what a solver says: a share, and at most so many seconds.
 CONFIRMING_SHARE, CONFIRMING_SECONDS = 0.1, 30.0
 LP_SECONDS = 5.0
+# Steps on slopes for the open signs of a layer.
+SLOPE_STEPS = 20
 # From this many open signs of a layer on, compiling its relaxation pays.
 LP_FROM_SIGNS = 8
 # Below so many unstable units splitting comes near its optimum in less time.
@@ -283,13 +285,11 @@ class _Decider:
                 self._tell("slopes", index)
                 signs = [(int(unit), positive) for unit in units]
                 question = question_of(knowledge, index, signs, self.layers.below(index))
-                found = optimized_upper_bounds(
-                    question.rows, question.below, knowledge.box, deadline
-                )
+                found = optimize(question.rows, question.below, knowledge.box, SLOPE_STEPS)
                 self._conclude(index, units, found.bounds, positive, Evidence.LINEAR)
-                excluded = found.bounds <= 0.0
+                excluded = np.flatnonzero(found.bounds <= 0.0)
                 knowledge.trees += bounded_by_slopes(
-                    question.only(excluded), [slopes[excluded] for slopes in found.slopes]
+                    question.only(excluded), found.cases.rows(excluded)
                 )
                 knowledge.show(found.corners)
 
@@ -314,7 +314,7 @@ class _Decider:
         if self.knowledge.chain.n_in <= MOST_INPUTS or self._open(index) < LP_FROM_SIGNS:
             return False
         below = self.layers.below(index)
-        unstable = sum(int(((r.upper_slope > 0) & (r.upper_slope < 1)).sum()) for r in below)
+        unstable = sum(int(r.unstable.sum()) for r in below)
         return unstable >= LP_FROM_UNSTABLE
 
     def _solve_relaxation(self, index: int) -> None:

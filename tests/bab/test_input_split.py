@@ -9,7 +9,7 @@ import pytest
 
 from onnx_exact.bab.input_split import search as branch
 from onnx_exact.bab.trees import LEAF, Tree
-from onnx_exact.bounds.alpha_crown import optimized_upper_bounds
+from onnx_exact.bounds.alpha_crown import optimize
 from onnx_exact.deadline import Deadline
 from onnx_exact.decide.branching import BoxBranching
 from onnx_exact.decide.knowledge import Knowledge
@@ -159,7 +159,7 @@ def bounded_anew(knowledge: Knowledge, tree: Tree, low: Array, high: Array) -> A
     sign = np.where(tree.positive, 1.0, -1.0)
     rows = Affine(affine.weight[tree.units] * sign[:, None], affine.bias[tree.units] * sign)
     below = layers.below(tree.layer)
-    return optimized_upper_bounds(rows, below, part.box, Deadline(), steps=40).bounds
+    return optimize(rows, below, part.box, 40).bounds
 
 
 def proves(knowledge: Knowledge, tree: Tree) -> bool:

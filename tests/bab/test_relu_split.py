@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onnx_exact.bab.relu_split.dual_simplex import Program
 from onnx_exact.bab.relu_split.search import ReluSearch, split_sign
-from onnx_exact.bab.relu_split.subproblems import Functional, Signs
+from onnx_exact.bab.relu_split.subproblems import Functional
 from onnx_exact.bab.trees import LEAF, Leaves, Tree
 from onnx_exact.bounds import crown
+from onnx_exact.bounds.crown import Signs
+from onnx_exact.bounds.dual_simplex import Program
 from onnx_exact.budgets import BUDGETS
 from onnx_exact.deadline import Deadline
 from onnx_exact.decide.branching import question_of, take
@@ -46,6 +47,12 @@ TENT = chain_of(
 # Lowered by 17/16, where subgradient steps do not come to rest in time.
 PEAK = chain_of(
     ([[1.0], [1.0], [1.0]], [0.0, -0.5, -1.0]), ([[2.0, -4.0, 2.0]], [-1.0625]), relu_at_end=True
+)
+
+
+# Lowered by 1: at its tip, and there alone, no bound can be below 0.
+TOUCHING = chain_of(
+    ([[1.0], [1.0], [1.0]], [0.0, -0.5, -1.0]), ([[2.0, -4.0, 2.0]], [-1.0]), relu_at_end=True
 )
 
 
@@ -210,7 +217,7 @@ def test_a_node_that_its_program_does_not_close_is_split_on_what_is_left(
 ) -> None:
     """Without a solver, what steps do not exclude is split until every unit is fixed."""
     monkeypatch.setattr(Program, "solve", lambda *_: None)
-    knowledge, layers = bounded(PEAK, cube(1, -1.0, 2.0))
+    knowledge, layers = bounded(TOUCHING, cube(1, -1.0, 2.0))
     search = ReluSearch(question_of(knowledge, 1, [(0, True)], layers.below(1)))
     assert list(search.run(MOST, Deadline()))
     nodes = search.tree.preorder()
@@ -222,11 +229,7 @@ def test_a_node_that_its_program_does_not_close_is_split_on_what_is_left(
 
 
 def test_a_node_that_nothing_closes_leaves_the_others_to_be_bounded() -> None:
-    """The tent just reaches 0 at one place: there alone, nothing is left to split on."""
-    touching = chain_of(
-        ([[1.0], [1.0], [1.0]], [0.0, -0.5, -1.0]), ([[2.0, -4.0, 2.0]], [-1.0]), relu_at_end=True
-    )
-    knowledge, layers = bounded(touching, cube(1, -1.0, 2.0))
+    knowledge, layers = bounded(TOUCHING, cube(1, -1.0, 2.0))
     search = ReluSearch(question_of(knowledge, 1, [(0, True)], layers.below(1)))
     assert list(search.run(MOST, Deadline()))
     assert not search.pending

@@ -10,7 +10,7 @@ import pytest
 
 from onnx_exact.bab.relu_split.subproblems import Functional
 from onnx_exact.bab.trees import LEAF, Leaves, Tree
-from onnx_exact.bounds.alpha_crown import SLOPE_STEPS
+from onnx_exact.bounds.cases import SLOPE_STEPS
 from onnx_exact.bounds.crown import upper_bounds
 from onnx_exact.budgets import BUDGETS
 from onnx_exact.certify import prove

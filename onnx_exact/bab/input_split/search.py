@@ -21,11 +21,12 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_exact.bab.input_split.bounds import AGAIN, MOST_AGAIN, Bounded, Bounder, Signs
+from onnx_exact.bab.input_split.bounds import AGAIN, MOST_AGAIN, Bounded, Bounder
 from onnx_exact.bab.input_split.compiled import MOST_SIGNS, Explorer, Start, Subtree
 from onnx_exact.bab.question import Found, Question
 from onnx_exact.bab.search import Node, Search
 from onnx_exact.bab.trees import LEAF, Growing, Tree
+from onnx_exact.bounds.crown import Signs
 from onnx_exact.budgets import BUDGETS
 from onnx_exact.deadline import Deadline
 from onnx_exact.memory import keep_memory

@@ -18,10 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_exact.bab.question import Found, Question
-from onnx_exact.bab.relu_split.dual_simplex import Program
-from onnx_exact.bab.relu_split.subproblems import Bounded, Cases, Functional, Signs, joined
+from onnx_exact.bab.relu_split.subproblems import Functional
 from onnx_exact.bab.search import Node, Search
 from onnx_exact.bab.trees import LEAF, Growing, Leaves, Tree
+from onnx_exact.bounds.alpha_crown import Optimized
+from onnx_exact.bounds.cases import Cases, joined
+from onnx_exact.bounds.crown import Signs
+from onnx_exact.bounds.dual_simplex import Program
 from onnx_exact.budgets import BUDGETS
 from onnx_exact.deadline import Deadline
 from onnx_exact.network.affine import Array
@@ -126,7 +129,7 @@ class ReluSearch(Search[_Node]):
         return np.flatnonzero(~closed)
 
     def _split(
-        self, rows: NDArray[np.intp], batch: list[_Node], answer: Bounded
+        self, rows: NDArray[np.intp], batch: list[_Node], answer: Optimized
     ) -> Iterator[Found]:
         """Adds the two children of each node that stays open."""
         losses = np.concatenate(answer.losses, axis=1)[rows]
@@ -178,7 +181,7 @@ class ReluSearch(Search[_Node]):
         signs = [s[0] for s in node.cases.signs]
         optimum = self._program.solve(signs, BUDGETS.node_iterations)
         if optimum is not None:
-            tried = self._functional.rounded(optimum.cases)
+            tried = optimum.cases.rounded()
             bounds = self._functional.bounds(tried)
             least = np.array([np.nan_to_num(bounds, nan=np.inf).argmin()])
             if not self._close([node], tried.rows(least), bounds[least]).size:
