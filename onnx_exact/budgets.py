@@ -31,7 +31,7 @@ class Budgets:
 
     box_first_parts: int = 6_000
     box_more_parts: int = 15_000
-    box_parts: tuple[int, ...] = (3_000_000, 9_000_000, 30_000_000)
+    box_parts: tuple[int, ...] = (10_000_000, 20_000_000, 50_000_000)
     box_patience: int = 500_000
     relu_nodes: tuple[int, ...] = (8_000, 40_000, 160_000)
     relu_patience: int = 1_000
@@ -40,7 +40,7 @@ class Budgets:
     node_iterations: int = 20_000
     replay_steps: int = 40
     replay_least: int = 500
-    replay_times: float = 4.0
+    replay_times: float = 3.0
 
 
 BUDGETS = Budgets()

@@ -37,6 +37,8 @@ from onnx_exact.threads import one_thread
 
 # Share of the bytes a proof may take that witnesses and trees get.
 WITNESS_SHARE, TREE_SHARE = 0.25, 0.7
+# Parts of the box of which no fewer are to be expected in a byte of a compressed tree.
+MOST_PARTS_A_BYTE = 4.0
 
 
 def prove_chain(
@@ -268,6 +270,7 @@ class _Prover:
         question = self._question(index, known.units[lacking], known.positive[lacking])
         most = BUDGETS.replay_least + int(BUDGETS.replay_times * known.splits.size)
         if known.leaves is None:
+            most = min(most, int(MOST_PARTS_A_BYTE * self._bytes))
             search = BoxSearch(question, known)
             trees = [t for found in search.run(most, self._deadline) for t in found.trees]
         else:
