@@ -13,7 +13,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from onnx import ModelProto
 
-from onnx_exact.certify.proof import BoxTreeProof, ChainProof, TreeProof
+from onnx_exact.bab.trees import Tree as Grown
+from onnx_exact.certify.certificate import arrays_of_tree
+from onnx_exact.certify.proof import ChainProof
 from onnx_exact.certify.rounding import runtime_rounding
 from onnx_exact.domains import Domain, resolve_domain
 from onnx_exact.errors import OnnxExactError
@@ -177,14 +179,15 @@ def _claims(proof: ChainProof) -> Claims:
             for k, layer in layers.items()
             if layer.slopes is not None
         },
-        tuple(_tree(tree) for tree in proof.trees),
+        tuple(_tree(tree, proof.bounds.chain) for tree in proof.trees),
         *((), (), ()),
     )
 
 
-def _tree(tree: TreeProof) -> Tree:
-    units, positive = tree.units, tree.positive
-    if isinstance(tree, BoxTreeProof):
-        slopes, multipliers = np.zeros((0, 0), np.uint8), np.zeros(0, np.float32)
-        return Tree("box", tree.layer, units, positive, tree.nodes, slopes, multipliers)
-    return Tree(*("relu", tree.layer, units, positive, tree.nodes, tree.slopes, tree.multipliers))
+def _tree(tree: Grown, chain: Network) -> Tree:
+    arrays = arrays_of_tree(tree, chain)
+    slopes = arrays.get("slopes", np.zeros((0, 0), np.uint8))
+    multipliers = arrays.get("multipliers", np.zeros(0, np.float32))
+    kind = "box" if tree.leaves is None else "relu"
+    named = arrays["units"], arrays["positive"], arrays["nodes"]
+    return Tree(kind, tree.layer, *named, slopes, multipliers)

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from onnx_exact.bab.trees import ReluTree, Tree
+from onnx_exact.bab.trees import Tree
 from onnx_exact.decide.knowledge import Knowledge
 from onnx_exact.decide.propagate import Layers
 from onnx_exact.decide.verdict import Evidence, LayerVerdicts, Stability, Status
@@ -69,9 +69,7 @@ def _excluded(knowledge: Knowledge) -> set[Sign]:
 
 def _is_used(tree: Tree, proved: set[Sign]) -> bool:
     """Whether a tree excludes nothing but such signs; those of the box may exclude others."""
-    if isinstance(tree, ReluTree):
-        return (tree.layer, tree.unit, tree.positive) in proved
-    return True
+    return tree.leaves is None or (tree.layer, int(tree.units[0]), bool(tree.positive[0])) in proved
 
 
 def trusted(knowledge: Knowledge) -> Stability:

@@ -20,10 +20,12 @@ from numpy.typing import NDArray
 from onnx_exact.attack.evolution import evolve_sign
 from onnx_exact.attack.pgd import Effort, search_layer
 from onnx_exact.attack.samples import first_points, greatest_corners
-from onnx_exact.bab.input_split.search import MOST_INPUTS, Branching
-from onnx_exact.bab.relu_split.schedule import MOST_FAILURES, Splitter
+from onnx_exact.bab.input_split.search import MOST_INPUTS
+from onnx_exact.bab.question import bounded_by_slopes
 from onnx_exact.bounds.alpha_crown import optimize
+from onnx_exact.budgets import BUDGETS
 from onnx_exact.deadline import Deadline
+from onnx_exact.decide.branching import BoxBranching, Splitter, question_of
 from onnx_exact.decide.confirm import Sign, take_over, trusted
 from onnx_exact.decide.knowledge import Knowledge
 from onnx_exact.decide.propagate import Layers, bound_by_intervals
@@ -43,15 +45,8 @@ MILP_FROM_ROUND = 2
 # Seconds for a single mixed-integer program, round by round, the last for all rounds from there on:
 # without a time limit a run has to end too.
 MILP_SECONDS = (10.0, 60.0, 300.0)
-# Seconds for branching on one layer, round by round.
-BRANCH_SECONDS = (120.0, 240.0, 480.0)
-# Parts before the compiled kernel is worth loading, and before a population is sent out.
-FIRST_PARTS = 6_000
-MORE_PARTS = 15_000
 # What is kept of the time for confirming what a solver says: a share, and at most so many seconds.
 CONFIRMING_SHARE, CONFIRMING_SECONDS = 0.1, 30.0
-# Seconds for branching on ReLUs for a single sign, round by round.
-SPLIT_SECONDS = (2.0, 10.0, 40.0)
 LP_SECONDS = 5.0
 # Steps on slopes for the open signs of a layer.
 SLOPE_STEPS = 20
@@ -174,7 +169,7 @@ class _Decider:
         self.knowledge, self.options = knowledge, options
         self.layers = Layers(knowledge)
         self.rng = np.random.default_rng(options.seed)
-        self._branchings: dict[int, Branching] = {}
+        self._branchings: dict[int, BoxBranching] = {}
         self._splitter = Splitter(
             knowledge, options.deadline, options.jobs, lambda index: self._tell("splitting", index)
         )
@@ -215,11 +210,11 @@ class _Decider:
             if layer.relu and mine:
                 self._optimize_slopes(index)
                 if self.knowledge.chain.n_in <= MOST_INPUTS and self._open(index):
-                    self._branch(index, BRANCH_SECONDS[0])
+                    self._branch(index, 0)
                 wanted = [sign for sign in self._by_bound(index) if sign in mine]
                 if wanted and index:
-                    seconds = SPLIT_SECONDS[-1]
-                    self._splitter.settle(index, wanted, self.layers.below(index), seconds)
+                    most = BUDGETS.relu_nodes[-1]
+                    self._splitter.settle(index, wanted, self.layers.below(index), most)
             self.layers.relax(index)
 
     def _round(self, number: int) -> None:
@@ -232,8 +227,8 @@ class _Decider:
             self._tell("bounds", index)
             self._run_corners(self.layers.refresh(index))
             if few_inputs and self._open(index):
-                self._branch(index, BRANCH_SECONDS[min(number, len(BRANCH_SECONDS) - 1)])
-            self._split(index, SPLIT_SECONDS[min(number, len(SPLIT_SECONDS) - 1)])
+                self._branch(index, number)
+            self._split(index, number)
             self._search(index, effort, SEARCH_SECONDS[min(number, len(SEARCH_SECONDS) - 1)])
             self._optimize_slopes(index)
             if number == 0 and self._needs_relaxation(index):
@@ -254,19 +249,21 @@ class _Decider:
             self._tell("witnesses", index)
             search_layer(self.knowledge, index, effort, self.rng, limit)
 
-    def _branch(self, index: int, seconds: float) -> None:
+    def _branch(self, index: int, number: int) -> None:
         """Branching on the box; what it does not settle at once a population may show."""
+        below, deadline, jobs = self.layers.below(index), self.options.deadline, self.options.jobs
         if index not in self._branchings:
-            self._branchings[index] = Branching(self.knowledge, index)
-        branching, jobs = self._branchings[index], self.options.jobs
+            self._branchings[index] = BoxBranching(self.knowledge, index, below)
+        branching = self._branchings[index]
         self._tell("branching", index)
-        if branching.run(self._within(seconds), FIRST_PARTS):
+        if branching.run(below, BUDGETS.box_first_parts, deadline):
             return
-        if branching.run_compiled(self._within(seconds), MORE_PARTS, jobs):
+        if branching.run(below, BUDGETS.box_more_parts, deadline, jobs, compiled=True):
             return
         self._evolve(index)
         self._tell("branching", index)
-        branching.run_compiled(self._within(seconds), jobs=jobs)
+        most = BUDGETS.box_parts[min(number, len(BUDGETS.box_parts) - 1)]
+        branching.run(below, most, deadline, jobs, compiled=True)
 
     def _evolve(self, index: int) -> None:
         """A population search for each open sign of a layer."""
@@ -281,22 +278,27 @@ class _Decider:
 
     def _optimize_slopes(self, index: int) -> None:
         """Optimised slopes for the open signs of a layer, and the corners they lead to."""
-        box, deadline = self.knowledge.box, self.options.deadline
+        knowledge, deadline = self.knowledge, self.options.deadline
         for positive in (True, False):
             units = self._open_units(index, positive)
             if index and units.size and not deadline.passed:
                 self._tell("slopes", index)
-                rows = self._rows(index, units, positive)
-                below = self.layers.below(index)
-                found = optimize(rows, below, box, SLOPE_STEPS)
+                signs = [(int(unit), positive) for unit in units]
+                question = question_of(knowledge, index, signs, self.layers.below(index))
+                found = optimize(question.rows, question.below, knowledge.box, SLOPE_STEPS)
                 self._conclude(index, units, found.bounds, positive, Evidence.LINEAR)
-                self.knowledge.show(found.corners)
+                excluded = np.flatnonzero(found.bounds <= 0.0)
+                knowledge.trees += bounded_by_slopes(
+                    question.only(excluded), found.cases.rows(excluded)
+                )
+                knowledge.show(found.corners)
 
-    def _split(self, index: int, seconds: float) -> None:
+    def _split(self, index: int, number: int) -> None:
         """Branching on ReLUs for the open signs of a layer, the most nearly excluded ones first."""
         below = self.layers.below(index)
         if below:
-            self._splitter.settle(index, self._by_bound(index), below, seconds)
+            most = BUDGETS.relu_nodes[min(number, len(BUDGETS.relu_nodes) - 1)]
+            self._splitter.settle(index, self._by_bound(index), below, most)
 
     def _by_bound(self, index: int) -> list[tuple[int, bool]]:
         """The open signs of a layer, first those with the least share of the unit's range."""
@@ -326,7 +328,7 @@ class _Decider:
         failed = 0
         for unit, positive in self._by_bound(index):
             seconds = min(LP_SECONDS, self.options.deadline.remaining)
-            if seconds == 0.0 or failed == MOST_FAILURES:
+            if seconds == 0.0 or failed == BUDGETS.relu_failures:
                 return
             if unit not in self._open_units(index, positive):
                 continue

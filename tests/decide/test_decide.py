@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from onnx_exact.bab.relu_split import schedule as split_layer
+from onnx_exact.bab.question import Found, Question
 from onnx_exact.deadline import Deadline
+from onnx_exact.decide import branching
 from onnx_exact.decide import propagate as layers
 from onnx_exact.decide import run as decide
 from onnx_exact.decide.knowledge import Knowledge
@@ -222,8 +223,13 @@ def test_signs_are_split_first_where_the_least_share_of_the_range_is_left(
     decider.layers.refresh(1)
     knowledge.lower[1], knowledge.upper[1] = np.array([-9.0, -0.5, 1.0]), np.array([1.0, 0.5, 1.0])
     asked: list[tuple[int, bool]] = []
-    monkeypatch.setattr(split_layer, "split_sign", lambda *call: asked.append(call[2:4]))
-    decider._split(1, seconds=1.0)
+
+    def split(question: Question, *_: object) -> tuple[Found, int]:
+        asked.append((int(question.units[0]), bool(question.positive[0])))
+        return Found(np.zeros((0, 1))), 1
+
+    monkeypatch.setattr(branching, "split_sign", split)
+    decider._split(1, 0)
     assert asked[0] == (0, True)
     assert asked[-1] == (0, False)
     assert {(1, True), (1, False)} <= set(asked[1:-1])

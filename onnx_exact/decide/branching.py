@@ -1,0 +1,189 @@
+"""Between what is known of a chain and branch and bound: asks it, and writes down what it finds.
+
+Results are taken in the order in which signs are asked for, and what another's points have shown
+meanwhile is passed over: so they are the same in one process and in several.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import numpy as np
+
+from onnx_exact.bab.input_split.search import BoxSearch
+from onnx_exact.bab.question import Found, Question
+from onnx_exact.bab.relu_split.search import split_sign
+from onnx_exact.bab.trees import Tree
+from onnx_exact.bounds.crown import Relaxation
+from onnx_exact.budgets import BUDGETS
+from onnx_exact.deadline import Deadline
+from onnx_exact.decide.knowledge import Knowledge
+from onnx_exact.decide.verdict import Evidence
+from onnx_exact.memory import keep_memory
+from onnx_exact.threads import one_thread
+
+# The unit, and whether it is its positive values that are to be excluded or shown.
+Sign = tuple[int, bool]
+
+
+def question_of(
+    knowledge: Knowledge, layer: int, signs: Sequence[Sign], below: Sequence[Relaxation]
+) -> Question:
+    """Asks for signs of a layer, by what is known now and relaxations of the layers before."""
+    return Question(
+        knowledge.chain,
+        knowledge.box,
+        layer,
+        np.array([unit for unit, _ in signs], dtype=np.intp),
+        np.array([positive for _, positive in signs], dtype=np.bool_),
+        tuple(knowledge.lower[:layer]),
+        tuple(knowledge.upper[:layer]),
+        below,
+    )
+
+
+def take(knowledge: Knowledge, found: Found) -> int:
+    """Writes down what was found; how many signs points showed for the first time."""
+    for tree in found.trees:
+        exclude(knowledge, tree)
+    return knowledge.show(found.points)
+
+
+def exclude(knowledge: Knowledge, tree: Tree) -> None:
+    """Writes down that a tree excludes its signs."""
+    width = knowledge.chain.layers[tree.layer].width
+    lower, upper = np.full(width, -np.inf), np.full(width, np.inf)
+    upper[tree.units[tree.positive]] = 0.0
+    lower[tree.units[~tree.positive]] = 0.0
+    knowledge.tighten(tree.layer, Evidence.LINEAR, lower, upper)
+    knowledge.trees.append(tree)
+
+
+class BoxBranching:
+    """Branching on the box for the splittable signs of one layer; goes on where it was broken off.
+
+    Args:
+        knowledge: receives bounds, trees and witnesses.
+        layer: index.
+        below: relaxations of the layers before.
+    """
+
+    def __init__(self, knowledge: Knowledge, layer: int, below: Sequence[Relaxation]) -> None:
+        self._knowledge, self._layer = knowledge, layer
+        positive, negative = knowledge.splittable_signs(layer)
+        self._signs = [(int(unit), True) for unit in np.flatnonzero(positive)]
+        self._signs += [(int(unit), False) for unit in np.flatnonzero(negative)]
+        self._search = BoxSearch(question_of(knowledge, layer, self._signs, below))
+
+    @property
+    def parts(self) -> int:
+        """Number of parts made so far, the whole box among them."""
+        return self._search.nodes
+
+    def run(
+        self,
+        below: Sequence[Relaxation],
+        most: int,
+        deadline: Deadline,
+        jobs: int = 1,
+        *,
+        compiled: bool = False,
+    ) -> bool:
+        """Splits until no sign of the layer is open; False where there was no hope of that.
+
+        Args:
+            below: as they are now.
+            most: parts of all runs together.
+            deadline, jobs, compiled: as for `BoxSearch.run`.
+        """
+        self._search.question = question_of(self._knowledge, self._layer, self._signs, below)
+        self._forget()
+        for found in self._search.run(most, deadline, jobs, compiled=compiled):
+            if take(self._knowledge, found):
+                self._forget()
+        return not any(signs.any() for signs in self._knowledge.open_signs(self._layer))
+
+    def _forget(self) -> None:
+        """Takes off what has been settled elsewhere meanwhile."""
+        still = self._knowledge.open_signs(self._layer)
+        shut = [not still[0 if positive else 1][unit] for unit, positive in self._signs]
+        self._search.close(np.array(shut, dtype=np.bool_))
+
+
+class Splitter:
+    """Branching on ReLUs for the open signs of a layer, in one process or in several.
+
+    Args:
+        knowledge: receives bounds, trees and witnesses.
+        deadline: of all layers together.
+        jobs: processes, by joblib and whatever backend it is set to.
+        tell: called before each sign.
+    """
+
+    def __init__(
+        self, knowledge: Knowledge, deadline: Deadline, jobs: int, tell: Callable[[int], None]
+    ) -> None:
+        self._knowledge, self._deadline, self._jobs, self._tell = knowledge, deadline, jobs, tell
+        self._nodes = self._failed = 0
+
+    def settle(
+        self, layer: int, signs: Iterable[Sign], below: Sequence[Relaxation], most: int
+    ) -> None:
+        """Tries one sign of a layer after another, until too many in a row stay open.
+
+        Args:
+            layer: index.
+            signs: the most promising first.
+            below: relaxations of the layers before, at least one.
+            most: nodes for a single sign.
+        """
+        self._failed = 0
+        asked = self._asked(layer, signs)
+        for sign in asked:
+            question = question_of(self._knowledge, layer, [sign], below)
+            self._take(question, *split_sign(question, most, self._deadline))
+            if self._jobs > 1 and self._nodes > BUDGETS.relu_alone:
+                self._settle_together(layer, asked, below, most)
+
+    def _settle_together(
+        self, layer: int, asked: Iterator[Sign], below: Sequence[Relaxation], most: int
+    ) -> None:
+        """Several signs at once."""
+        from joblib import Parallel, delayed
+
+        pool = Parallel(self._jobs, return_as="generator", pre_dispatch="n_jobs", batch_size=1)
+        questions = (question_of(self._knowledge, layer, [sign], below) for sign in asked)
+        answers: Iterable[tuple[Question, Found, int]] = pool(
+            delayed(_split_apart)(question, most, self._deadline.remaining)
+            for question in questions
+        )
+        for answer in answers:
+            self._take(*answer)
+
+    def _take(self, question: Question, found: Found, nodes: int) -> None:
+        """Takes an answer, unless it would not have been asked for by now."""
+        sign = int(question.units[0]), bool(question.positive[0])
+        if self._failed < BUDGETS.relu_failures and self._is_open(question.layer, sign):
+            take(self._knowledge, found)
+            self._nodes += nodes
+            self._failed = self._failed + 1 if self._is_open(question.layer, sign) else 0
+
+    def _asked(self, layer: int, signs: Iterable[Sign]) -> Iterator[Sign]:
+        """The signs that are still open when their turn comes, as long as trying pays."""
+        for sign in signs:
+            if self._failed >= BUDGETS.relu_failures or self._deadline.passed:
+                return
+            if self._is_open(layer, sign):
+                self._tell(layer)
+                yield sign
+
+    def _is_open(self, layer: int, sign: Sign) -> bool:
+        unit, positive = sign
+        return bool(self._knowledge.splittable_signs(layer)[0 if positive else 1][unit])
+
+
+def _split_apart(question: Question, most: int, seconds: float) -> tuple[Question, Found, int]:
+    """Tries a sign in a process of its own."""
+    keep_memory()
+    with one_thread(), np.errstate(over="ignore", invalid="ignore"):
+        return question, *split_sign(question, most, Deadline(seconds))
