@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from onnx_exact.network.affine import Array
 from onnx_exact.network.chain import Chain
 from onnx_exact.network.domain import Box
+from onnx_exact.network.operator import SingleMap
 from onnx_exact.network.query import Query
 
 Single = NDArray[np.float32]
@@ -78,8 +79,8 @@ class Climb:
     ) -> None:
         self.products = 0.0
         self._steps, self._step = effort.steps, 0
-        self._weights, self._biases = _live_part(chain, live)
-        self._relu = [part.relu for part in chain.layers[: len(live) + 1]]
+        self._maps, self._biases, self._own, self._size = _live_part(chain, live)
+        self._relu = [part.relu for part in chain.layers[: len(live)]]
         low, high = box.sides()
         self._low, self._high = low.astype(np.float32), high.astype(np.float32)
         of = np.repeat(np.arange(len(queries)), effort.points)
@@ -117,7 +118,7 @@ class Climb:
         """
         side = self._high - self._low
         until = min(self._step + SHOW_EVERY - self._step % SHOW_EVERY, self._steps)
-        each = 2.0 * len(self._x) * sum(weight.size for weight in self._weights[:-1])
+        each = 2.0 * len(self._x) * self._size
         for step in range(self._step + 1, until + 1):
             gradient = self._gradient(self._leaks * np.float32(1.0 - step / self._steps))
             scale = np.abs(gradient).max(axis=1, keepdims=True)
@@ -156,10 +157,8 @@ class Climb:
     def _gradient(self, leaks: Single) -> Single:
         """The gradient of each point's own signed pre-activation, with a leaky ReLU of its own."""
         h, slopes = self._x, []
-        for weight, bias, relu in zip(
-            self._weights[:-1], self._biases[:-1], self._relu[:-1], strict=True
-        ):
-            g = h @ weight.T
+        for below, bias, relu in zip(self._maps, self._biases[:-1], self._relu, strict=True):
+            g = below.apply(h)
             g += bias
             leak = leaks if relu else np.ones_like(leaks)
             # A product with zeros and ones: choosing would have the processor guess.
@@ -169,10 +168,10 @@ class Climb:
             slopes.append(slope)
             g *= slope
             h = g
-        back = self._weights[-1][self._units] * self._signs[:, None]
-        for weight, slope in zip(reversed(self._weights[:-1]), reversed(slopes), strict=True):
+        back = self._own[self._units] * self._signs[:, None]
+        for below, slope in zip(reversed(self._maps), reversed(slopes), strict=True):
             slope *= back
-            back = slope @ weight
+            back = below.pull_back(slope)
         return np.asarray(back, dtype=np.float32)
 
     def _promising(self) -> Array:
@@ -188,25 +187,30 @@ class Climb:
     def _values(self, points: Single) -> Single:
         """Each point's own signed pre-activation."""
         h = points
-        for weight, bias, relu in zip(
-            self._weights[:-1], self._biases[:-1], self._relu[:-1], strict=True
-        ):
-            h = h @ weight.T + bias
+        for below, bias, relu in zip(self._maps, self._biases[:-1], self._relu, strict=True):
+            h = below.apply(h) + bias
             h = np.maximum(h, 0.0) if relu else h
-        value = (
-            np.einsum("pi,pi->p", h, self._weights[-1][self._units]) + self._biases[-1][self._units]
-        )
+        value = np.einsum("pi,pi->p", h, self._own[self._units]) + self._biases[-1][self._units]
         return np.asarray(value * self._signs, dtype=np.float32)
 
 
-def _live_part(chain: Chain, live: Sequence[Index]) -> tuple[list[Single], list[Single]]:
-    """Weights and biases of the live units below, and of all units of the layer after them."""
-    weights, biases = [], []
-    inputs = np.arange(chain.n_in)
-    for part, units in zip(
-        chain.layers, [*live, np.arange(chain.layers[len(live)].width)], strict=False
-    ):
-        weights.append(part.affine.weight[np.ix_(units, inputs)].astype(np.float32))
+def _live_part(
+    chain: Chain, live: Sequence[Index]
+) -> tuple[list[SingleMap], list[Single], Single, int]:
+    """The live units below and all units of the layer after them, in float32.
+
+    Returns:
+        The maps of the layers below, the biases of all layers, the rows of the last layer, and how
+        many entries the maps have.
+    """
+    maps, biases, size = [], [], 0
+    inputs: Index = np.arange(chain.n_in)
+    for part, units in zip(chain.layers, live, strict=False):
+        linear = part.affine.linear.restrict(inputs, units)
+        maps.append(linear.single())
         biases.append(part.affine.bias[units].astype(np.float32))
-        inputs = units
-    return weights, biases
+        inputs, size = units, size + linear.size
+    last = chain.layers[len(live)].affine
+    biases.append(last.bias.astype(np.float32))
+    own = last.linear.rows(slice(None))[:, inputs].astype(np.float32)
+    return maps, biases, own, size

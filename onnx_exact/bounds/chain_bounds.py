@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,19 +30,12 @@ class ChainBounds:
         for name in ("lower", "upper"):
             object.__setattr__(self, name, tuple(frozen(v) for v in getattr(self, name)))
 
-    @cached_property
-    def magnitudes(self) -> tuple[Array, ...]:
-        """The absolute weights |W| of every layer."""
-        return tuple(np.abs(layer.affine.weight) for layer in self.chain.layers)
-
     def outputs(self, layer: int) -> tuple[Array, Array]:
         """Bounds on the outputs h of a layer; of the box for layer -1."""
         if layer < 0:
             return self.box.lower, self.box.upper
-        low, high = self.lower[layer], self.upper[layer]
-        if self.chain.layers[layer].relu:
-            return np.maximum(low, 0.0), np.maximum(high, 0.0)
-        return low, high
+        made = self.chain.layers[layer]
+        return made.activate(self.lower[layer]), made.activate(self.upper[layer])
 
     def size(self, layer: int) -> Array:
         """Bounds on the magnitudes of the outputs of a layer."""

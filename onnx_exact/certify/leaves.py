@@ -1,7 +1,7 @@
 """Splits on ReLUs until every leaf's bound excludes a sign, with slopes and multipliers to keep.
 
 Starts from the splits that are known, if any, and splits further where a leaf's bound does not
-suffice once its slopes have been rounded to a byte and its multipliers to float32.
+suffice.
 """
 
 from __future__ import annotations
@@ -12,12 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_exact.bab.relu_split.dual_simplex import Program
-from onnx_exact.bab.relu_split.subproblems import Cases, Functional, joined
+from onnx_exact.bab.relu_split.subproblems import Functional
 from onnx_exact.bab.trees import LEAF
+from onnx_exact.bounds.cases import SLOPE_STEPS, Cases, joined
 from onnx_exact.bounds.crown import Relaxation
-from onnx_exact.certify.proof import SLOPE_STEPS
-from onnx_exact.certify.slopes import is_free
+from onnx_exact.bounds.dual_simplex import Program
 from onnx_exact.deadline import Deadline
 from onnx_exact.network.affine import Affine
 from onnx_exact.network.domain import Box
@@ -105,7 +104,7 @@ class _Tree:
     def __init__(self, sign: Sign, splits: NDArray[np.int32]) -> None:
         self._sign, self._known = sign, splits
         self._functional = Functional(sign.row, sign.below, sign.box)
-        self._free = [is_free(layer) for layer in sign.below]
+        self._free = [layer.unstable for layer in sign.below]
         self._second = _second_children(splits)
         none = [np.zeros((1, layer.affine.n_out), dtype=np.int8) for layer in sign.below]
         root = self._functional.fresh(none)
@@ -137,12 +136,10 @@ class _Tree:
         batch, self.open = self.open[-BATCH:], self.open[:-BATCH]
         cases = joined([node.cases for node in batch])
         answer = self._functional.improve(cases, STEPS if batch[0].place else ROOT_STEPS)
-        rounded = self._rounded(answer.cases)
-        bounds = self._functional.bounds(rounded)
         for i, node in enumerate(batch):
             index = np.array([i])
-            if bounds[i] <= self._sign.goal:
-                self._done[node.place] = rounded.rows(index)
+            if answer.bounds[i] <= self._sign.goal:
+                self._done[node.place] = answer.cases.rows(index)
                 continue
             known = self._known_split(node)
             if known is None:
@@ -158,23 +155,12 @@ class _Tree:
         program = Program(self._sign.row, self._sign.below, self._sign.box)
         optimum = program.solve([s[0] for s in node.cases.signs], NODE_SECONDS)
         if optimum is not None:
-            rounded = self._rounded(optimum.cases)
+            rounded = optimum.cases.rounded()
             bounds = self._functional.bounds(rounded)
             if (bounds <= self._sign.goal).any():
                 self._done[node.place] = rounded.rows(np.array([int(bounds.argmin())]))
                 return
         self.stuck = True
-
-    def _rounded(self, cases: Cases) -> Cases:
-        """The cases with slopes and multipliers as they are kept."""
-        slopes = []
-        for a, loose, free in zip(cases.slopes, self._sign.loose, self._free, strict=True):
-            chosen = np.zeros(a.shape[1], dtype=bool)
-            chosen[loose] = free[loose]
-            slopes.append(np.where(chosen, np.rint(a * SLOPE_STEPS) / SLOPE_STEPS, a))
-        with np.errstate(over="ignore"):
-            multipliers = [b.astype(np.float32).astype(np.float64) for b in cases.multipliers]
-        return Cases(cases.signs, tuple(slopes), tuple(multipliers))
 
     def _split(self, node: _Node, cases: Cases, split: tuple[int, int]) -> None:
         """Adds the children of a node."""

@@ -12,9 +12,6 @@ from numpy.typing import NDArray
 from onnx_exact.certify.bounds import Bounds
 from onnx_exact.decide.verdict import Status
 
-# Slopes are kept as whole multiples of 1 / SLOPE_STEPS.
-SLOPE_STEPS = 255
-
 
 class Proof(IntEnum):
     """What a verdict rests on."""

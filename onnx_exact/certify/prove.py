@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx_exact.bab.input_split.search import MOST_INPUTS
 from onnx_exact.bab.trees import BoxTree, ReluTree
 from onnx_exact.bounds import crown
-from onnx_exact.bounds.interval import Signed, exact_extremes, interval_bounds, times
+from onnx_exact.bounds.interval import SignedOperator, exact_extremes, interval_bounds
 from onnx_exact.certify.bounds import Bounds
 from onnx_exact.certify.leaves import Sign, split_until_proved
 from onnx_exact.certify.parts import Signs, split_until_excluded
@@ -174,10 +174,10 @@ class _Prover:
     def _free_of_rounding(self, index: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Units whose interval's upper end, and lower end, is a sum of zeros."""
         affine, before = self._chain.layers[index].affine, self._relaxations[index - 1]
-        weight = Signed.of(affine.weight)
+        weight = SignedOperator(affine.linear)
         low, high = np.abs(before.low), np.abs(before.high)
-        above = times(weight.positive, high) - times(weight.negative, low) + np.abs(affine.bias)
-        below = times(weight.positive, low) - times(weight.negative, high) + np.abs(affine.bias)
+        above = weight.plus(high) - weight.minus(low) + np.abs(affine.bias)
+        below = weight.plus(low) - weight.minus(high) + np.abs(affine.bias)
         exact = affine.off(before.magnitude) == 0.0
         return (above == 0.0) & exact, (below == 0.0) & exact
 
@@ -185,7 +185,7 @@ class _Prover:
         """The margin of each unit of a layer."""
         affine = self._chain.layers[index].affine
         size = self._relaxations[index - 1].magnitude
-        return MARGIN * (times(np.abs(affine.weight), size) + np.abs(affine.bias))
+        return MARGIN * (affine.linear.absolute().apply(size) + np.abs(affine.bias))
 
     def _rows(self, index: int, units: NDArray[np.intp], positive: bool) -> Affine:
         return self._chain.layers[index].affine.signed(units, 1.0 if positive else -1.0)
@@ -220,7 +220,6 @@ class _Prover:
                 self._loose,
                 self._box,
                 -room[units],
-                self._deadline,
             )
             done = bounds <= -room[units]
             proof[units[done]] = Proof.SLOPES

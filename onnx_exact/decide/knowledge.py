@@ -18,7 +18,7 @@ from onnx_exact.network.affine import Array
 from onnx_exact.network.chain import Chain
 from onnx_exact.network.domain import Box
 from onnx_exact.network.query import Query
-from onnx_exact.network.rounding import SMALLEST, gamma, slack
+from onnx_exact.network.rounding import forward_error
 
 # A bound this close to 0, relative to the terms of its pre-activation, may be one that nothing but
 # rounding keeps from 0: splitting would go on for ever.
@@ -33,7 +33,6 @@ class Knowledge:
     Attributes:
         lower, upper: per layer, sound bounds on the pre-activations; infinite at first.
         seen_positive, seen_negative: per layer, units whose sign a confirmed point shows.
-        magnitudes: per layer, |W|.
         trees: the splittings that bounds rest on, in the order in which they were found.
         claimed: margins by which a solver excludes the sign that a query asks for.
         trusting: whether a solver is asked with a margin that its tolerance cannot bridge.
@@ -55,7 +54,6 @@ class Knowledge:
         self.upper = [np.full(n, np.inf) for n in widths]
         self.seen_positive = [np.zeros(n, dtype=bool) for n in widths]
         self.seen_negative = [np.zeros(n, dtype=bool) for n in widths]
-        self.magnitudes = [np.abs(layer.affine.weight) for layer in chain.layers]
         self._ties = [np.zeros(n) for n in widths]
         self._given_up = [np.zeros((2, n), dtype=bool) for n in widths]
         self._evidence = [np.zeros(n, dtype=np.int8) for n in widths]
@@ -164,25 +162,18 @@ class Knowledge:
     def _confirm(self, points: Array, values: list[Array]) -> int:
         """Records the signs that points of the box show beyond the rounding of a forward pass.
 
-        If inputs of at most H are off by at most e, pre-activations are off by at most
-        |W| e + gamma_n (|W| (H + e) + |b|): the running error analysis of Higham 2002, section 3.3.
-        What the layer's own numbers are off by comes on top. H is taken over all points, so that
-        one vector a layer does for all of them.
+        Inputs are bounded over all points, so that one vector of errors a layer does for them all.
         """
         h, error = points, np.zeros(points.shape[1])
         finite = np.ones(len(points), dtype=bool)
         witnesses: set[int] = set()
         total = 0
         for index, (layer, g) in enumerate(zip(self.chain.layers, values, strict=True)):
-            n, magnitude = layer.affine.n_in, self.magnitudes[index]
             # A point that overflows shows nothing from there on, and hides nothing.
             finite &= np.isfinite(g).all(axis=1)
             size = np.abs(h[finite]).max(axis=0, initial=0.0)
-            terms = magnitude @ (size + error) + np.abs(layer.affine.bias)
-            off = layer.affine.off(size + error)
-            error = (magnitude @ error) * (1.0 + gamma(n)) + slack(terms, n, 2 * n * SMALLEST)
-            error = error + off * (1.0 + gamma(n))
-            h = np.maximum(g, 0.0) if layer.relu else g
+            error = forward_error(layer.affine, size, error)
+            h = layer.activate(g)
             if not layer.relu:
                 continue
             for seen, shown in (
@@ -205,7 +196,7 @@ class Knowledge:
         if not np.isfinite(inputs).all():
             return np.zeros(self.lower[layer].shape)
         with np.errstate(over="ignore"):
-            reach = self.magnitudes[layer] @ inputs
+            reach = self.chain.layers[layer].affine.linear.absolute().apply(inputs)
         reach += np.abs(self.chain.layers[layer].affine.bias)
         return np.where(np.isfinite(reach), reach, 0.0)
 
@@ -228,10 +219,8 @@ class Knowledge:
         """Sound bounds on the output h of a layer; of the box for layer -1."""
         if layer < 0:
             return self.box.lower, self.box.upper
-        low, high = self.lower[layer], self.upper[layer]
-        if self.chain.layers[layer].relu:
-            return np.maximum(low, 0.0), np.maximum(high, 0.0)
-        return low, high
+        made = self.chain.layers[layer]
+        return made.activate(self.lower[layer]), made.activate(self.upper[layer])
 
     def open_signs(self, layer: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Which units may still turn out positive, and negative, somewhere: shape (units,).

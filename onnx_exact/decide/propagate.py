@@ -89,13 +89,13 @@ class Layers:
         for start in range(0, first.width, CORNERS_BATCH):
             part = slice(start, start + CORNERS_BATCH)
             positive, negative = (signs[part] for signs in knowledge.open_signs(0))
-            weight = first.affine.weight[part]
+            weight = first.affine.linear.rows(part)
             rows = np.concatenate([weight[positive], -weight[negative]])
             knowledge.show(greatest_corners(rows, box))
         lower, upper = knowledge.lower[0].copy(), knowledge.upper[0].copy()
         for unit in np.flatnonzero(knowledge.status(0) == Status.UNDECIDED):
             least, most, off = exact_extremes(first.affine, int(unit), box.lower, box.upper)
-            up, down = extreme_corners(first.affine.weight[[unit]], box)
+            up, down = extreme_corners(first.affine.linear.rows(np.array([unit])), box)
             if most > off:
                 knowledge.show_exactly(Query(0, int(unit), True), up[0])
             if least < -off:

@@ -17,7 +17,7 @@ from onnx_exact.attack.pgd import Effort
 from onnx_exact.attack.samples import greatest_corners
 from onnx_exact.bab.input_split.search import MOST_INPUTS, Branching
 from onnx_exact.bab.relu_split.schedule import MOST_FAILURES, Splitter
-from onnx_exact.bounds.alpha_crown import optimized_upper_bounds
+from onnx_exact.bounds.alpha_crown import optimize
 from onnx_exact.budgets import of_round
 from onnx_exact.decide.knowledge import Knowledge
 from onnx_exact.decide.options import Options
@@ -34,6 +34,8 @@ FIRST_PARTS = 6_000
 MORE_PARTS = 15_000
 # Seconds for branching on ReLUs for a single sign, round by round.
 SPLIT_SECONDS = (2.0, 10.0, 40.0)
+# Steps on slopes for the open queries of a layer.
+SLOPE_STEPS = 20
 # From this many open queries of a layer on, compiling its relaxation pays.
 LP_FROM_QUERIES = 8
 # Below so many unstable units splitting comes near its optimum in less time.
@@ -169,9 +171,9 @@ class Rounds:
                 self._tell("slopes", index)
                 rows = self._rows(index, units, positive)
                 below = self._layers.below(index)
-                bounds, corners = optimized_upper_bounds(rows, below, box, deadline)
-                self.knowledge.conclude_units(index, units, positive, bounds, Evidence.LINEAR)
-                self.knowledge.show(corners)
+                found = optimize(rows, below, box, SLOPE_STEPS)
+                self.knowledge.conclude_units(index, units, positive, found.bounds, Evidence.LINEAR)
+                self.knowledge.show(found.corners)
 
     def _split(self, index: int, queries: list[Query], number: int) -> None:
         """Branching on ReLUs for some queries of a layer, in the order given."""
@@ -199,7 +201,7 @@ class Rounds:
         if self.knowledge.chain.n_in <= MOST_INPUTS or self._open(index) < LP_FROM_QUERIES:
             return False
         below = self._layers.below(index)
-        unstable = sum(int(((r.upper_slope > 0) & (r.upper_slope < 1)).sum()) for r in below)
+        unstable = sum(int(r.unstable.sum()) for r in below)
         return unstable >= LP_FROM_UNSTABLE
 
     def _solve_relaxation(self, index: int) -> None:

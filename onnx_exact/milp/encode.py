@@ -41,6 +41,7 @@ from onnx_exact.bounds.chain_bounds import ChainBounds
 from onnx_exact.deadline import Deadline
 from onnx_exact.milp.tolerance import FEASIBILITY_TOLERANCE, tolerances
 from onnx_exact.network.affine import Array
+from onnx_exact.network.chain import Layer
 from onnx_exact.network.query import Query
 
 if TYPE_CHECKING:
@@ -134,19 +135,20 @@ def _scales(bounds: ChainBounds, layer: int) -> Array:
     not multiplied; with a range below 1 the margin is the smallest there is.
     """
     reach = np.maximum(-bounds.lower[layer], bounds.upper[layer])
-    size = np.maximum(bounds.magnitudes[layer].sum(axis=1), reach)
+    magnitude = bounds.chain.layers[layer].affine.linear.absolute()
+    size = np.maximum(magnitude.apply(np.ones(magnitude.n_in)), reach)
     size = np.clip(size, 1.0 / LARGEST_SCALE, 1.0)
     return np.asarray(np.exp2(np.floor(-np.log2(size))))
 
 
 def _largest_number(bounds: ChainBounds, layer: int) -> float:
     """The largest magnitude among a layer's weights, inputs, terms and bounds."""
-    weight, bias = bounds.magnitudes[layer], np.abs(bounds.chain.layers[layer].affine.bias)
-    inputs = bounds.size(layer - 1)
+    affine = bounds.chain.layers[layer].affine
+    magnitude, inputs = affine.linear.absolute(), bounds.size(layer - 1)
     with np.errstate(over="ignore", invalid="ignore"):
-        reach = weight @ inputs + bias
+        reach = magnitude.apply(inputs) + np.abs(affine.bias)
     own = np.maximum(np.abs(bounds.lower[layer]), np.abs(bounds.upper[layer]))
-    largest = max(float(v.max()) for v in (weight, inputs, reach, own))
+    largest = max(float(v.max()) for v in (magnitude.rows(slice(None)), inputs, reach, own))
     return largest if np.isfinite(reach).all() else np.inf
 
 
@@ -191,7 +193,7 @@ def encode_one(bounds: ChainBounds, target: Target, deadline: Deadline | None = 
     query = target.query
     sign = query.sign * target.scale
     layer = bounds.chain.layers[query.layer]
-    row = sign * layer.affine.weight[query.unit]
+    row = sign * _row(layer, query.unit)
     needed = _needed(bounds, query)
     below: list[Variable | None] = list(inputs)
     for index in range(query.layer):
@@ -218,13 +220,18 @@ def _in_time(units: int, deadline: Deadline | None) -> Iterator[int]:
 def _needed(bounds: ChainBounds, query: Query) -> list[NDArray[np.bool_]]:
     """Which units of each layer below have a path to the query's unit that can be active."""
     layers = bounds.chain.layers
-    reads = layers[query.layer].affine.weight[query.unit] != 0.0
+    reads = _row(layers[query.layer], query.unit) != 0.0
     needed = []
     for index in range(query.layer - 1, -1, -1):
         reads = reads & ~bounds.inactive(index)
         needed.append(reads)
-        reads = (layers[index].affine.weight[reads] != 0.0).any(axis=0)
+        reads = layers[index].affine.linear.pattern().pull_back(reads.astype(np.float64)) > 0.0
     return needed[::-1]
+
+
+def _row(layer: Layer, unit: int) -> Array:
+    """What a unit reads, shape (in,)."""
+    return np.asarray(layer.affine.linear.rows(np.array([unit]))[0])
 
 
 def limit_time(model: Model, deadline: Deadline) -> None:
@@ -258,7 +265,7 @@ def _add_unit(
 ) -> Variable | None:
     """Adds one unit and returns its h, None where it is stably inactive."""
     layer = bounds.chain.layers[index]
-    row, bias = layer.affine.weight[unit], float(layer.affine.bias[unit])
+    row, bias = _row(layer, unit), float(layer.affine.bias[unit])
     low, high = float(bounds.lower[index][unit]), float(bounds.upper[index][unit])
     name = f"{index}_{unit}"
     inputs = bounds.outputs(index - 1)

@@ -28,10 +28,10 @@ def tolerances(bounds: ChainBounds) -> list[Array]:
     with np.errstate(over="ignore", invalid="ignore"):
         error = FEASIBILITY_TOLERANCE * np.maximum(1.0, size)
         for index, layer in enumerate(bounds.chain.layers):
-            magnitude = bounds.magnitudes[index]
-            terms = magnitude @ size + np.abs(layer.affine.bias)
+            magnitude = layer.affine.linear.absolute()
+            terms = magnitude.apply(size) + np.abs(layer.affine.bias)
             span = np.maximum(bounds.upper[index], -bounds.lower[index])
-            error = magnitude @ error + layer.affine.off(size)
+            error = magnitude.apply(error) + layer.affine.off(size)
             error += FEASIBILITY_TOLERANCE * (np.maximum(1.0, terms) + np.maximum(1.0, span))
             error = np.where(np.isnan(error), np.inf, error)
             found.append(error)

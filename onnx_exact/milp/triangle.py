@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_exact.bounds.crown import Relaxation, upper_bounds
+from onnx_exact.bounds.highs import highs
 from onnx_exact.methods import DEFAULT_LP_SOLVER
-from onnx_exact.milp.highs import highs
 from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.domain import Box
 
@@ -54,11 +54,11 @@ class TriangleRelaxation:
 
     def _add_layer(self, cp: Any, layer: Relaxation, below: Any, constraints: list[Any]) -> Any:
         """Adds one layer's variables and constraints; its output, all units in place."""
-        g = layer.affine.weight @ below + layer.affine.bias
+        g = layer.affine.linear.rows(slice(None)) @ below + layer.affine.bias
         h = cp.Variable(layer.affine.n_out)
-        unstable = np.flatnonzero((layer.upper_slope > 0.0) & (layer.upper_slope < 1.0))
-        active = np.flatnonzero(layer.upper_slope == 1.0)
-        inactive = np.flatnonzero(layer.upper_slope == 0.0)
+        unstable, stable = np.flatnonzero(layer.unstable), ~layer.unstable
+        active = np.flatnonzero(stable & (layer.upper_slope == 1.0))
+        inactive = np.flatnonzero(stable & (layer.upper_slope == 0.0))
         slope, offset = layer.upper_slope[unstable], layer.upper_offset[unstable]
         nonnegative, above = h[unstable] >= 0.0, h[unstable] >= g[unstable]
         self._lines.append((nonnegative, above, unstable))
@@ -84,7 +84,7 @@ class TriangleRelaxation:
         """
         import cvxpy as cp
 
-        self._objective.value = row.weight[0]
+        self._objective.value = row.linear.rows(slice(None))[0]
         limits = {}
         if self._solver == DEFAULT_LP_SOLVER:
             highs()

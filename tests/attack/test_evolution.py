@@ -9,18 +9,17 @@ from onnx_exact.deadline import Deadline
 from onnx_exact.decide.knowledge import Knowledge
 from onnx_exact.decide.searches import evolve_query
 from onnx_exact.decide.verdict import Status
-from onnx_exact.network import Affine, Box, Chain
+from onnx_exact.network import Box, Chain
 from onnx_exact.network.query import Query
+from tests.nets import chain_of
 
 TOP = Query(1, 0, positive=True)
 
 
 def peak(height: float) -> Chain:
     """A pyramid over the plane with its top, `height` above 0, at (0.3137, -0.7071)."""
-    corners = Affine(
-        [[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]], [-0.3137, 0.3137, 0.7071, -0.7071]
-    )
-    return Chain.of([corners, Affine([[-1.0] * 4], [height]), Affine([[1.0]], [0.0])])
+    corners = [[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]], [-0.3137, 0.3137, 0.7071, -0.7071]
+    return chain_of(corners, ([[-1.0] * 4], [height]), ([[1.0]], [0.0]))
 
 
 def square() -> Box:

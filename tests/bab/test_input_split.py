@@ -10,7 +10,7 @@ import pytest
 from onnx_exact.bab.input_split import search as branch
 from onnx_exact.bab.input_split.search import Branching
 from onnx_exact.bab.trees import LEAF, BoxTree
-from onnx_exact.bounds.alpha_crown import optimized_upper_bounds
+from onnx_exact.bounds.alpha_crown import optimize
 from onnx_exact.deadline import Deadline
 from onnx_exact.decide.knowledge import Knowledge
 from onnx_exact.decide.propagate import Layers
@@ -165,8 +165,7 @@ def bounded_anew(knowledge: Knowledge, tree: BoxTree, low: Array, high: Array) -
     sign = np.where(tree.positive, 1.0, -1.0)
     rows = Affine(affine.weight[tree.units] * sign[:, None], affine.bias[tree.units] * sign)
     below = layers.below(tree.layer)
-    bounds, _ = optimized_upper_bounds(rows, below, part.box, Deadline(), steps=40)
-    return bounds
+    return optimize(rows, below, part.box, 40).bounds
 
 
 def proves(knowledge: Knowledge, tree: BoxTree) -> bool:

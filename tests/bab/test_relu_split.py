@@ -12,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onnx_exact.bab.relu_split import search as splits
-from onnx_exact.bab.relu_split.dual_simplex import Program
 from onnx_exact.bab.relu_split.search import split_sign
-from onnx_exact.bab.relu_split.subproblems import Functional, Signs
+from onnx_exact.bab.relu_split.subproblems import Functional
 from onnx_exact.bab.trees import LEAF, ReluTree
 from onnx_exact.bounds import crown
+from onnx_exact.bounds.crown import Signs
+from onnx_exact.bounds.dual_simplex import Program
 from onnx_exact.deadline import Deadline
 from onnx_exact.decide.knowledge import Knowledge
 from onnx_exact.decide.propagate import Layers

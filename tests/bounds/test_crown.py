@@ -61,7 +61,7 @@ def test_any_lower_slopes_are_sound(data: st.DataObject, numbers: st.SearchStrat
     slope = st.sampled_from([0.0, 1.0, 0.5, 1e-300, DENORMAL]) | st.floats(0.0, 1.0)
     slopes = []
     for layer in below:
-        free = (layer.upper_slope > 0.0) & (layer.upper_slope < 1.0)
+        free = layer.unstable
         drawn = [[data.draw(slope) for _ in free] for _ in range(rows.n_out)]
         slopes.append(np.where(free, np.array(drawn), layer.lower_slope))
     upper, _ = crown.upper_bounds(rows, below, box, slopes)

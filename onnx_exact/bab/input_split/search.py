@@ -19,9 +19,10 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_exact.bab.input_split.bounds import AGAIN, MOST_AGAIN, Bounded, Bounder, Signs
+from onnx_exact.bab.input_split.bounds import AGAIN, MOST_AGAIN, Bounded, Bounder
 from onnx_exact.bab.input_split.compiled import MOST_SIGNS, Explorer, Start, Subtree
 from onnx_exact.bab.trees import LEAF, BoxTree, preorder
+from onnx_exact.bounds.crown import Signs
 from onnx_exact.deadline import Deadline
 from onnx_exact.decide.knowledge import Knowledge
 from onnx_exact.decide.verdict import Evidence

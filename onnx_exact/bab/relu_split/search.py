@@ -18,10 +18,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_exact.bab.relu_split.dual_simplex import Program
-from onnx_exact.bab.relu_split.subproblems import Bounded, Cases, Functional, Signs, joined
+from onnx_exact.bab.relu_split.subproblems import Functional
 from onnx_exact.bab.trees import LEAF, ReluTree
-from onnx_exact.bounds.crown import Relaxation
+from onnx_exact.bounds.alpha_crown import Optimized
+from onnx_exact.bounds.cases import Cases, joined
+from onnx_exact.bounds.crown import Relaxation, Signs
+from onnx_exact.bounds.dual_simplex import Program
 from onnx_exact.deadline import Deadline
 from onnx_exact.decide.knowledge import Knowledge
 from onnx_exact.decide.verdict import Evidence
@@ -170,7 +172,7 @@ class _Tree:
             self._gains[node.side, node.unit] += max(gain, 0.0) / node.loss
             self._counts[node.side, node.unit] += 1.0
 
-    def _split(self, batch: list[_Node], answer: Bounded) -> None:
+    def _split(self, batch: list[_Node], answer: Optimized) -> None:
         """Adds the two children of each node that stays open."""
         rows = np.flatnonzero(~(answer.bounds <= 0.0))
         losses = np.concatenate(answer.losses, axis=1)[rows]

@@ -14,7 +14,8 @@ from onnx_exact.graph.index import Index, attributes
 from onnx_exact.graph.layout import Layout
 from onnx_exact.graph.ops.step import Diagonal, weights
 from onnx_exact.network.affine import Array
-from onnx_exact.network.approximate import SMALLEST, UNIT_ROUNDOFF, Approximate
+from onnx_exact.network.approximate import Approximate
+from onnx_exact.network.rounding import SMALLEST, UNIT_ROUNDOFF
 
 # Attributes are float32, their defaults too.
 EPSILON_DEFAULT = float(np.float32(1e-5))

@@ -1,7 +1,7 @@
 """The best bound under assumptions on signs, by the dual simplex method.
 
-What `ascent` only comes near this attains, at thirty times the cost: for cases that nothing is left
-to split on.
+What steps only come near (`onnx_exact.bounds.alpha_crown`) this attains, at thirty times the cost:
+for cases that nothing is left to split on.
 
     maximise a . h^k over x in the box and, for every unit below with L <= g <= U,
     g = h - hbar,  h >= 0,  hbar >= 0,  and      h <= s g + t      without an assumption
@@ -26,9 +26,9 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_exact.bab.relu_split.subproblems import Cases, Signs
-from onnx_exact.bounds.crown import Relaxation
-from onnx_exact.milp.highs import highs
+from onnx_exact.bounds.cases import Cases
+from onnx_exact.bounds.crown import Relaxation, Signs
+from onnx_exact.bounds.highs import highs
 from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.domain import Box
 
@@ -63,9 +63,7 @@ class Program:
 
     def __init__(self, row: Affine, below: Sequence[Relaxation], box: Box) -> None:
         self._below, self._box = below, box
-        self._unstable = [
-            np.flatnonzero((r.upper_slope > 0.0) & (r.upper_slope < 1.0)) for r in below
-        ]
+        self._unstable = [np.flatnonzero(r.unstable) for r in below]
         self._n = box.lower.size
         self._starts = np.cumsum([0, *(u.size for u in self._unstable)])
         self._count = int(self._starts[-1])
@@ -75,23 +73,25 @@ class Program:
 
     def _expand(self, row: Affine) -> None:
         """Every unstable g, and the functional, in terms of x and of unstable h."""
-        columns = self._n + self._count
+        columns, every = self._n + self._count, slice(None)
         terms, constant = np.zeros((0, 0)), np.zeros(0)
         rows, offsets = [], []
         layers = zip(self._below, self._unstable, self._starts, strict=False)
         for index, (layer, unstable, start) in enumerate(layers):
             if index:
-                terms, constant = layer.affine.weight @ terms, layer.affine.apply(constant)
+                terms = layer.affine.linear.apply(terms.T).T
+                constant = layer.affine.apply(constant)
             else:
                 terms, constant = np.zeros((layer.affine.n_out, columns)), layer.affine.bias.copy()
-                terms[:, : self._n] = layer.affine.weight
+                terms[:, : self._n] = layer.affine.linear.rows(every)
             rows.append(terms[unstable])
             offsets.append(constant[unstable])
-            blocked = layer.upper_slope < 1.0
+            blocked = layer.unstable | (layer.upper_slope < 1.0)
             terms[blocked], constant[blocked] = 0.0, 0.0
             terms[unstable, self._n + start + np.arange(unstable.size)] = 1.0
         self._rows, self._offsets = np.concatenate(rows), np.concatenate(offsets)
-        self._objective = (row.weight @ terms)[0]
+        weight = row.linear.rows(every)
+        self._objective = (weight @ terms)[0]
         self._slopes, self._lines = (
             np.concatenate([v[u] for v, u in zip(values, self._unstable, strict=True)])
             for values in (
@@ -99,7 +99,7 @@ class Program:
                 [r.upper_offset for r in self._below],
             )
         )
-        self._largest = float(np.abs(row.weight).max())
+        self._largest = float(np.abs(weight).max())
 
     def _scale(self) -> None:
         """Brings every h and the objective to the order of 1, by powers of two."""

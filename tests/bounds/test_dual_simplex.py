@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from onnx_exact.bab.relu_split.dual_simplex import Program
-from onnx_exact.bab.relu_split.subproblems import Functional, Signs
-from onnx_exact.bounds.crown import Relaxation
+from onnx_exact.bab.relu_split.subproblems import Functional
+from onnx_exact.bounds.crown import Relaxation, Signs
+from onnx_exact.bounds.dual_simplex import Program
 from onnx_exact.network import Affine, Box
 from onnx_exact.network.affine import Array
 from tests.nets import (
@@ -73,7 +73,7 @@ def draw_signs(rng: np.random.Generator, layers: Sequence[Relaxation]) -> list[S
     """Assumptions on some of the units, each of either sign."""
     return [
         rng.choice(np.array([-1, 0, 0, 1], dtype=np.int8), size=layer.affine.n_out)
-        * ((layer.upper_slope > 0.0) & (layer.upper_slope < 1.0)).astype(np.int8)
+        * layer.unstable.astype(np.int8)
         for layer in layers
     ]
 
