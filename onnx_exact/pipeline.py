@@ -212,15 +212,13 @@ def _decide(model: ModelLike, settings: Settings, command: str) -> Run:
         limit.expect(expected_seconds(networks, seconds["read"], proving=proving))
     chains, proofs = [], []
     interrupted = False
-    for number, chain in enumerate(located):
+    for chain in located:
         where = ranges.chain_domain(chain)
         if settings.certificate is not None:
             refuse_infinite(where.box, f"the input {chain.input!r} of a chain")
-        # The time that is left is shared out evenly among the chains that are left.
-        share = 1.0 / (len(located) - number)
-        stability, proof = _decide_chain(run, chain, where, share, interrupted)
-        if is_plain(source.model, chain):
-            # What reads it gets what a runtime computes.
+        stability, proof = _decide_chain(run, chain, where, interrupted)
+        if chain is not located[-1] and is_plain(source.model, chain):
+            # A chain behind it gets what a runtime computes.
             outputs = outputs_as_run(chain.chain, stability, where.box, chain.dtype)
             ranges.assume(chain.output, *outputs)
         chains.append((chain, where, stability))
@@ -230,24 +228,18 @@ def _decide(model: ModelLike, settings: Settings, command: str) -> Run:
 
 
 def _decide_chain(
-    run: Run, chain: LocatedChain, where: ChainDomain, share: float, interrupted: bool
+    run: Run, chain: LocatedChain, where: ChainDomain, interrupted: bool
 ) -> tuple[Stability, ChainProof | None]:
     """Decides the units of one chain, and proves the verdicts once more where that is wanted.
 
     Args:
         run: so far.
         chain, where: to decide, and its domain.
-        share: of the time that is left.
         interrupted: whether the user ended the deciding before.
     """
     settings, limit = run.settings, run.limit
-    proving = limit.until("prove").share(share)
-    deciding = limit.until("decide").share(share)
-    if settings.certificate is not None:
-        # Proving takes about as long as deciding.
-        deciding = deciding.share(0.5)
-    if interrupted:
-        deciding = Deadline(0.0)
+    proving = limit.until("prove")
+    deciding = Deadline(0.0) if interrupted else limit.until("decide")
     options = Options(
         method=settings.method,
         deadline=deciding,
@@ -261,10 +253,7 @@ def _decide_chain(
     points = _chain_points(where, run.samples)
     with run.stage("decide"):
         stability = analyze_chain(chain.chain, where.box, options, points)
-    # Searches and splittings also end for what is left of the time, before all of it is gone.
-    hurried = settings.time_limit is not None and settings.method != "bounds" and where.box.finite
-    left = stability.count(Status.UNDECIDED)
-    if left and not interrupted and (deciding.passed or hurried):
+    if stability.count(Status.UNDECIDED) and not interrupted and deciding.passed:
         limit.cut("decide")
     if settings.certificate is None:
         return stability, None
