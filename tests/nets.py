@@ -55,7 +55,8 @@ def random_chain(seed: int, *widths: int, shift: float = 0.0) -> Chain:
     rng = np.random.default_rng(seed)
     return Chain.of(
         [
-            Affine(rng.standard_normal((m, n)), rng.standard_normal(m) - shift)
+            # Numbers that every structure of a map has.
+            Affine(rng.standard_normal((m, n)).astype(np.float32), rng.standard_normal(m) - shift)
             for n, m in pairwise(widths)
         ],
         relu_at_end=True,
@@ -114,7 +115,7 @@ def relaxations_of(chain: Chain, box: Box) -> list[crown.Relaxation]:
     for layer in chain.layers:
         lower, upper = interval_bounds(layer.affine, low, high)
         if found:
-            minus = Affine(-layer.affine.weight, -layer.affine.bias)
+            minus = Affine(-layer.affine.entries, -layer.affine.bias)
             upper = np.minimum(upper, crown.upper_bounds(layer.affine, found, box)[0])
             lower = np.maximum(lower, -crown.upper_bounds(minus, found, box)[0])
         found.append(crown.relax(layer.affine, layer.relu, lower, upper, magnitude))

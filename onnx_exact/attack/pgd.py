@@ -212,5 +212,5 @@ def _live_part(
         inputs, size = units, size + linear.size
     last = chain.layers[len(live)].affine
     biases.append(last.bias.astype(np.float32))
-    own = last.linear.rows(slice(None))[:, inputs].astype(np.float32)
+    own = last.reading(inputs).entries.astype(np.float32)
     return maps, biases, own, size

@@ -267,7 +267,7 @@ class Functionals:
     @staticmethod
     def of(rows: Affine, layers: Sequence[Relaxation], box: Box) -> Functionals:
         """Those of the output of the last of some layers, or of a box."""
-        weight = rows.linear.rows(slice(None))
+        weight = rows.entries
         inputs = layers[-1].magnitude if layers else np.maximum(abs(box.lower), abs(box.upper))
         weight = weight[:, layers[-1].live] if layers else weight
         return Functionals(weight, rows.bias, _with_rounding(rows.off(inputs), rows.bias))
@@ -289,7 +289,7 @@ class Functionals:
             sizes = np.broadcast_to(sizes, (count, sizes.shape[1]))
             off = np.array([rows.rows(which[[i]]).off(sizes[i])[0] for i in range(count)])
         return Functionals(
-            rows.linear.rows(slice(None))[:, None, live],
+            rows.entries[:, None, live],
             rows.bias[:, None],
             _with_rounding(off, rows.bias)[:, None],
         )
@@ -364,7 +364,7 @@ def coefficients_on(rows: Affine, layers: Sequence[Relaxation]) -> list[Array]:
     With the slopes at hand; not rounded with care. Shape (..., rows, live units), first to last.
     """
     found: list[Array] = []
-    coefficients = rows.linear.rows(slice(None))
+    coefficients = rows.entries
     coefficients = coefficients[:, layers[-1].live] if layers else coefficients
     for layer in reversed(layers):
         found.append(coefficients)

@@ -215,7 +215,7 @@ class Descent:
     ) -> None:
         count = len(start)
         self._relaxations, self._box = layers, box
-        weight = rows.linear.rows(slice(None))[:, layers[-1].live]
+        weight = rows.entries[:, layers[-1].live]
         # Powers of two that bring the functionals to the order of 1.
         largest = np.abs(weight).max(axis=-1)
         usable = np.where(largest > 0.0, largest, 1.0)

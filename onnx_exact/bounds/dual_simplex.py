@@ -73,7 +73,7 @@ class Program:
 
     def _expand(self, row: Affine) -> None:
         """Every unstable g, and the functional, in terms of x and of unstable h."""
-        columns, every = self._n + self._count, slice(None)
+        columns = self._n + self._count
         terms, constant = np.zeros((0, 0)), np.zeros(0)
         rows, offsets = [], []
         layers = zip(self._below, self._unstable, self._starts, strict=False)
@@ -83,14 +83,14 @@ class Program:
                 constant = layer.affine.apply(constant)
             else:
                 terms, constant = np.zeros((layer.affine.n_out, columns)), layer.affine.bias.copy()
-                terms[:, : self._n] = layer.affine.linear.rows(every)
+                terms[:, : self._n] = layer.affine.entries
             rows.append(terms[unstable])
             offsets.append(constant[unstable])
             blocked = layer.unstable | (layer.upper_slope < 1.0)
             terms[blocked], constant[blocked] = 0.0, 0.0
             terms[unstable, self._n + start + np.arange(unstable.size)] = 1.0
         self._rows, self._offsets = np.concatenate(rows), np.concatenate(offsets)
-        weight = row.linear.rows(every)
+        weight = row.entries
         self._objective = (weight @ terms)[0]
         self._slopes, self._lines = (
             np.concatenate([v[u] for v, u in zip(values, self._unstable, strict=True)])

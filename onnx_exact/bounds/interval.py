@@ -185,7 +185,7 @@ def exact_extremes(
         Both, for the numbers as they are, and what those may be off by, anywhere in the box.
     """
     low = high = Fraction(float(affine.bias[unit]))
-    row = affine.linear.rows(np.array([unit]))[0]
+    row = affine.row(unit)
     for j in np.flatnonzero(row):
         w = Fraction(float(row[j]))
         ends = w * Fraction(float(lower[j])), w * Fraction(float(upper[j]))

@@ -19,6 +19,7 @@ from onnx_exact._version import __version__
 from onnx_exact.certify.proof import BoxTreeProof, ChainProof, LayerProof, TreeProof
 from onnx_exact.errors import OutputError
 from onnx_exact.network.chain import Chain
+from onnx_exact.network.domain import Box
 from onnx_exact.reduce import UnitMap
 
 FORMAT = "onnx-exact certificate"
@@ -44,6 +45,7 @@ class ChainRecord:
         before, after: the chain; weights are those of the models and not written.
         proof: of the verdicts on the units before.
         origins: for each layer after, where the units of the original live on.
+        box: of its input, where that is not the domain itself.
     """
 
     input: str
@@ -52,6 +54,7 @@ class ChainRecord:
     after: Chain
     proof: ChainProof
     origins: Sequence[UnitMap]
+    box: Box | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,6 +133,8 @@ def _chain(chain: ChainRecord) -> dict[str, Any]:
 
 def _arrays(chain: ChainRecord) -> Arrays:
     arrays: Arrays = {"witnesses": chain.proof.witnesses}
+    if chain.box is not None:
+        arrays["box"] = np.array([chain.box.lower, chain.box.upper])
     for index, layer in enumerate(chain.proof.layers):
         if layer is not None:
             arrays |= {f"l{index}_{name}": array for name, array in _layer(layer).items()}

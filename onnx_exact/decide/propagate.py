@@ -95,7 +95,7 @@ class Layers:
         lower, upper = knowledge.lower[0].copy(), knowledge.upper[0].copy()
         for unit in np.flatnonzero(knowledge.status(0) == Status.UNDECIDED):
             least, most, off = exact_extremes(first.affine, int(unit), box.lower, box.upper)
-            up, down = extreme_corners(first.affine.linear.rows(np.array([unit])), box)
+            up, down = extreme_corners(first.affine.row(int(unit))[None], box)
             if most > off:
                 knowledge.show_exactly(Query(0, int(unit), True), up[0])
             if least < -off:

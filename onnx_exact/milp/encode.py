@@ -41,7 +41,6 @@ from onnx_exact.bounds.chain_bounds import ChainBounds
 from onnx_exact.deadline import Deadline
 from onnx_exact.milp.tolerance import FEASIBILITY_TOLERANCE, tolerances
 from onnx_exact.network.affine import Array
-from onnx_exact.network.chain import Layer
 from onnx_exact.network.query import Query
 
 if TYPE_CHECKING:
@@ -148,7 +147,7 @@ def _largest_number(bounds: ChainBounds, layer: int) -> float:
     with np.errstate(over="ignore", invalid="ignore"):
         reach = magnitude.apply(inputs) + np.abs(affine.bias)
     own = np.maximum(np.abs(bounds.lower[layer]), np.abs(bounds.upper[layer]))
-    largest = max(float(v.max()) for v in (magnitude.rows(slice(None)), inputs, reach, own))
+    largest = max(float(np.abs(v).max()) for v in (affine.entries, inputs, reach, own))
     return largest if np.isfinite(reach).all() else np.inf
 
 
@@ -193,7 +192,7 @@ def encode_one(bounds: ChainBounds, target: Target, deadline: Deadline | None = 
     query = target.query
     sign = query.sign * target.scale
     layer = bounds.chain.layers[query.layer]
-    row = sign * _row(layer, query.unit)
+    row = sign * layer.affine.row(query.unit)
     needed = _needed(bounds, query)
     below: list[Variable | None] = list(inputs)
     for index in range(query.layer):
@@ -220,18 +219,13 @@ def _in_time(units: int, deadline: Deadline | None) -> Iterator[int]:
 def _needed(bounds: ChainBounds, query: Query) -> list[NDArray[np.bool_]]:
     """Which units of each layer below have a path to the query's unit that can be active."""
     layers = bounds.chain.layers
-    reads = _row(layers[query.layer], query.unit) != 0.0
+    reads = layers[query.layer].affine.row(query.unit) != 0.0
     needed = []
     for index in range(query.layer - 1, -1, -1):
         reads = reads & ~bounds.inactive(index)
         needed.append(reads)
         reads = layers[index].affine.linear.pattern().pull_back(reads.astype(np.float64)) > 0.0
     return needed[::-1]
-
-
-def _row(layer: Layer, unit: int) -> Array:
-    """What a unit reads, shape (in,)."""
-    return np.asarray(layer.affine.linear.rows(np.array([unit]))[0])
 
 
 def limit_time(model: Model, deadline: Deadline) -> None:
@@ -265,7 +259,7 @@ def _add_unit(
 ) -> Variable | None:
     """Adds one unit and returns its h, None where it is stably inactive."""
     layer = bounds.chain.layers[index]
-    row, bias = _row(layer, unit), float(layer.affine.bias[unit])
+    row, bias = layer.affine.row(unit), float(layer.affine.bias[unit])
     low, high = float(bounds.lower[index][unit]), float(bounds.upper[index][unit])
     name = f"{index}_{unit}"
     inputs = bounds.outputs(index - 1)

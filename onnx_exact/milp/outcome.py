@@ -39,7 +39,7 @@ def outcome_of(status: str) -> Outcome:
 
 
 def solved(model: Model, ended: Callable[[], Outcome | None]) -> Outcome:
-    """Solves a program; where SCIP itself fails, its queries stay open.
+    """Solves a program and clears it away; where SCIP itself fails, its queries stay open.
 
     Args:
         model: to be solved.
@@ -54,4 +54,7 @@ def solved(model: Model, ended: Callable[[], Outcome | None]) -> Outcome:
     # PySCIPOpt raises bare exceptions for whatever goes wrong within SCIP.
     except Exception:
         return Outcome.OPEN
-    return ended() or outcome_of(model.getStatus())
+    status = model.getStatus()
+    # Plug-ins are told now that the solve is over, not when the interpreter is being taken down.
+    model.freeProb()
+    return ended() or outcome_of(status)

@@ -54,7 +54,7 @@ class TriangleRelaxation:
 
     def _add_layer(self, cp: Any, layer: Relaxation, below: Any, constraints: list[Any]) -> Any:
         """Adds one layer's variables and constraints; its output, all units in place."""
-        g = layer.affine.linear.rows(slice(None)) @ below + layer.affine.bias
+        g = layer.affine.entries @ below + layer.affine.bias
         h = cp.Variable(layer.affine.n_out)
         unstable, stable = np.flatnonzero(layer.unstable), ~layer.unstable
         active = np.flatnonzero(stable & (layer.upper_slope == 1.0))
@@ -84,7 +84,7 @@ class TriangleRelaxation:
         """
         import cvxpy as cp
 
-        self._objective.value = row.linear.rows(slice(None))[0]
+        self._objective.value = row.entries[0]
         limits = {}
         if self._solver == DEFAULT_LP_SOLVER:
             highs()

@@ -35,7 +35,7 @@ class Affine:
         self, linear: Operator | NDArray[np.floating], bias: Array, error: Error | None = None
     ) -> None:
         if isinstance(linear, np.ndarray):
-            linear = _checked(linear)
+            linear = as_operator(linear)
         object.__setattr__(self, "linear", linear)
         object.__setattr__(self, "bias", frozen(bias))
         object.__setattr__(self, "error", error)
@@ -71,9 +71,18 @@ class Affine:
         return self.linear.matrix
 
     @property
+    def entries(self) -> Array:
+        """All entries, shape (out, in), whatever the structure: for a program, or a few outputs."""
+        return self.linear.rows(slice(None))
+
+    def row(self, unit: int) -> Array:
+        """The entries that one output reads, shape (in,)."""
+        return np.asarray(self.linear.rows(np.array([unit]))[0])
+
+    @property
     def reads(self) -> NDArray[np.bool_]:
         """Which outputs may depend on which inputs, whatever the entries are off by; (out, in)."""
-        read = np.asarray(self.linear.rows(slice(None)) != 0.0)
+        read = np.asarray(self.entries != 0.0)
         return read if self.error is None else read | self.error.reads
 
     def apply(self, x: Array) -> Array:
@@ -143,8 +152,8 @@ class Error(Affine):
         return Error(self.linear.restrict(slice(None), index), self.bias[index])
 
 
-def _checked(weight: NDArray[np.floating]) -> Dense:
-    """A matrix as an operator.
+def as_operator(weight: NDArray[np.floating]) -> Operator:
+    """A matrix as a dense operator.
 
     Raises:
         ValueError: it is none, or an entry is not finite.

@@ -24,7 +24,7 @@ SINGLE = 1e-5
 
 
 def signed(affine: Affine, sign: float) -> Affine:
-    return Affine(sign * affine.weight, sign * affine.bias)
+    return Affine(sign * affine.entries, sign * affine.bias)
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])

@@ -176,7 +176,7 @@ def test_without_layers_the_bounds_are_those_of_intervals() -> None:
     affine, box = chain.layers[0].affine, cube(3, -1.0, 2.0)
     upper, coefficients = crown.upper_bounds(affine, [], box)
     np.testing.assert_array_equal(upper, interval_bounds(affine, box.lower, box.upper)[1])
-    np.testing.assert_array_equal(coefficients, affine.weight)
+    np.testing.assert_array_equal(coefficients, affine.entries)
 
 
 def test_what_overflows_on_the_way_has_no_bound_and_hides_no_other() -> None:

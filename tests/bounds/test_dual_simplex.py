@@ -45,7 +45,7 @@ def optimum(
     for k, layer in enumerate(layers):
         for i in range(layer.affine.n_out):
             g, h = np.zeros((2, starts[-1]))
-            g[starts[k] : starts[k + 1]] = layer.affine.weight[i]
+            g[starts[k] : starts[k + 1]] = layer.affine.entries[i]
             h[starts[k + 1] + i] = 1.0
             bias, slope, offset = layer.affine.bias[i], layer.upper_slope[i], layer.upper_offset[i]
             sign = int(signs[k][i])
@@ -62,7 +62,7 @@ def optimum(
             b_eq.append(slope * bias)
             bounds.append((None, None))
     c = np.zeros(starts[-1])
-    c[starts[-2] :] = -row.weight[0]
+    c[starts[-2] :] = -row.entries[0]
     rows = {"A_ub": a or None, "b_ub": b or None, "A_eq": a_eq or None, "b_eq": b_eq or None}
     answer = linprog(c, bounds=bounds, method="highs", **rows)
     assert answer.status in (0, 2)
@@ -85,7 +85,7 @@ def test_one_program_attains_the_optimum_for_one_set_of_assumptions_after_anothe
 ) -> None:
     chain, box = random_chain(sum(widths), *widths), cube(widths[0], -1.0, 1.0)
     below, affine = relaxations_of(chain, box)[:-1], chain.layers[-1].affine
-    row = Affine(scale * affine.weight[[0]], scale * affine.bias[[0]])
+    row = Affine(scale * affine.entries[[0]], scale * affine.bias[[0]])
     program, functional = Program(row, below, box), Functional(row, below, box)
     rng = np.random.default_rng(0)
     possible = 0
@@ -141,7 +141,7 @@ def test_whatever_is_proposed_is_sound(data: st.DataObject) -> None:
         bounds = Functional(row, below, box).bounds(answer.cases)
         points = np.concatenate([box.sample(rng, 50), box.corners(rng, 50)])
         values = chain.preactivations(points)
-        reach = np.abs(row.weight) @ below[-1].magnitude + np.abs(row.bias)
+        reach = np.abs(row.entries) @ below[-1].magnitude + np.abs(row.bias)
         there = inside(signs, values)
         # What float64 makes of a forward pass is exact to a share of the terms' sum.
         assert not (values[last][there, 0] > bounds.min() + 1e-9 * reach[0]).any()

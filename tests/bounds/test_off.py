@@ -44,7 +44,7 @@ def meant(chain: Chain, rng: np.random.Generator) -> Chain:
     """One of the chains that the numbers of a chain may stand for, often an extreme one."""
     affines = []
     for affine in (layer.affine for layer in chain.layers):
-        weight, bias = affine.weight.copy(), affine.bias.copy()
+        weight, bias = affine.entries.copy(), affine.bias.copy()
         if affine.error is not None:
             weight += affine.error.weight * np.sign(rng.normal(size=weight.shape))
             bias += affine.error.bias * np.sign(rng.normal(size=bias.shape))

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from onnx_exact.bab.trees import LEAF, BoxTree, ReluTree
+from onnx_exact.bounds.cases import SLOPE_STEPS
 from onnx_exact.bounds.crown import upper_bounds
 from onnx_exact.certify.proof import (
-    SLOPE_STEPS,
     BoxTreeProof,
     ChainProof,
     Proof,

@@ -32,7 +32,7 @@ def optimum(row: Affine, layers: Sequence[crown.Relaxation], box: Box) -> float:
     for k, layer in enumerate(layers):
         for i in range(layer.affine.n_out):
             g = np.zeros(starts[-1])
-            g[starts[k] : starts[k + 1]] = layer.affine.weight[i]
+            g[starts[k] : starts[k + 1]] = layer.affine.entries[i]
             h = np.zeros(starts[-1])
             h[starts[k + 1] + i] = 1.0
             bias, slope, offset = layer.affine.bias[i], layer.upper_slope[i], layer.upper_offset[i]
@@ -45,7 +45,7 @@ def optimum(row: Affine, layers: Sequence[crown.Relaxation], box: Box) -> float:
                 b_eq.append(slope * bias)
                 bounds.append((None, None))
     c = np.zeros(starts[-1])
-    c[starts[-2] :] = -row.weight[0]
+    c[starts[-2] :] = -row.entries[0]
     rows = {"A_ub": a or None, "b_ub": b or None, "A_eq": a_eq or None, "b_eq": b_eq or None}
     answer = linprog(c, bounds=bounds, method="highs", **rows)
     assert answer.status == 0

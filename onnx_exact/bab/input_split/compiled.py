@@ -175,7 +175,7 @@ def _prepare(
     for k, affine in enumerate(below):
         n = affine.n_out
         weight[k, :n, : affine.n_in], bias[k, :n], slack[k, :n] = (
-            affine.weight,
+            affine.entries,
             affine.bias,
             slacks[k],
         )
@@ -189,7 +189,7 @@ def _prepare(
         upper=upper,
         slack=slack,
     )
-    functionals = np.ascontiguousarray(rows.weight), np.ascontiguousarray(rows.bias)
+    functionals = np.ascontiguousarray(rows.entries), np.ascontiguousarray(rows.bias)
     return net, Rows(*functionals, slacks[layer], bits)
 
 
@@ -217,15 +217,15 @@ def allowances(knowledge: Knowledge, rows: Affine, layer: int) -> Array:
         reaches, passed = [], inputs
         for k, below in enumerate(layers):
             upper = np.maximum(knowledge.upper[k], 0.0)
-            reach = np.abs(below.affine.weight) @ passed + np.abs(below.affine.bias)
+            reach = below.affine.linear.absolute().apply(passed) + np.abs(below.affine.bias)
             # What a layer is off by is no more than gamma times this, as what rounding adds is.
             reaches.append(reach + upper + below.affine.off(passed) / gamma(0))
             passed, most = upper, max(most, below.affine.n_in)
-        coefficients = np.abs(rows.weight)
+        coefficients = np.abs(rows.entries)
         total = np.abs(rows.bias) + rows.off(passed) / gamma(0)
         for below, reach in zip(reversed(layers), reversed(reaches), strict=True):
             total = total + coefficients @ reach
-            coefficients = coefficients @ np.abs(below.affine.weight)
+            coefficients = below.affine.linear.absolute().pull_back(coefficients)
         total = total + coefficients @ inputs
         # Eight for the rounding of slopes, middles and of this very sum; a step for every layer.
         allowance = 8.0 * (layer + 2) * gamma(2 * most + 32) * total + UNDERFLOW
