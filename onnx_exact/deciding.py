@@ -61,20 +61,16 @@ def decide(model: ModelLike, settings: Settings, command: str) -> Run:
         checkable = Checkable(source, domain, located, settings.max_deviation)
     chains, proofs, allowed = [], [], []
     interrupted = False
-    for number, chain in enumerate(located):
+    for chain in located:
         where, allows = ranges.chain_domain(chain), Allowance()
         if checkable is not None:
             where, allows = checkable.around(chain, where)
-        # The time that is left is shared out evenly among the chains that are left.
-        share = 1.0 / (len(located) - number)
-        stability, proof = _decide_chain(
-            *(run, chain, where, share, interrupted, bool(allows.reason))
-        )
+        stability, proof = _decide_chain(run, chain, where, interrupted, bool(allows.reason))
         if checkable is not None and proof is not None:
             allows = checkable.learn(chain, where, proof, allows)
             proof = None if allows.reason else proof
-        if is_plain(source.model, chain):
-            # What reads it gets what a runtime computes.
+        if chain is not located[-1] and is_plain(source.model, chain):
+            # A chain behind it gets what a runtime computes.
             outputs = outputs_as_run(chain.chain, stability, where.box, chain.dtype)
             ranges.assume(chain.output, *outputs)
         chains.append((chain, where, stability))
@@ -88,7 +84,6 @@ def _decide_chain(
     run: Run,
     chain: LocatedChain,
     where: ChainDomain,
-    share: float,
     interrupted: bool,
     stays: bool,
 ) -> tuple[Stability, ChainProof | None]:
@@ -97,18 +92,12 @@ def _decide_chain(
     Args:
         run: so far.
         chain, where: to decide, and its domain.
-        share: of the time that is left.
         interrupted: whether the user ended the deciding before.
         stays: whether it stays as it is, so that its bounds are all there is to know.
     """
     settings, limit = run.settings, run.limit
-    proving = limit.until("prove").share(share)
-    deciding = limit.until("decide").share(share)
-    if settings.certificate is not None:
-        # Proving takes about as long as deciding.
-        deciding = deciding.share(0.5)
-    if interrupted:
-        deciding = Deadline(0.0)
+    proving = limit.until("prove")
+    deciding = Deadline(0.0) if interrupted else limit.until("decide")
     options = Options(
         method="bounds" if stays else settings.method,
         deadline=deciding,
@@ -122,10 +111,7 @@ def _decide_chain(
     points = _chain_points(where, run.samples)
     with run.stage("decide"):
         stability = analyze_chain(chain.chain, where.box, options, points)
-    # Searches and splittings also end for what is left of the time, before all of it is gone.
-    hurried = settings.time_limit is not None and settings.method != "bounds" and where.box.finite
-    left = stability.count(Status.UNDECIDED)
-    if left and not interrupted and (deciding.passed or hurried):
+    if stability.count(Status.UNDECIDED) and not interrupted and deciding.passed:
         limit.cut("decide")
     if settings.certificate is None or stays:
         return stability, None

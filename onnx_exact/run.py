@@ -30,6 +30,7 @@ from onnx_exact.methods import (
 from onnx_exact.network import Box
 from onnx_exact.progress import Progress, Silent
 from onnx_exact.samples import Samples, SamplesLike
+from onnx_exact.threads import one_thread
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,10 +168,11 @@ class Run:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Tells the progress and keeps the time of a stage."""
+        """Tells the progress and keeps the time of a stage, whose products take one thread."""
         self.settings.progress.stage(name)
         started = time.monotonic()
         try:
-            yield
+            with one_thread():
+                yield
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - started

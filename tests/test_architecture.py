@@ -39,9 +39,9 @@ GROUND = {
 MAY_IMPORT = {
     "network": set(),
     "bounds": {"network"},
-    "attack": {"network", "decide"},
+    "attack": {"network"},
     "bab": {"network", "bounds", "milp"},
-    "milp": {"network", "bounds", "decide"},
+    "milp": {"network", "bounds"},
     "decide": {"network", "bounds", "attack", "bab", "milp"},
     "reduce": {"network", "bounds", "decide"},
     "certify": {"network", "bounds", "bab", "decide", "reduce"},

@@ -14,7 +14,7 @@ import onnx
 import pytest
 
 import onnx_exact
-from onnx_exact import certified, deadline, deciding, pipeline
+from onnx_exact import deadline, deciding, pipeline
 from onnx_exact.cli import main
 from onnx_exact.deadline import Deadline
 from onnx_exact.decide.run import Options
@@ -148,29 +148,6 @@ def test_deciding_leaves_time_for_all_that_follows(
     [options] = seen
     assert options.deadline.remaining == 70.0
     assert options.latest.remaining == 105.0 - 18.0
-
-
-def test_deciding_leaves_as_much_again_for_a_certificate(
-    clock: Clock, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen = record(monkeypatch)
-    proving: list[float] = []
-    original = certified.prove_chain
-
-    def prove(*arguments: Any) -> Any:
-        proving.append(arguments[3].remaining)
-        return original(*arguments)
-
-    monkeypatch.setattr(certified, "prove_chain", prove)
-    for limit in (100.0, 40.0, None):
-        onnx_exact.optimize_file(
-            *(source, tmp_path / "out.onnx"),
-            domain="0:1",
-            certificate=tmp_path / "c.npz",
-            time_limit=limit,
-        )
-    assert [options.deadline.remaining for options in seen] == [35.0, 5.0, math.inf]
-    assert proving == [100.0 - 26.0, 40.0 - 26.0, math.inf]
 
 
 def test_an_analysis_has_all_the_time(

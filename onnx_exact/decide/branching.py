@@ -20,22 +20,20 @@ from onnx_exact.deadline import Deadline
 from onnx_exact.decide.knowledge import Knowledge
 from onnx_exact.decide.verdict import Evidence
 from onnx_exact.memory import keep_memory
+from onnx_exact.network.query import Query
 from onnx_exact.threads import one_thread
-
-# The unit, and whether it is its positive values that are to be excluded or shown.
-Sign = tuple[int, bool]
 
 
 def question_of(
-    knowledge: Knowledge, layer: int, signs: Sequence[Sign], below: Sequence[Relaxation]
+    knowledge: Knowledge, layer: int, queries: Sequence[Query], below: Sequence[Relaxation]
 ) -> Question:
-    """Asks for signs of a layer, by what is known now and relaxations of the layers before."""
+    """Asks queries of a layer, by what is known now and relaxations of the layers before."""
     return Question(
         knowledge.chain,
         knowledge.box,
         layer,
-        np.array([unit for unit, _ in signs], dtype=np.intp),
-        np.array([positive for _, positive in signs], dtype=np.bool_),
+        np.array([query.unit for query in queries], dtype=np.intp),
+        np.array([query.positive for query in queries], dtype=np.bool_),
         tuple(knowledge.lower[:layer]),
         tuple(knowledge.upper[:layer]),
         below,
@@ -70,10 +68,13 @@ class BoxBranching:
 
     def __init__(self, knowledge: Knowledge, layer: int, below: Sequence[Relaxation]) -> None:
         self._knowledge, self._layer = knowledge, layer
-        positive, negative = knowledge.splittable_signs(layer)
-        self._signs = [(int(unit), True) for unit in np.flatnonzero(positive)]
-        self._signs += [(int(unit), False) for unit in np.flatnonzero(negative)]
-        self._search = BoxSearch(question_of(knowledge, layer, self._signs, below))
+        sides = zip((True, False), knowledge.splittable_signs(layer), strict=True)
+        self._queries = [
+            Query(layer, int(unit), positive)
+            for positive, units in sides
+            for unit in np.flatnonzero(units)
+        ]
+        self._search = BoxSearch(question_of(knowledge, layer, self._queries, below))
 
     @property
     def parts(self) -> int:
@@ -96,7 +97,7 @@ class BoxBranching:
             most: parts of all runs together.
             deadline, jobs, compiled: as for `BoxSearch.run`.
         """
-        self._search.question = question_of(self._knowledge, self._layer, self._signs, below)
+        self._search.question = question_of(self._knowledge, self._layer, self._queries, below)
         self._forget()
         for found in self._search.run(most, deadline, jobs, compiled=compiled):
             if take(self._knowledge, found):
@@ -105,9 +106,7 @@ class BoxBranching:
 
     def _forget(self) -> None:
         """Takes off what has been settled elsewhere meanwhile."""
-        still = self._knowledge.open_signs(self._layer)
-        shut = [not still[0 if positive else 1][unit] for unit, positive in self._signs]
-        self._search.close(np.array(shut, dtype=np.bool_))
+        self._search.close(~self._knowledge.are_open(self._queries))
 
 
 class Splitter:
@@ -127,32 +126,32 @@ class Splitter:
         self._nodes = self._failed = 0
 
     def settle(
-        self, layer: int, signs: Iterable[Sign], below: Sequence[Relaxation], most: int
+        self, layer: int, queries: Iterable[Query], below: Sequence[Relaxation], most: int
     ) -> None:
-        """Tries one sign of a layer after another, until too many in a row stay open.
+        """Tries one query of a layer after another, until too many in a row stay open.
 
         Args:
             layer: index.
-            signs: the most promising first.
+            queries: the most promising first.
             below: relaxations of the layers before, at least one.
-            most: nodes for a single sign.
+            most: nodes for a single query.
         """
         self._failed = 0
-        asked = self._asked(layer, signs)
-        for sign in asked:
-            question = question_of(self._knowledge, layer, [sign], below)
+        asked = self._asked(queries)
+        for query in asked:
+            question = question_of(self._knowledge, layer, [query], below)
             self._take(question, *split_sign(question, most, self._deadline))
             if self._jobs > 1 and self._nodes > BUDGETS.relu_alone:
                 self._settle_together(layer, asked, below, most)
 
     def _settle_together(
-        self, layer: int, asked: Iterator[Sign], below: Sequence[Relaxation], most: int
+        self, layer: int, asked: Iterator[Query], below: Sequence[Relaxation], most: int
     ) -> None:
         """Several signs at once."""
         from joblib import Parallel, delayed
 
         pool = Parallel(self._jobs, return_as="generator", pre_dispatch="n_jobs", batch_size=1)
-        questions = (question_of(self._knowledge, layer, [sign], below) for sign in asked)
+        questions = (question_of(self._knowledge, layer, [query], below) for query in asked)
         answers: Iterable[tuple[Question, Found, int]] = pool(
             delayed(_split_apart)(question, most, self._deadline.remaining)
             for question in questions
@@ -162,24 +161,23 @@ class Splitter:
 
     def _take(self, question: Question, found: Found, nodes: int) -> None:
         """Takes an answer, unless it would not have been asked for by now."""
-        sign = int(question.units[0]), bool(question.positive[0])
-        if self._failed < BUDGETS.relu_failures and self._is_open(question.layer, sign):
+        query = Query(question.layer, int(question.units[0]), bool(question.positive[0]))
+        if self._failed < BUDGETS.relu_failures and self._is_open(query):
             take(self._knowledge, found)
             self._nodes += nodes
-            self._failed = self._failed + 1 if self._is_open(question.layer, sign) else 0
+            self._failed = self._failed + 1 if self._is_open(query) else 0
 
-    def _asked(self, layer: int, signs: Iterable[Sign]) -> Iterator[Sign]:
-        """The signs that are still open when their turn comes, as long as trying pays."""
-        for sign in signs:
+    def _asked(self, queries: Iterable[Query]) -> Iterator[Query]:
+        """The queries that are still open when their turn comes, as long as trying pays."""
+        for query in queries:
             if self._failed >= BUDGETS.relu_failures or self._deadline.passed:
                 return
-            if self._is_open(layer, sign):
-                self._tell(layer)
-                yield sign
+            if self._is_open(query):
+                self._tell(query.layer)
+                yield query
 
-    def _is_open(self, layer: int, sign: Sign) -> bool:
-        unit, positive = sign
-        return bool(self._knowledge.splittable_signs(layer)[0 if positive else 1][unit])
+    def _is_open(self, query: Query) -> bool:
+        return bool(self._knowledge.splittable_signs(query.layer)[query.row][query.unit])
 
 
 def _split_apart(question: Question, most: int, seconds: float) -> tuple[Question, Found, int]:

@@ -24,6 +24,7 @@ from onnx_exact.decide.knowledge import Knowledge
 from onnx_exact.decide.propagate import Layers
 from onnx_exact.decide.verdict import Evidence, Status
 from onnx_exact.network import Affine, Chain
+from onnx_exact.network.query import Query
 from tests.nets import (
     MOST,
     assert_holds,
@@ -65,7 +66,7 @@ def settle(
     deadline: Deadline | None = None,
 ) -> int:
     """Asks for one sign and writes down what is found; the nodes it took."""
-    question = question_of(knowledge, layer, [sign], below)
+    question = question_of(knowledge, layer, [Query(layer, *sign)], below)
     found, nodes = split_sign(question, most, deadline or Deadline())
     take(knowledge, found)
     return nodes
@@ -218,7 +219,7 @@ def test_a_node_that_its_program_does_not_close_is_split_on_what_is_left(
     """Without a solver, what steps do not exclude is split until every unit is fixed."""
     monkeypatch.setattr(Program, "solve", lambda *_: None)
     knowledge, layers = bounded(TOUCHING, cube(1, -1.0, 2.0))
-    search = ReluSearch(question_of(knowledge, 1, [(0, True)], layers.below(1)))
+    search = ReluSearch(question_of(knowledge, 1, [Query(1, 0, True)], layers.below(1)))
     assert list(search.run(MOST, Deadline()))
     nodes = search.tree.preorder()
     listed = np.array(search.tree.splits)[nodes]
@@ -230,7 +231,7 @@ def test_a_node_that_its_program_does_not_close_is_split_on_what_is_left(
 
 def test_a_node_that_nothing_closes_leaves_the_others_to_be_bounded() -> None:
     knowledge, layers = bounded(TOUCHING, cube(1, -1.0, 2.0))
-    search = ReluSearch(question_of(knowledge, 1, [(0, True)], layers.below(1)))
+    search = ReluSearch(question_of(knowledge, 1, [Query(1, 0, True)], layers.below(1)))
     assert list(search.run(MOST, Deadline()))
     assert not search.pending
     assert search.finished() is None
@@ -271,9 +272,13 @@ def test_a_recorded_tree_proves_its_sign_by_what_was_kept_of_its_leaves() -> Non
         for tree in knowledge.freeze().trees:
             below, leaves = layers.below(tree.layer), tree.leaves
             assert leaves is not None
-            row = question_of(knowledge, tree.layer, [(int(tree.units[0]), True)], below).rows
+            row = question_of(
+                knowledge, tree.layer, [Query(tree.layer, int(tree.units[0]), True)], below
+            ).rows
             if not tree.positive[0]:
-                row = question_of(knowledge, tree.layer, [(int(tree.units[0]), False)], below).rows
+                row = question_of(
+                    knowledge, tree.layer, [Query(tree.layer, int(tree.units[0]), False)], below
+                ).rows
             functional = Functional(row, below, knowledge.box)
             widths = [r.affine.n_out for r in below]
             signs = np.concatenate(leaves_of(tree, widths), axis=1)
@@ -304,7 +309,7 @@ def test_a_known_tree_is_closed_without_any_step_and_another_gone_on_with(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     knowledge, layers = bounded(tents(0.5, 3), cube(3, -1.0, 2.0))
-    question = question_of(knowledge, 1, [(0, True)], layers.below(1))
+    question = question_of(knowledge, 1, [Query(1, 0, True)], layers.below(1))
     (tree,) = split_sign(question, MOST, Deadline())[0].trees
     assert tree.leaves is not None
     assert tree.splits.size > 3

@@ -10,11 +10,12 @@ import pytest
 from onnx_exact.budgets import BUDGETS
 from onnx_exact.deadline import Deadline
 from onnx_exact.decide import branching
-from onnx_exact.decide.branching import Sign, Splitter
+from onnx_exact.decide.branching import Splitter
 from onnx_exact.decide.knowledge import Knowledge
 from onnx_exact.decide.propagate import Layers
 from onnx_exact.decide.verdict import Status
 from onnx_exact.network import Affine, Chain
+from onnx_exact.network.query import Query
 from tests.nets import MOST, cube, random_chain, statuses, wrong_verdicts
 from tests.oracle.regions import enumerate_regions
 
@@ -31,10 +32,7 @@ def settled(chain: Chain, jobs: int) -> tuple[Knowledge, list[int]]:
     for index in knowledge.relu_layers:
         layers.refresh(index)
         if index:
-            positive, negative = knowledge.open_signs(index)
-            signs = [(int(unit), True) for unit in np.flatnonzero(positive)]
-            signs += [(int(unit), False) for unit in np.flatnonzero(negative)]
-            splitter.settle(index, signs, layers.below(index), MOST)
+            splitter.settle(index, knowledge.open_queries(index), layers.below(index), MOST)
     return knowledge, told
 
 
@@ -70,8 +68,8 @@ def test_a_layer_is_left_after_so_many_failures_in_a_row(
     layers, told = Layers(knowledge), list[int]()
     layers.refresh(1)
     splitter = Splitter(knowledge, Deadline(), 2, told.append)
-    signs: list[Sign] = [(unit, True) for unit in range(copies)]
-    splitter.settle(1, signs, layers.below(1), most=1)
+    queries = [Query(1, unit, True) for unit in range(copies)]
+    splitter.settle(1, queries, layers.below(1), most=1)
     # Others may have begun before the last failure was known.
     assert BUDGETS.relu_failures <= len(told) <= copies / 2
     assert (knowledge.status(1) == Status.UNDECIDED).sum() == copies
