@@ -30,12 +30,10 @@ from onnx_exact.reduce import Reduction
 from onnx_exact.run import Allowance, Run
 
 # A certificate stays below four times the model: what its splittings and witnesses may take at
-# most before they are compressed, slopes and verdicts coming on top.
+# most, slopes and verdicts coming on top.
 MOST_PROOF = 3.0
 # Within this many times the deviation that is claimed `verify` finds its own bound.
 CHECKED = 1.02
-# Seconds for proofs, at least; more where deciding took longer.
-LEAST_SECONDS = 20.0
 
 
 def prove(
@@ -43,20 +41,17 @@ def prove(
     box: Box,
     stability: Stability,
     nbytes: int,
-    seconds: float,
-    limit: Deadline,
+    deadline: Deadline,
 ) -> tuple[Stability, ChainProof]:
     """The verdicts on a chain that a certificate can record, and their proofs.
 
-    What cannot be proved once more, or only by a proof that is too large to give, is UNDECIDED.
+    What its evidence does not prove, or only evidence that is too large to give, is UNDECIDED.
 
     Args:
         chain, box, stability: as decided.
         nbytes: size of the model.
-        seconds: that deciding took.
-        limit: by when proofs have to end.
+        deadline: by when proofs have to end.
     """
-    deadline = limit.within(max(seconds, LEAST_SECONDS))
     proof = prove_chain(chain, box, stability, deadline, MOST_PROOF * nbytes)
     layers = tuple(
         _recorded(index, verdicts, proof) for index, verdicts in enumerate(stability.layers)

@@ -13,7 +13,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from onnx import ModelProto
 
-from onnx_exact.certify.proof import BoxTreeProof, ChainProof, TreeProof
+from onnx_exact.bab import trees
+from onnx_exact.certify.certificate import arrays_of_tree
+from onnx_exact.certify.proof import ChainProof
 from onnx_exact.certify.rounding import runtime_rounding
 from onnx_exact.domains import Domain, resolve_domain
 from onnx_exact.errors import OnnxExactError
@@ -112,7 +114,7 @@ class Checkable:
         box, found = where.box, self._found[chain.output]
         try:
             checked = check_claims(
-                *(_claims(proof), (box.lower, box.upper), found.whole),
+                *(_claims(proof, chain.chain), (box.lower, box.upper), found.whole),
                 *(Products(found.chain.layers), Clock()),
             )
         except OnnxExactError as error:
@@ -165,7 +167,7 @@ def unreadable(
     return found
 
 
-def _claims(proof: ChainProof) -> Claims:
+def _claims(proof: ChainProof, chain: Network) -> Claims:
     """What a certificate will say of the units of a chain."""
     layers = {k: layer for k, layer in enumerate(proof.layers) if layer is not None}
     return Claims(
@@ -177,14 +179,14 @@ def _claims(proof: ChainProof) -> Claims:
             for k, layer in layers.items()
             if layer.slopes is not None
         },
-        tuple(_tree(tree) for tree in proof.trees),
+        tuple(_tree(tree, chain) for tree in proof.trees),
         *((), (), ()),
     )
 
 
-def _tree(tree: TreeProof) -> Tree:
-    units, positive = tree.units, tree.positive
-    if isinstance(tree, BoxTreeProof):
-        slopes, multipliers = np.zeros((0, 0), np.uint8), np.zeros(0, np.float32)
-        return Tree("box", tree.layer, units, positive, tree.nodes, slopes, multipliers)
-    return Tree(*("relu", tree.layer, units, positive, tree.nodes, tree.slopes, tree.multipliers))
+def _tree(tree: trees.Tree, chain: Network) -> Tree:
+    arrays = arrays_of_tree(tree, chain)
+    slopes = arrays.get("slopes", np.zeros((0, 0), np.uint8))
+    multipliers = arrays.get("multipliers", np.zeros(0, np.float32))
+    kind, units = "box" if tree.leaves is None else "relu", arrays["units"]
+    return Tree(kind, tree.layer, units, tree.positive, arrays["nodes"], slopes, multipliers)

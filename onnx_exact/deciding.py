@@ -116,8 +116,7 @@ def _decide_chain(
     if settings.certificate is None or stays:
         return stability, None
     with run.stage("prove"):
-        spent = run.seconds["decide"]
-        found = prove(chain.chain, where.box, stability, run.source.nbytes, spent, proving)
+        found = prove(chain.chain, where.box, stability, run.source.nbytes, proving)
     if proving.passed:
         limit.cut("prove")
     return found

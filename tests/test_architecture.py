@@ -40,7 +40,7 @@ MAY_IMPORT = {
     "network": set(),
     "bounds": {"network"},
     "attack": {"network"},
-    "bab": {"network", "bounds", "milp", "decide"},
+    "bab": {"network", "bounds", "milp"},
     "milp": {"network", "bounds"},
     "decide": {"network", "bounds", "attack", "bab", "milp"},
     "reduce": {"network", "bounds", "decide"},

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from onnx_exact.bab.trees import ReluTree, Tree
+from onnx_exact.bab.trees import Tree
 from onnx_exact.decide.knowledge import Knowledge
 from onnx_exact.decide.propagate import Layers
 from onnx_exact.decide.verdict import Evidence, LayerVerdicts, Stability, Status
@@ -61,9 +61,7 @@ def _excluded(knowledge: Knowledge) -> set[Query]:
 
 def _is_used(tree: Tree, proved: set[Query]) -> bool:
     """Whether a tree excludes nothing but such signs; those of the box may exclude others."""
-    if isinstance(tree, ReluTree):
-        return Query(tree.layer, tree.unit, tree.positive) in proved
-    return True
+    return tree.leaves is None or proved.issuperset(tree.queries)
 
 
 def trusted(knowledge: Knowledge) -> Stability:

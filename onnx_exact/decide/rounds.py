@@ -11,29 +11,22 @@ measurements behind this order.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from onnx_exact.attack.pgd import Effort
 from onnx_exact.attack.samples import greatest_corners
-from onnx_exact.bab.input_split.search import MOST_INPUTS, Branching
-from onnx_exact.bab.relu_split.schedule import MOST_FAILURES, Splitter
+from onnx_exact.bab.input_split.search import MOST_INPUTS
+from onnx_exact.bab.question import bounded_by_slopes
 from onnx_exact.bounds.alpha_crown import optimize
 from onnx_exact.budgets import of_round
+from onnx_exact.decide.branching import BoxBranching, Splitter, question_of
 from onnx_exact.decide.knowledge import Knowledge
 from onnx_exact.decide.options import Options
 from onnx_exact.decide.propagate import Layers, bound_by_intervals
 from onnx_exact.decide.searches import evolve_query, search_layer
 from onnx_exact.decide.verdict import Evidence
-from onnx_exact.network.affine import Affine, Array
+from onnx_exact.network.affine import Array
 from onnx_exact.network.query import Query
 
-Index = NDArray[np.intp]
-
-# Parts before the compiled kernel is worth loading, and before a population is sent out.
-FIRST_PARTS = 6_000
-MORE_PARTS = 15_000
-# Seconds for branching on ReLUs for a single sign, round by round.
-SPLIT_SECONDS = (2.0, 10.0, 40.0)
 # Steps on slopes for the open queries of a layer.
 SLOPE_STEPS = 20
 # From this many open queries of a layer on, compiling its relaxation pays.
@@ -57,10 +50,8 @@ class Rounds:
         self._budgets = options.budgets
         self._layers = Layers(knowledge)
         self._rng = np.random.default_rng(options.seed)
-        self._branchings: dict[int, Branching] = {}
-        self._splitter = Splitter(
-            knowledge, options.deadline, options.jobs, lambda index: self._tell("splitting", index)
-        )
+        self._branchings: dict[int, BoxBranching] = {}
+        self._splitter = Splitter(knowledge, options, lambda index: self._tell("splitting", index))
 
     def run(self) -> None:
         """Decides what can be decided within the budgets, until a round settles nothing."""
@@ -100,7 +91,7 @@ class Rounds:
                 if self.knowledge.chain.n_in <= MOST_INPUTS and self._open(index):
                     self._branch(index, 0)
                 wanted = [query for query in self._by_bound(index) if query in queries]
-                self._split(index, wanted, len(SPLIT_SECONDS))
+                self._split(index, wanted, len(self._budgets.relu_nodes))
             self._layers.relax(index)
 
     def _round(self, number: int) -> None:
@@ -140,18 +131,19 @@ class Rounds:
 
     def _branch(self, index: int, number: int) -> None:
         """Branching on the box; what it does not settle at once a population may show."""
+        below, deadline, jobs = self._layers.below(index), self.options.deadline, self.options.jobs
         if index not in self._branchings:
-            self._branchings[index] = Branching(self.knowledge, index)
-        branching, options = self._branchings[index], self.options
+            self._branchings[index] = BoxBranching(self.knowledge, index, below)
+        branching, budgets = self._branchings[index], self._budgets
         self._tell("branching", index)
-        if branching.run(options.deadline, FIRST_PARTS):
+        if branching.run(below, budgets.box_first_parts, deadline):
             return
-        if branching.run_compiled(options.deadline, MORE_PARTS, options.jobs):
+        if branching.run(below, budgets.box_more_parts, deadline, jobs, compiled=True):
             return
         self._evolve(index)
         self._tell("branching", index)
-        most = int(of_round(self._budgets.box_parts, number))
-        branching.run_compiled(options.deadline, most, options.jobs)
+        most = int(of_round(budgets.box_parts, number))
+        branching.run(below, most, deadline, jobs, compiled=True)
 
     def _evolve(self, index: int) -> None:
         """A population search for each open query of a layer."""
@@ -164,24 +156,27 @@ class Rounds:
 
     def _optimize_slopes(self, index: int) -> None:
         """Optimised slopes for the open queries of a layer, and the corners they lead to."""
-        box, deadline = self.knowledge.box, self.options.deadline
+        knowledge = self.knowledge
         for positive in (True, False):
-            units = self._open_units(index, positive)
-            if index and units.size and not deadline.passed:
-                self._tell("slopes", index)
-                rows = self._rows(index, units, positive)
-                below = self._layers.below(index)
-                found = optimize(rows, below, box, SLOPE_STEPS)
-                self.knowledge.conclude_units(index, units, positive, found.bounds, Evidence.LINEAR)
-                self.knowledge.show(found.corners)
+            queries = [q for q in knowledge.open_queries(index) if q.positive == positive]
+            if not (index and queries) or self.options.deadline.passed:
+                continue
+            self._tell("slopes", index)
+            question = question_of(knowledge, index, queries, self._layers.below(index))
+            found = optimize(question.rows, question.below, knowledge.box, SLOPE_STEPS)
+            bounds, excluded = found.bounds, np.flatnonzero(found.bounds <= 0.0)
+            knowledge.conclude_units(index, question.units, positive, bounds, Evidence.LINEAR)
+            knowledge.trees += bounded_by_slopes(
+                question.only(excluded), found.cases.rows(excluded)
+            )
+            knowledge.show(found.corners)
 
     def _split(self, index: int, queries: list[Query], number: int) -> None:
         """Branching on ReLUs for some queries of a layer, in the order given."""
         below = self._layers.below(index)
         if below and queries:
-            seconds = SPLIT_SECONDS[min(number, len(SPLIT_SECONDS) - 1)]
-            asked = [(query.unit, query.positive) for query in queries]
-            self._splitter.settle(index, asked, below, seconds)
+            most = int(of_round(self._budgets.relu_nodes, number))
+            self._splitter.settle(queries, below, most)
 
     def _by_bound(self, index: int) -> list[Query]:
         """The open queries of a layer, the most nearly excluded first.
@@ -214,11 +209,12 @@ class Rounds:
         )
         failed = 0
         for query in self._by_bound(index):
-            if self.options.deadline.passed or failed == MOST_FAILURES:
+            if self.options.deadline.passed or failed == self._budgets.relaxation_failures:
                 return
             if not self.knowledge.is_open(query):
                 continue
-            row = self._rows(index, np.array([query.unit]), query.positive)
+            affine = self.knowledge.chain.layers[index].affine
+            row = affine.signed(np.array([query.unit]), query.sign)
             answer = program.upper_bound(row, self._budgets.relaxation_iterations)
             if answer is None:
                 # Nor will another query's program end.
@@ -235,12 +231,6 @@ class Rounds:
         self._tell("milp", index)
         work = of_round(self._budgets.program_work, number)
         settle_layer(self.knowledge, index, self.options.deadline, work, self.options.jobs)
-
-    def _rows(self, index: int, units: Index, positive: bool) -> Affine:
-        return self.knowledge.chain.layers[index].affine.signed(units, 1.0 if positive else -1.0)
-
-    def _open_units(self, index: int, positive: bool) -> Index:
-        return np.flatnonzero(self.knowledge.open_signs(index)[0 if positive else 1])
 
     def _open(self, index: int) -> int:
         """Number of open queries of a layer."""

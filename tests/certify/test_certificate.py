@@ -189,7 +189,7 @@ def test_a_claim_that_is_not_proved_is_undecided_and_nothing_rests_on_it() -> No
     stability = analyze_chain(CROSS, SQUARE, Options(method="bounds"))
     forged = claimed(stability, 1, 0, Status.INACTIVE)
     wrong = claimed(forged, 0, 1, Status.ACTIVE)
-    recorded, _ = certified.prove(CROSS, SQUARE, wrong, 10**6, 20.0, Deadline())
+    recorded, _ = certified.prove(CROSS, SQUARE, wrong, 10**6, Deadline())
     # The first layer's claim is false; so what rested on it is proved without it, or not at all.
     assert statuses(recorded, 0)[1] == (Status.UNDECIDED, Evidence.NONE)
     assert statuses(recorded, 1)[0] == (Status.INACTIVE, Evidence.LINEAR)

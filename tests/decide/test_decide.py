@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from onnx_exact.bab.relu_split import schedule as split_layer
+from onnx_exact.bab.question import Found, Question
 from onnx_exact.budgets import BUDGETS
 from onnx_exact.deadline import Deadline
-from onnx_exact.decide import programs
+from onnx_exact.decide import branching, programs
 from onnx_exact.decide import propagate as layers
 from onnx_exact.decide.knowledge import Knowledge
 from onnx_exact.decide.rounds import Rounds
@@ -224,7 +224,12 @@ def test_signs_are_split_first_where_the_least_share_of_the_range_is_left(
     decider._layers.refresh(1)
     knowledge.lower[1], knowledge.upper[1] = np.array([-9.0, -0.5, 1.0]), np.array([1.0, 0.5, 1.0])
     asked: list[tuple[int, bool]] = []
-    monkeypatch.setattr(split_layer, "split_sign", lambda *call: asked.append(call[2:4]))
+
+    def split(question: Question, *_: object) -> tuple[Found, int]:
+        asked.append((int(question.units[0]), bool(question.positive[0])))
+        return Found(np.zeros((0, 1))), 1
+
+    monkeypatch.setattr(branching, "split_sign", split)
     decider._split(1, decider._by_bound(1), 0)
     assert asked[0] == (0, True)
     assert asked[-1] == (0, False)
