@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from onnx import ModelProto
 
-from onnx_exact.bab import trees
+from onnx_exact.bab.trees import Tree as Grown
 from onnx_exact.certify.certificate import arrays_of_tree
 from onnx_exact.certify.proof import ChainProof
 from onnx_exact.certify.rounding import runtime_rounding
@@ -114,7 +114,7 @@ class Checkable:
         box, found = where.box, self._found[chain.output]
         try:
             checked = check_claims(
-                *(_claims(proof, chain.chain), (box.lower, box.upper), found.whole),
+                *(_claims(proof), (box.lower, box.upper), found.whole),
                 *(Products(found.chain.layers), Clock()),
             )
         except OnnxExactError as error:
@@ -167,7 +167,7 @@ def unreadable(
     return found
 
 
-def _claims(proof: ChainProof, chain: Network) -> Claims:
+def _claims(proof: ChainProof) -> Claims:
     """What a certificate will say of the units of a chain."""
     layers = {k: layer for k, layer in enumerate(proof.layers) if layer is not None}
     return Claims(
@@ -179,14 +179,15 @@ def _claims(proof: ChainProof, chain: Network) -> Claims:
             for k, layer in layers.items()
             if layer.slopes is not None
         },
-        tuple(_tree(tree, chain) for tree in proof.trees),
+        tuple(_tree(tree, proof.bounds.chain) for tree in proof.trees),
         *((), (), ()),
     )
 
 
-def _tree(tree: trees.Tree, chain: Network) -> Tree:
+def _tree(tree: Grown, chain: Network) -> Tree:
     arrays = arrays_of_tree(tree, chain)
     slopes = arrays.get("slopes", np.zeros((0, 0), np.uint8))
     multipliers = arrays.get("multipliers", np.zeros(0, np.float32))
-    kind, units = "box" if tree.leaves is None else "relu", arrays["units"]
-    return Tree(kind, tree.layer, units, tree.positive, arrays["nodes"], slopes, multipliers)
+    kind = "box" if tree.leaves is None else "relu"
+    named = arrays["units"], arrays["positive"], arrays["nodes"]
+    return Tree(kind, tree.layer, *named, slopes, multipliers)

@@ -270,7 +270,7 @@ class _Prover:
         question = self._question(index, known.units[lacking], known.positive[lacking])
         most = BUDGETS.replay_least + int(BUDGETS.replay_times * known.splits.size)
         if known.leaves is None:
-            most = min(most, int(MOST_PARTS_A_BYTE * self._bytes))
+            most = int(min(most, MOST_PARTS_A_BYTE * self._bytes))
             search = BoxSearch(question, known)
             trees = [t for found in search.run(most, self._deadline) for t in found.trees]
         else:
