@@ -37,7 +37,7 @@ NASTY = (
 )
 # Next to nothing: for what is closer to 0 than any means can tell.
 LITTLE = Budgets(
-    search_products=(1e7,), box_parts=(20_000,), program_work=(1_000,), relu_nodes=(2_000,)
+    search_products=(1e7,), box_parts=(20_000,), relu_nodes=(200,), program_work=(1_000,)
 )
 nasty = st.sampled_from(NASTY) | st.floats(-1e30, 1e30) | st.floats(-1.0, 1.0)
 sizes = st.integers(1, 3)
@@ -186,10 +186,10 @@ def question_on(
     knowledge: Knowledge, layer: int, signs: Sequence[tuple[int, bool]] | None = None
 ) -> Question:
     """Asks for signs of a layer, or for all its positive ones, by what is known."""
-    asked = [(u, True) for u in range(knowledge.chain.layers[layer].width)]
-    queries = [Query(layer, *sign) for sign in (asked if signs is None else signs)]
+    if signs is None:
+        signs = [(unit, True) for unit in range(knowledge.chain.layers[layer].width)]
     below = relaxations_of(knowledge.chain, knowledge.box)[:layer]
-    return question_of(knowledge, layer, queries, below)
+    return question_of(knowledge, layer, [Query(layer, *sign) for sign in signs], below)
 
 
 def branched(

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_exact.network.query import Query
+
 LEAF = -1
 
 
@@ -54,6 +56,12 @@ class Tree:
     positive: NDArray[np.bool_]
     splits: NDArray[np.int32]
     leaves: Leaves | None = None
+
+    @property
+    def queries(self) -> list[Query]:
+        """The signs that it settles."""
+        signs = zip(self.units.tolist(), self.positive.tolist(), strict=True)
+        return [Query(self.layer, unit, positive) for unit, positive in signs]
 
 
 class Growing:

@@ -13,12 +13,10 @@ import numpy as np
 from onnx_exact.bab.input_split.search import BoxSearch
 from onnx_exact.bab.question import Found, Question
 from onnx_exact.bab.relu_split.search import split_sign
-from onnx_exact.bab.trees import Tree
 from onnx_exact.bounds.crown import Relaxation
-from onnx_exact.budgets import BUDGETS
 from onnx_exact.deadline import Deadline
 from onnx_exact.decide.knowledge import Knowledge
-from onnx_exact.decide.verdict import Evidence
+from onnx_exact.decide.options import Options
 from onnx_exact.memory import keep_memory
 from onnx_exact.network.query import Query
 from onnx_exact.threads import one_thread
@@ -27,7 +25,7 @@ from onnx_exact.threads import one_thread
 def question_of(
     knowledge: Knowledge, layer: int, queries: Sequence[Query], below: Sequence[Relaxation]
 ) -> Question:
-    """Asks queries of a layer, by what is known now and relaxations of the layers before."""
+    """Puts queries of a layer by what is known now and relaxations of the layers before."""
     return Question(
         knowledge.chain,
         knowledge.box,
@@ -43,18 +41,8 @@ def question_of(
 def take(knowledge: Knowledge, found: Found) -> int:
     """Writes down what was found; how many signs points showed for the first time."""
     for tree in found.trees:
-        exclude(knowledge, tree)
+        knowledge.conclude_tree(tree)
     return knowledge.show(found.points)
-
-
-def exclude(knowledge: Knowledge, tree: Tree) -> None:
-    """Writes down that a tree excludes its signs."""
-    width = knowledge.chain.layers[tree.layer].width
-    lower, upper = np.full(width, -np.inf), np.full(width, np.inf)
-    upper[tree.units[tree.positive]] = 0.0
-    lower[tree.units[~tree.positive]] = 0.0
-    knowledge.tighten(tree.layer, Evidence.LINEAR, lower, upper)
-    knowledge.trees.append(tree)
 
 
 class BoxBranching:
@@ -68,12 +56,7 @@ class BoxBranching:
 
     def __init__(self, knowledge: Knowledge, layer: int, below: Sequence[Relaxation]) -> None:
         self._knowledge, self._layer = knowledge, layer
-        sides = zip((True, False), knowledge.splittable_signs(layer), strict=True)
-        self._queries = [
-            Query(layer, int(unit), positive)
-            for positive, units in sides
-            for unit in np.flatnonzero(units)
-        ]
+        self._queries = [q for q in knowledge.open_queries(layer) if knowledge.is_splittable(q)]
         self._search = BoxSearch(question_of(knowledge, layer, self._queries, below))
 
     @property
@@ -114,24 +97,19 @@ class Splitter:
 
     Args:
         knowledge: receives bounds, trees and witnesses.
-        deadline: of all layers together.
-        jobs: processes, by joblib and whatever backend it is set to.
-        tell: called before each sign.
+        options: deadline, jobs and budgets.
+        tell: called with the layer before each sign.
     """
 
-    def __init__(
-        self, knowledge: Knowledge, deadline: Deadline, jobs: int, tell: Callable[[int], None]
-    ) -> None:
-        self._knowledge, self._deadline, self._jobs, self._tell = knowledge, deadline, jobs, tell
+    def __init__(self, knowledge: Knowledge, options: Options, tell: Callable[[int], None]) -> None:
+        self._knowledge, self._tell = knowledge, tell
+        self._deadline, self._jobs, self._budgets = options.deadline, options.jobs, options.budgets
         self._nodes = self._failed = 0
 
-    def settle(
-        self, layer: int, queries: Iterable[Query], below: Sequence[Relaxation], most: int
-    ) -> None:
+    def settle(self, queries: Iterable[Query], below: Sequence[Relaxation], most: int) -> None:
         """Tries one query of a layer after another, until too many in a row stay open.
 
         Args:
-            layer: index.
             queries: the most promising first.
             below: relaxations of the layers before, at least one.
             most: nodes for a single query.
@@ -139,49 +117,46 @@ class Splitter:
         self._failed = 0
         asked = self._asked(queries)
         for query in asked:
-            question = question_of(self._knowledge, layer, [query], below)
-            self._take(question, *split_sign(question, most, self._deadline))
-            if self._jobs > 1 and self._nodes > BUDGETS.relu_alone:
-                self._settle_together(layer, asked, below, most)
+            question = question_of(self._knowledge, query.layer, [query], below)
+            self._take(query, *split_sign(question, most, self._deadline))
+            if self._jobs > 1 and self._nodes > self._budgets.relu_alone:
+                self._settle_together(asked, below, most)
 
     def _settle_together(
-        self, layer: int, asked: Iterator[Query], below: Sequence[Relaxation], most: int
+        self, asked: Iterator[Query], below: Sequence[Relaxation], most: int
     ) -> None:
-        """Several signs at once."""
+        """Several queries at once."""
         from joblib import Parallel, delayed
 
         pool = Parallel(self._jobs, return_as="generator", pre_dispatch="n_jobs", batch_size=1)
-        questions = (question_of(self._knowledge, layer, [query], below) for query in asked)
-        answers: Iterable[tuple[Question, Found, int]] = pool(
-            delayed(_split_apart)(question, most, self._deadline.remaining)
-            for question in questions
+        put = ((q, question_of(self._knowledge, q.layer, [q], below)) for q in asked)
+        answers: Iterable[tuple[Query, Found, int]] = pool(
+            delayed(_split_apart)(query, question, most, self._deadline) for query, question in put
         )
         for answer in answers:
             self._take(*answer)
 
-    def _take(self, question: Question, found: Found, nodes: int) -> None:
+    def _take(self, query: Query, found: Found, nodes: int) -> None:
         """Takes an answer, unless it would not have been asked for by now."""
-        query = Query(question.layer, int(question.units[0]), bool(question.positive[0]))
-        if self._failed < BUDGETS.relu_failures and self._is_open(query):
+        if self._failed < self._budgets.relu_failures and self._knowledge.is_splittable(query):
             take(self._knowledge, found)
             self._nodes += nodes
-            self._failed = self._failed + 1 if self._is_open(query) else 0
+            self._failed = self._failed + 1 if self._knowledge.is_splittable(query) else 0
 
     def _asked(self, queries: Iterable[Query]) -> Iterator[Query]:
-        """The queries that are still open when their turn comes, as long as trying pays."""
+        """Those that are still open when their turn comes, as long as trying pays."""
         for query in queries:
-            if self._failed >= BUDGETS.relu_failures or self._deadline.passed:
+            if self._failed >= self._budgets.relu_failures or self._deadline.passed:
                 return
-            if self._is_open(query):
+            if self._knowledge.is_splittable(query):
                 self._tell(query.layer)
                 yield query
 
-    def _is_open(self, query: Query) -> bool:
-        return bool(self._knowledge.splittable_signs(query.layer)[query.row][query.unit])
 
-
-def _split_apart(question: Question, most: int, seconds: float) -> tuple[Question, Found, int]:
-    """Tries a sign in a process of its own."""
+def _split_apart(
+    query: Query, question: Question, most: int, deadline: Deadline
+) -> tuple[Query, Found, int]:
+    """Tries a query in a process of its own."""
     keep_memory()
     with one_thread(), np.errstate(over="ignore", invalid="ignore"):
-        return question, *split_sign(question, most, Deadline(seconds))
+        return query, *split_sign(question, most, deadline)

@@ -61,9 +61,7 @@ def _excluded(knowledge: Knowledge) -> set[Query]:
 
 def _is_used(tree: Tree, proved: set[Query]) -> bool:
     """Whether a tree excludes nothing but such signs; those of the box may exclude others."""
-    if tree.leaves is None:
-        return True
-    return Query(tree.layer, int(tree.units[0]), bool(tree.positive[0])) in proved
+    return tree.leaves is None or proved.issuperset(tree.queries)
 
 
 def trusted(knowledge: Knowledge) -> Stability:

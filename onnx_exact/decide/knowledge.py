@@ -72,21 +72,24 @@ class Knowledge:
         """Makes a bound of what a solver claims."""
         self.conclude(query, -self.claimed[query], Evidence.SOLVER)
 
-    def conclude(
-        self, query: Query, bound: float, evidence: Evidence, tree: Tree | None = None
-    ) -> None:
+    def conclude(self, query: Query, bound: float, evidence: Evidence) -> None:
         """Takes in a sound upper bound on the query's signed pre-activation; 0 excludes the sign.
 
         Args:
             query: of the unit and its sign.
             bound: on g for the positive sign, on -g for the negative one.
             evidence: what the bound was obtained by.
-            tree: the splitting that it rests on, if any.
         """
         units, bounds = np.array([query.unit]), np.array([bound])
         self.conclude_units(query.layer, units, query.positive, bounds, evidence)
-        if tree is not None:
-            self.trees.append(tree)
+
+    def conclude_tree(self, tree: Tree) -> None:
+        """Takes in that a tree excludes its queries, and keeps it as their evidence."""
+        for positive in (True, False):
+            units = tree.units[tree.positive == positive]
+            bounds = np.zeros(units.size)
+            self.conclude_units(tree.layer, units, positive, bounds, Evidence.LINEAR)
+        self.trees.append(tree)
 
     def conclude_units(
         self,
@@ -252,11 +255,10 @@ class Knowledge:
         """Whether a point shows the sign that a query asks for."""
         return bool(self._seen(query.layer)[query.row][query.unit])
 
-    def splittable_signs(self, layer: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """The open signs but for those whose bound is within rounding of 0."""
-        positive, negative = self.open_signs(layer)
-        tie = self._ties[layer]
-        return positive & (self.upper[layer] > tie), negative & (self.lower[layer] < -tie)
+    def is_splittable(self, query: Query) -> bool:
+        """Whether a query is open, and its bound is not within rounding of 0."""
+        tie = float(self._ties[query.layer][query.unit])
+        return self.is_open(query) and self.signed_bound(query) > tie
 
     def signed_bound(self, query: Query) -> float:
         """The upper bound on a query's signed pre-activation."""

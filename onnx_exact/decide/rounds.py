@@ -11,7 +11,6 @@ measurements behind this order.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from onnx_exact.attack.pgd import Effort
 from onnx_exact.attack.samples import greatest_corners
@@ -25,10 +24,8 @@ from onnx_exact.decide.options import Options
 from onnx_exact.decide.propagate import Layers, bound_by_intervals
 from onnx_exact.decide.searches import evolve_query, search_layer
 from onnx_exact.decide.verdict import Evidence
-from onnx_exact.network.affine import Affine, Array
+from onnx_exact.network.affine import Array
 from onnx_exact.network.query import Query
-
-Index = NDArray[np.intp]
 
 # Steps on slopes for the open queries of a layer.
 SLOPE_STEPS = 20
@@ -54,9 +51,7 @@ class Rounds:
         self._layers = Layers(knowledge)
         self._rng = np.random.default_rng(options.seed)
         self._branchings: dict[int, BoxBranching] = {}
-        self._splitter = Splitter(
-            knowledge, options.deadline, options.jobs, lambda index: self._tell("splitting", index)
-        )
+        self._splitter = Splitter(knowledge, options, lambda index: self._tell("splitting", index))
 
     def run(self) -> None:
         """Decides what can be decided within the budgets, until a round settles nothing."""
@@ -136,20 +131,19 @@ class Rounds:
 
     def _branch(self, index: int, number: int) -> None:
         """Branching on the box; what it does not settle at once a population may show."""
-        below, options = self._layers.below(index), self.options
+        below, deadline, jobs = self._layers.below(index), self.options.deadline, self.options.jobs
         if index not in self._branchings:
             self._branchings[index] = BoxBranching(self.knowledge, index, below)
         branching, budgets = self._branchings[index], self._budgets
         self._tell("branching", index)
-        if branching.run(below, budgets.box_first_parts, options.deadline):
+        if branching.run(below, budgets.box_first_parts, deadline):
             return
-        more = budgets.box_more_parts
-        if branching.run(below, more, options.deadline, options.jobs, compiled=True):
+        if branching.run(below, budgets.box_more_parts, deadline, jobs, compiled=True):
             return
         self._evolve(index)
         self._tell("branching", index)
         most = int(of_round(budgets.box_parts, number))
-        branching.run(below, most, options.deadline, options.jobs, compiled=True)
+        branching.run(below, most, deadline, jobs, compiled=True)
 
     def _evolve(self, index: int) -> None:
         """A population search for each open query of a layer."""
@@ -165,25 +159,24 @@ class Rounds:
         knowledge = self.knowledge
         for positive in (True, False):
             queries = [q for q in knowledge.open_queries(index) if q.positive == positive]
-            if index and queries and not self.options.deadline.passed:
-                self._tell("slopes", index)
-                question = question_of(knowledge, index, queries, self._layers.below(index))
-                found = optimize(question.rows, question.below, knowledge.box, SLOPE_STEPS)
-                knowledge.conclude_units(
-                    index, question.units, positive, found.bounds, Evidence.LINEAR
-                )
-                excluded = np.flatnonzero(found.bounds <= 0.0)
-                knowledge.trees += bounded_by_slopes(
-                    question.only(excluded), found.cases.rows(excluded)
-                )
-                knowledge.show(found.corners)
+            if not (index and queries) or self.options.deadline.passed:
+                continue
+            self._tell("slopes", index)
+            question = question_of(knowledge, index, queries, self._layers.below(index))
+            found = optimize(question.rows, question.below, knowledge.box, SLOPE_STEPS)
+            bounds, excluded = found.bounds, np.flatnonzero(found.bounds <= 0.0)
+            knowledge.conclude_units(index, question.units, positive, bounds, Evidence.LINEAR)
+            knowledge.trees += bounded_by_slopes(
+                question.only(excluded), found.cases.rows(excluded)
+            )
+            knowledge.show(found.corners)
 
     def _split(self, index: int, queries: list[Query], number: int) -> None:
         """Branching on ReLUs for some queries of a layer, in the order given."""
         below = self._layers.below(index)
         if below and queries:
             most = int(of_round(self._budgets.relu_nodes, number))
-            self._splitter.settle(index, queries, below, most)
+            self._splitter.settle(queries, below, most)
 
     def _by_bound(self, index: int) -> list[Query]:
         """The open queries of a layer, the most nearly excluded first.
@@ -216,11 +209,12 @@ class Rounds:
         )
         failed = 0
         for query in self._by_bound(index):
-            if self.options.deadline.passed or failed == self._budgets.relu_failures:
+            if self.options.deadline.passed or failed == self._budgets.relaxation_failures:
                 return
             if not self.knowledge.is_open(query):
                 continue
-            row = self._rows(index, np.array([query.unit]), query.positive)
+            affine = self.knowledge.chain.layers[index].affine
+            row = affine.signed(np.array([query.unit]), query.sign)
             answer = program.upper_bound(row, self._budgets.relaxation_iterations)
             if answer is None:
                 # Nor will another query's program end.
@@ -237,9 +231,6 @@ class Rounds:
         self._tell("milp", index)
         work = of_round(self._budgets.program_work, number)
         settle_layer(self.knowledge, index, self.options.deadline, work, self.options.jobs)
-
-    def _rows(self, index: int, units: Index, positive: bool) -> Affine:
-        return self.knowledge.chain.layers[index].affine.signed(units, 1.0 if positive else -1.0)
 
     def _open(self, index: int) -> int:
         """Number of open queries of a layer."""

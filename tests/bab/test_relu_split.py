@@ -272,13 +272,7 @@ def test_a_recorded_tree_proves_its_sign_by_what_was_kept_of_its_leaves() -> Non
         for tree in knowledge.freeze().trees:
             below, leaves = layers.below(tree.layer), tree.leaves
             assert leaves is not None
-            row = question_of(
-                knowledge, tree.layer, [Query(tree.layer, int(tree.units[0]), True)], below
-            ).rows
-            if not tree.positive[0]:
-                row = question_of(
-                    knowledge, tree.layer, [Query(tree.layer, int(tree.units[0]), False)], below
-                ).rows
+            row = question_of(knowledge, tree.layer, tree.queries, below).rows
             functional = Functional(row, below, knowledge.box)
             widths = [r.affine.n_out for r in below]
             signs = np.concatenate(leaves_of(tree, widths), axis=1)

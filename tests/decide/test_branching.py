@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 from onnx_exact.budgets import BUDGETS
-from onnx_exact.deadline import Deadline
-from onnx_exact.decide import branching
 from onnx_exact.decide.branching import Splitter
 from onnx_exact.decide.knowledge import Knowledge
+from onnx_exact.decide.options import Options
 from onnx_exact.decide.propagate import Layers
 from onnx_exact.decide.verdict import Status
 from onnx_exact.network import Affine, Chain
@@ -20,19 +19,19 @@ from tests.nets import MOST, cube, random_chain, statuses, wrong_verdicts
 from tests.oracle.regions import enumerate_regions
 
 
-def at_once(monkeypatch: pytest.MonkeyPatch, nodes: int) -> None:
-    """Has processes start after so many nodes."""
-    monkeypatch.setattr(branching, "BUDGETS", replace(BUDGETS, relu_alone=nodes))
+def options(jobs: int, nodes_alone: int) -> Options:
+    """Processes start after so many nodes."""
+    return Options(jobs=jobs, budgets=replace(BUDGETS, relu_alone=nodes_alone))
 
 
 def settled(chain: Chain, jobs: int) -> tuple[Knowledge, list[int]]:
     """All open signs of all layers asked for; and the layers that were told of."""
     knowledge, told = Knowledge(chain, cube(chain.n_in, -1.0, 1.0)), list[int]()
-    layers, splitter = Layers(knowledge), Splitter(knowledge, Deadline(), jobs, told.append)
+    layers, splitter = Layers(knowledge), Splitter(knowledge, options(jobs, 0), told.append)
     for index in knowledge.relu_layers:
         layers.refresh(index)
         if index:
-            splitter.settle(index, knowledge.open_queries(index), layers.below(index), MOST)
+            splitter.settle(knowledge.open_queries(index), layers.below(index), MOST)
     return knowledge, told
 
 
@@ -43,8 +42,7 @@ def proved(knowledge: Knowledge) -> list[tuple[int, int, bool, list[int]]]:
     ]
 
 
-def test_several_processes_come_to_the_same_verdicts(monkeypatch: pytest.MonkeyPatch) -> None:
-    at_once(monkeypatch, 0)
+def test_several_processes_come_to_the_same_verdicts() -> None:
     chain = random_chain(0, 4, 8, 8, 20, shift=0.5)
     (alone, _), (together, told) = settled(chain, jobs=1), settled(chain, jobs=2)
     assert len(told) >= 6
@@ -56,20 +54,17 @@ def test_several_processes_come_to_the_same_verdicts(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("nodes_alone", [0, MOST])
-def test_a_layer_is_left_after_so_many_failures_in_a_row(
-    monkeypatch: pytest.MonkeyPatch, nodes_alone: int
-) -> None:
+def test_a_layer_is_left_after_so_many_failures_in_a_row(nodes_alone: int) -> None:
     """Of copies of a unit that there are no nodes for, few are tried."""
-    at_once(monkeypatch, nodes_alone)
     tent = Affine(np.ones((3, 1)), np.array([0.0, -0.5, -1.0]))
     copies = 16 * BUDGETS.relu_failures
     heights = Affine(np.tile([[2.0, -4.0, 2.0]], (copies, 1)), np.full(copies, -1.0625))
     knowledge = Knowledge(Chain.of([tent, heights], relu_at_end=True), cube(1, -1.0, 2.0))
     layers, told = Layers(knowledge), list[int]()
     layers.refresh(1)
-    splitter = Splitter(knowledge, Deadline(), 2, told.append)
-    queries = [Query(1, unit, True) for unit in range(copies)]
-    splitter.settle(1, queries, layers.below(1), most=1)
+    splitter = Splitter(knowledge, options(2, nodes_alone), told.append)
+    queries = [Query(1, unit, positive=True) for unit in range(copies)]
+    splitter.settle(queries, layers.below(1), most=1)
     # Others may have begun before the last failure was known.
     assert BUDGETS.relu_failures <= len(told) <= copies / 2
     assert (knowledge.status(1) == Status.UNDECIDED).sum() == copies
