@@ -39,9 +39,9 @@ GROUND = {
 MAY_IMPORT = {
     "network": set(),
     "bounds": {"network"},
-    "attack": {"network", "decide"},
-    "bab": {"network", "bounds", "milp", "decide"},
-    "milp": {"network", "bounds", "decide"},
+    "attack": {"network"},
+    "bab": {"network", "bounds", "milp"},
+    "milp": {"network", "bounds"},
     "decide": {"network", "bounds", "attack", "bab", "milp"},
     "reduce": {"network", "bounds", "decide"},
     "certify": {"network", "bounds", "bab", "decide", "reduce"},
@@ -56,7 +56,8 @@ MAY_IMPORT = {
     **{module: set() for module in GROUND},
 }
 MAY_IMPORT_PIPELINE = {"__init__", "__main__", "cli", "integrations", "pipeline"}
-MAY_IMPORT_ONNX = {"graph", "pipeline", "run", "validate", "integrations", "verified", "verifier"}
+MAY_IMPORT_ONNX = {"graph", "checkable", "deciding", "pipeline", "run", "validate", "integrations"}
+MAY_IMPORT_ONNX |= {"verified", "verifier"}
 # Slow to load, or not needed by most runs: imported inside the functions that use them.
 HEAVY = {
     "cvxpy",

@@ -152,20 +152,20 @@ class Program:
         self._infeasible = highspy.HighsModelStatus.kInfeasible
         self._signs = np.zeros(m, dtype=np.int8)
 
-    def solve(self, signs: Sequence[Signs], seconds: float) -> Optimum | None:
+    def solve(self, signs: Sequence[Signs], iterations: int) -> Optimum | None:
         """The optimum under assumptions, one array a layer of shape (units,).
 
         Returns:
-            None where the solver gave up, or took longer than `seconds`.
+            None where the solver gave up, or took more than so many iterations.
         """
         if not self._loaded:
             return None
         self._assume(np.concatenate([s[u] for s, u in zip(signs, self._unstable, strict=True)]))
-        status = self._run(seconds)
+        status = self._run(iterations)
         if status not in (self._optimal, self._infeasible):
             # Now and then a basis leads nowhere.
             self._solver.clearSolver()
-            status = self._run(seconds)
+            status = self._run(iterations)
         if status == self._optimal:
             solution = self._solver.getSolution()
             point, columns = np.array(solution.col_value), np.array(solution.col_dual)[self._n :]
@@ -177,9 +177,9 @@ class Program:
                 return Optimum(self._cases(signs, columns, RAY_LENGTHS), None)
         return None
 
-    def _run(self, seconds: float) -> Any:
+    def _run(self, iterations: int) -> Any:
         """Solves; the status."""
-        self._solver.setOptionValue("time_limit", self._solver.getRunTime() + seconds)
+        self._solver.setOptionValue("simplex_iteration_limit", iterations)
         self._solver.run()
         return self._solver.getModelStatus()
 

@@ -16,9 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_exact._version import __version__
-from onnx_exact.certify.proof import BoxTreeProof, ChainProof, LayerProof, TreeProof
+from onnx_exact.bab.trees import LEAF, Tree
+from onnx_exact.certify.proof import ChainProof, LayerProof
 from onnx_exact.errors import OutputError
 from onnx_exact.network.chain import Chain
+from onnx_exact.network.domain import Box
 from onnx_exact.reduce import UnitMap
 
 FORMAT = "onnx-exact certificate"
@@ -44,6 +46,7 @@ class ChainRecord:
         before, after: the chain; weights are those of the models and not written.
         proof: of the verdicts on the units before.
         origins: for each layer after, where the units of the original live on.
+        box: of its input, where that is not the domain itself.
     """
 
     input: str
@@ -52,6 +55,7 @@ class ChainRecord:
     after: Chain
     proof: ChainProof
     origins: Sequence[UnitMap]
+    box: Box | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +88,7 @@ def write_certificate(certificate: Certificate, path: Path) -> None:
     arrays["header"] = np.frombuffer(text.encode("utf-8"), dtype=np.uint8)
     for number, chain in enumerate(certificate.chains):
         for name, array in _arrays(chain).items():
-            arrays[f"c{number}_{name}"] = array
+            arrays[f"c{number}_{name}"] = np.ascontiguousarray(array)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("wb") as file:
@@ -122,7 +126,7 @@ def _chain(chain: ChainRecord) -> dict[str, Any]:
         "result_relu": [layer.relu for layer in chain.after.layers],
         "sources": [origin.source for origin in chain.origins],
         "trees": [
-            {"kind": "box" if isinstance(tree, BoxTreeProof) else "relu", "layer": tree.layer}
+            {"kind": "box" if tree.leaves is None else "relu", "layer": tree.layer}
             for tree in chain.proof.trees
         ],
     }
@@ -130,11 +134,14 @@ def _chain(chain: ChainRecord) -> dict[str, Any]:
 
 def _arrays(chain: ChainRecord) -> Arrays:
     arrays: Arrays = {"witnesses": chain.proof.witnesses}
+    if chain.box is not None:
+        arrays["box"] = np.array([chain.box.lower, chain.box.upper])
     for index, layer in enumerate(chain.proof.layers):
         if layer is not None:
             arrays |= {f"l{index}_{name}": array for name, array in _layer(layer).items()}
     for number, tree in enumerate(chain.proof.trees):
-        arrays |= {f"t{number}_{name}": array for name, array in _tree(tree).items()}
+        found = arrays_of_tree(tree, chain.before)
+        arrays |= {f"t{number}_{name}": array for name, array in found.items()}
     for number, origin in enumerate(chain.origins):
         arrays[f"m{number}_unit"] = origin.place.astype(np.int32)
         if (origin.factor != 1.0).any():
@@ -151,8 +158,14 @@ def _layer(layer: LayerProof) -> Arrays:
     return arrays
 
 
-def _tree(tree: TreeProof) -> Arrays:
-    arrays: Arrays = {"units": tree.units, "positive": tree.positive, "nodes": tree.nodes}
-    if not isinstance(tree, BoxTreeProof):
-        arrays |= {"slopes": tree.slopes, "multipliers": tree.multipliers}
-    return arrays
+def arrays_of_tree(tree: Tree, chain: Chain) -> Arrays:
+    """What is written of a tree; units are named by layer and index there."""
+    arrays: Arrays = {"units": tree.units.astype(np.int32), "positive": tree.positive}
+    if tree.leaves is None:
+        return arrays | {"nodes": tree.splits.astype(np.int16)}
+    starts = np.cumsum([0, *(layer.width for layer in chain.layers)])
+    layer = np.searchsorted(starts, tree.splits, side="right") - 1
+    nodes = np.column_stack([layer, tree.splits - starts[np.maximum(layer, 0)]])
+    nodes[tree.splits == LEAF] = LEAF
+    arrays["nodes"] = nodes.astype(np.int32)
+    return arrays | {"slopes": tree.leaves.slopes, "multipliers": tree.leaves.multipliers}

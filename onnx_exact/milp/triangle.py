@@ -71,16 +71,16 @@ class TriangleRelaxation:
         ]
         return h
 
-    def upper_bound(self, row: Affine, seconds: float) -> tuple[float, Array] | None:
+    def upper_bound(self, row: Affine, iterations: int) -> tuple[float, Array] | None:
         """A sound upper bound on a functional of the last layer's output.
 
         Args:
             row: the functional, one row.
-            seconds: the solver's time limit, where it knows one.
+            iterations: of the solver at most, where its limit is known.
 
         Returns:
             The bound and the relaxation's input, shape (inputs,), which is worth running forward;
-            None where the solver gave no dual solution in time.
+            None where the solver gave no dual solution within them.
         """
         import cvxpy as cp
 
@@ -88,7 +88,7 @@ class TriangleRelaxation:
         limits = {}
         if self._solver == DEFAULT_LP_SOLVER:
             highs()
-            limits = {"highs_options": {"time_limit": seconds}}
+            limits = {"highs_options": {"simplex_iteration_limit": iterations}}
         problem: Any = self._problem
         try:
             with warnings.catch_warnings():

@@ -108,8 +108,7 @@ def _typed(values: Iterable[ValueInfoProto]) -> list[tuple[str, bytes]]:
 
 
 def _serial(messages: Iterable[object]) -> list[bytes]:
-    found = (m.SerializeToString(deterministic=True) for m in messages)  # type: ignore[attr-defined]
-    return sorted(found)
+    return sorted(m.SerializeToString(deterministic=True) for m in messages)  # type: ignore[attr-defined]
 
 
 def _plain(node: NodeProto) -> bytes:
@@ -122,5 +121,5 @@ def _plain(node: NodeProto) -> bytes:
 
 
 def _equal(a: TensorProto, b: TensorProto) -> bool:
-    kinds = [(t.data_type, list(t.dims)) for t in (a, b)]
-    return kinds[0] == kinds[1] and array_of(a).tobytes() == array_of(b).tobytes()
+    same = (a.data_type, list(a.dims)) == (b.data_type, list(b.dims))
+    return same and array_of(a).tobytes() == array_of(b).tobytes()

@@ -124,10 +124,11 @@ def _off(c: Comparison, k: int, units: Units) -> Array:
     alone = [_same_units(c, k)] if not k else [_same_units(c, k), _same_units(c, k - 1)]
     lined_up = s == 0 if not k else s == c.claims.sources[k - 1] + 1
     if first.weight_error is not None and all(alone) and lined_up and first.same(second):
-        gap = _after_relu(c, k - 1) if k else np.zeros(first.weight.shape[1])
-        return dot_up(first.weight_error, gap)
-    off = first.off(c.ranges.magnitude(s - 1))[units]
-    return add_up(off, mul_up(second.off(c.new_ranges.magnitude(k - 1))[place], factor))
+        return dot_up(first.weight_error, _after_relu(c, k - 1) if k else np.zeros(1))
+    return add_up(
+        first.off(c.ranges.magnitude(s - 1))[units],
+        mul_up(second.off(c.new_ranges.magnitude(k - 1))[place], factor),
+    )
 
 
 def _same_units(c: Comparison, k: int) -> bool:
@@ -164,9 +165,7 @@ def _below_zero(c: Comparison, k: int) -> Array:
 
 def _after_relu(c: Comparison, k: int) -> Array:
     """Bounds on |h_i - a_i h'_j|, nan for old units that live nowhere."""
-    s = c.claims.sources[k]
-    place = c.claims.places[k]
-    apart = c.apart[k].copy()
+    s, place, apart = c.claims.sources[k], c.claims.places[k], c.apart[k].copy()
     if not c.old.layers[s].relu:
         more = mul_up(c.claims.factors[k], _below_zero(c, k)[place])
         return add_up(apart, np.where(place >= 0, more, 0.0))

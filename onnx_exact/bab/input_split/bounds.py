@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_exact.bab.question import Question
 from onnx_exact.bounds.alpha_crown import optimize
 from onnx_exact.bounds.crown import (
     Relaxation,
@@ -24,8 +25,7 @@ from onnx_exact.bounds.crown import (
 )
 from onnx_exact.bounds.crown_batched import bound_loose
 from onnx_exact.bounds.interval import interval_bounds
-from onnx_exact.decide.knowledge import Knowledge
-from onnx_exact.network.affine import Affine, Array
+from onnx_exact.network.affine import Array
 from onnx_exact.network.domain import Box
 
 STEPS = 6
@@ -62,17 +62,16 @@ class Bounded:
 
 
 class Bounder:
-    """Bounds functionals of the output of the layers below one layer.
+    """Bounds the functionals of a question.
 
     Args:
-        knowledge: of the chain; its bounds are used as they are now.
-        rows: the functionals.
-        layer: whose inputs they take.
+        question: on the signs of one layer.
+        plain: bounds every unit below, with default slopes alone, as who checks a certificate does.
     """
 
-    def __init__(self, knowledge: Knowledge, rows: Affine, layer: int) -> None:
-        self._rows, self._below = rows, knowledge.chain.layers[:layer]
-        self._lower, self._upper = knowledge.lower[:layer], knowledge.upper[:layer]
+    def __init__(self, question: Question, *, plain: bool = False) -> None:
+        self._rows, self._below = question.rows, question.chain.layers[: question.layer]
+        self._lower, self._upper, self._plain = question.lower, question.upper, plain
         widths = [below.width for below in self._below]
         self._starts = np.concatenate([[0], np.cumsum(widths)]).astype(int)
 
@@ -95,7 +94,7 @@ class Bounder:
         # Without layers below, the functional of the input is the same for every part.
         coefficients = np.broadcast_to(coefficients, shape)
         margins = self._margins(box)
-        if layers:
+        if layers and not self._plain:
             self._optimize(layers, box, bounds, margins, asked)
         corners = np.where(coefficients > 0.0, box.upper[:, None], box.lower[:, None])
         left = asked & ~(bounds <= 0.0)
@@ -121,7 +120,10 @@ class Bounder:
             lower = np.where(known > 0, np.maximum(lower, 0.0), lower)
             upper = np.where(known < 0, np.minimum(upper, 0.0), upper)
             loose = unstable_units(lower, upper) | (not layer.relu)
-            if relaxations and loose.any():
+            if relaxations and self._plain:
+                upper = np.fmin(upper, upper_bounds(layer.affine, relaxations, box)[0])
+                lower = np.fmax(lower, -upper_bounds(layer.affine.negative, relaxations, box)[0])
+            elif relaxations and loose.any():
                 bound_loose(layer.affine, loose, relaxations, box, lower, upper)
             found.append((lower >= 0.0).astype(np.int8) - (upper <= 0.0).astype(np.int8))
             relaxations.append(relax(layer.affine, layer.relu, lower, upper, magnitude))

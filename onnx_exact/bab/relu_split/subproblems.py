@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
+from onnx_exact.bab.question import in_bytes
 from onnx_exact.bounds.alpha_crown import Optimized, optimize
-from onnx_exact.bounds.cases import Cases, bounds_of, default_cases
+from onnx_exact.bounds.cases import SLOPE_STEPS, Cases, bounds_of, default_cases
 from onnx_exact.bounds.crown import Relaxation, Signs
 from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.domain import Box
@@ -15,6 +17,9 @@ from onnx_exact.network.domain import Box
 
 class Functional:
     """One functional of the output of the last of some layers.
+
+    Attributes:
+        free: the units whose lower slope is a choice, numbered through all layers.
 
     Args:
         row: the functional, one row.
@@ -24,10 +29,34 @@ class Functional:
 
     def __init__(self, row: Affine, below: Sequence[Relaxation], box: Box) -> None:
         self._row, self._below, self._box = row, below, box
+        self.free = np.flatnonzero(np.concatenate([r.unstable for r in below]))
+        self._starts = np.cumsum([r.affine.n_out for r in below])[:-1]
 
     def fresh(self, signs: Sequence[Signs]) -> Cases:
         """Cases with the slopes of the relaxations and without multipliers."""
         return default_cases(self._below, len(signs[0]), signs)
+
+    def given(
+        self,
+        signs: Signs,
+        slopes: tuple[NDArray[np.intp], NDArray[np.uint8]],
+        multipliers: Array,
+    ) -> Cases:
+        """Cases with what has been kept of them.
+
+        Args:
+            signs, multipliers: as in `Cases`, of all layers side by side.
+            slopes: units that have one, and theirs, as in `trees.Leaves`.
+        """
+        flat = np.tile(np.concatenate([r.lower_slope for r in self._below]), (len(signs), 1))
+        flat[:, slopes[0]] = slopes[1] / SLOPE_STEPS
+        given = (np.split(v, self._starts, axis=1) for v in (signs, flat, multipliers))
+        return Cases(*(tuple(layers) for layers in given))
+
+    def kept(self, cases: Cases) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """Slopes of the free units and multipliers of all, of all layers side by side."""
+        multipliers = np.concatenate(cases.multipliers, axis=1)
+        return in_bytes(cases)[:, self.free], multipliers.astype(np.float32)
 
     def improve(self, cases: Cases, steps: int) -> Optimized:
         """The best bounds within some steps, starting with what the cases bring along."""
