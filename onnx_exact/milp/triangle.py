@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_exact.bounds.crown import Relaxation, upper_bounds
-from onnx_exact.bounds.highs import highs
 from onnx_exact.methods import DEFAULT_LP_SOLVER
+from onnx_exact.milp.highs import highs
 from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.domain import Box
 
