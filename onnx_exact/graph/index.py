@@ -10,6 +10,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
+from onnx_exact.graph.constants import FOLDED, OF_SHAPE, Value, sizes
 from onnx_exact.graph.layout import Dim, Shape, static
 from onnx_exact.graph.sizes import declared_inputs, forget_odd
 from onnx_exact.network.affine import Array
@@ -34,6 +35,7 @@ INTEGERS = (
     TensorProto.UINT8,
     TensorProto.BOOL,
 )
+_SUPPORTED = {np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind)) for kind in (*FLOATS, *INTEGERS)}
 
 
 def attributes(node: NodeProto) -> dict[str, AttributeProto]:
@@ -95,7 +97,7 @@ class Index:
         self._initializers = {tensor.name: tensor for tensor in self.graph.initializer}
         self._inputs = {value.name for value in self.graph.input}
         self._local = {(f.domain, f.name) for f in model.functions}
-        self._arrays: dict[str, NDArray[np.generic] | None] = {}
+        self._values: dict[str, Value | None] = {}
 
     @cached_property
     def opset(self) -> int:
@@ -120,27 +122,97 @@ class Index:
 
     # -- constants --
 
-    def array(self, tensor: str) -> NDArray[np.generic] | None:
-        """The value of a constant in its own type; None for anything that is none.
+    def value(self, tensor: str) -> Value | None:
+        """A constant and what it is off by; None for anything that is none.
 
-        An initializer counts unless a user may override it; so does a Constant node. Types other
-        than those of `FLOATS` and `INTEGERS`, and sparse tensors, are left alone.
+        An initializer counts unless a user may override it; so does a Constant node, and what nodes
+        make of constants alone. Sparse tensors are left alone.
         """
-        if tensor not in self._arrays:
-            self._arrays[tensor] = self._read(tensor)
-        return self._arrays[tensor]
+        if tensor not in self._values:
+            for position in self._folded_behind(tensor):
+                self._fold(position)
+            if tensor not in self._values:
+                self._values[tensor] = self._stored(tensor)
+        return self._values[tensor]
 
-    def _read(self, tensor: str) -> NDArray[np.generic] | None:
+    def is_constant(self, tensor: str) -> bool:
+        """Whether the value of a tensor is known."""
+        return self.value(tensor) is not None
+
+    def is_overridable(self, tensor: str) -> bool:
+        """Whether a tensor is an initializer that a user may give another value."""
+        overridable = self.model.ir_version >= OVERRIDABLE_SINCE_IR and tensor in self._inputs
+        return overridable and tensor in self._initializers
+
+    def array(self, tensor: str) -> NDArray[np.generic] | None:
+        """The value of a constant in its own type, where it is exact; None for anything else.
+
+        Types other than those of `FLOATS` and `INTEGERS` are left alone.
+        """
+        value = self.value(tensor)
+        if value is None or value.error is not None or value.values.dtype not in _SUPPORTED:
+            return None
+        return value.values
+
+    @cached_property
+    def _folded(self) -> set[int]:
+        """The nodes that give constants, but for Constant nodes."""
+        stored = {name for name in self._initializers if not self.is_overridable(name)}
+        found: set[int] = set()
+        for position, node in enumerate(self.nodes):
+            if not self.is_standard(node):
+                continue
+            given = [name for name in node.input if name]
+            plain = not any(a.ref_attr_name for a in node.attribute)
+            if node.op_type == "Constant":
+                stored.update(node.output)
+            elif node.op_type in OF_SHAPE and plain:
+                stored.update(node.output)
+                found.add(position)
+            elif node.op_type in FOLDED and plain and given and stored.issuperset(given):
+                stored.update(filter(None, node.output))
+                found.add(position)
+        return found
+
+    def _folded_behind(self, tensor: str) -> list[int]:
+        """The nodes to fold before a tensor is known, in the order of the graph."""
+        wanted: set[int] = set()
+        open_ends = [tensor]
+        while open_ends:
+            name = open_ends.pop()
+            position = self.producer.get(name)
+            if name in self._values or position not in self._folded or position in wanted:
+                continue
+            assert position is not None
+            wanted.add(position)
+            if self.nodes[position].op_type not in OF_SHAPE:
+                open_ends += self.nodes[position].input
+        return sorted(wanted)
+
+    def _fold(self, position: int) -> None:
+        node = self.nodes[position]
+        found: list[Value | None] = [None] * len(node.output)
+        if node.op_type in OF_SHAPE:
+            found = [sizes(self, node)]
+        else:
+            # Folding knows the intervals of operators, which know the graph.
+            from onnx_exact.graph.fold import fold
+
+            given = [self.value(name) if name else None for name in node.input]
+            if all(v is not None for v, name in zip(given, node.input, strict=True) if name):
+                found = fold(self, node, given)
+        self._values |= {k: v for k, v in zip(node.output, found, strict=True) if k}
+
+    def _stored(self, tensor: str) -> Value | None:
+        values = None
         if tensor in self._initializers:
-            overridable = self.model.ir_version >= OVERRIDABLE_SINCE_IR
-            if overridable and tensor in self._inputs:
-                return None
-            return _to_array(self._initializers[tensor])
-        if tensor in self.producer:
+            if not self.is_overridable(tensor):
+                values = _to_array(self._initializers[tensor])
+        elif tensor in self.producer:
             node = self.nodes[self.producer[tensor]]
             if node.op_type == "Constant" and self.is_standard(node):
-                return _constant_value(node)
-        return None
+                values = _constant_value(node)
+        return None if values is None else Value(values)
 
     def as_stored(self, tensor: str) -> NDArray[np.generic] | None:
         """The value of a constant of a supported floating-point type, in that type."""
@@ -197,7 +269,7 @@ def _dim(dim: onnx.TensorShapeProto.Dimension, tensor: str, axis: int) -> Dim:
 
 
 def _to_array(tensor: TensorProto) -> NDArray[np.generic] | None:
-    if tensor.data_type not in FLOATS and tensor.data_type not in INTEGERS:
+    if tensor.data_type in (TensorProto.STRING, TensorProto.UNDEFINED):
         return None
     return onnx.numpy_helper.to_array(tensor)
 

@@ -297,10 +297,8 @@ def _located(index: Index, walked: list[_Walked]) -> LocatedChain | None:
     nodes = [index.nodes[w.node] for w in walked]
     names = tuple(node.name or node.output[0] for node in nodes)
     first = nodes[0]
-    constants = [index.array(name) for name in first.input[:2]]
-    kinds = [
-        dtype for dtype in FLOATS.values() for c in constants if c is not None and c.dtype == dtype
-    ]
+    constants = filter(None, map(index.value, first.input[:2]))
+    kinds = [c.values.dtype for c in constants if c.values.dtype in FLOATS.values()]
     label = names[0] if len(names) == 1 else f"{names[0]}..{names[-1]}"
     magnitudes = _magnitudes(chain, walked)
     return LocatedChain(label, chain, tuple(collected.sites), kinds[0], names, magnitudes)

@@ -84,7 +84,7 @@ def trace(index: Index, tensor: str, layout: Layout, inputs: set[str]) -> Origin
         position = index.producer.get(name)
         if position is None:
             return None
-        variable = [n for n in index.nodes[position].input if n and index.array(n) is None]
+        variable = [n for n in index.nodes[position].input if n and not index.is_constant(n)]
         if len(variable) != 1:
             return None
         path.append(position)

@@ -15,7 +15,8 @@ import numpy as np
 from onnx import ModelProto
 
 from onnx_exact.graph.bounds import apply, unknown_of
-from onnx_exact.graph.bounds.interval import Interval, intersect, point
+from onnx_exact.graph.bounds.interval import Interval, intersect
+from onnx_exact.graph.fold import interval_of
 from onnx_exact.graph.index import Index
 from onnx_exact.graph.layout import Layout
 from onnx_exact.graph.locate import LocatedChain, locate_chains
@@ -23,9 +24,6 @@ from onnx_exact.graph.origin import Origin, trace
 from onnx_exact.graph.read import inputs_of
 from onnx_exact.network import Box
 from onnx_exact.network.affine import Array
-
-# Every integer up to this one is a float64.
-LARGEST_INTEGER = 2.0**53
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,20 +134,14 @@ class Ranges:
         return sorted(wanted)
 
     def _leaf(self, tensor: str) -> Interval:
-        values = self._constant(tensor)
-        found = self._unknown(tensor) if values is None else point(values)
+        found = self._constant(tensor) or self._unknown(tensor)
         self._known[tensor] = found
         return found
 
-    def _constant(self, tensor: str) -> Array | None:
-        """The value of a constant; None where it is none, or no exact one in float64."""
-        values = self._index.floats(tensor)
-        if values is not None:
-            return values
-        stored = self._index.array(tensor)
-        if stored is None or np.abs(stored.astype(np.float64)).max(initial=0.0) > LARGEST_INTEGER:
-            return None
-        return stored.astype(np.float64)
+    def _constant(self, tensor: str) -> Interval | None:
+        """The interval of a constant; None where it is none, or float64 does not hold it."""
+        value = self._index.value(tensor)
+        return None if value is None else interval_of(value)
 
     def _evaluate(self, position: int) -> None:
         index, node = self._index, self._index.nodes[position]
@@ -160,8 +152,7 @@ class Ranges:
         for i, output in enumerate(node.output):
             if output in self._known or not output:
                 continue
-            values = None if inputs else self._constant(output)
-            found = apply(index, node, inputs, i) if values is None else point(values)
+            found = self._constant(output) or apply(index, node, inputs, i)
             if found is None:
                 # An operator without a rule may divide by 0.
                 found = replace(self._unknown(output), overflows=True)
