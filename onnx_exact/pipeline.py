@@ -31,7 +31,7 @@ from onnx_exact.errors import ValidationError
 from onnx_exact.estimate import expected_seconds
 from onnx_exact.graph.batch import runnable
 from onnx_exact.graph.kept import not_kept
-from onnx_exact.graph.locate import LocatedChain, locate_chains
+from onnx_exact.graph.locate import LocatedChain
 from onnx_exact.graph.metadata import (
     first_source,
     metadata_of,
@@ -199,8 +199,9 @@ def _decide(model: ModelLike, settings: Settings, command: str) -> Run:
     samples = None
     if settings.samples is not None:
         samples = load_samples(settings.samples, inputs, domain)
-    located = locate_chains(source.model)
-    ranges = Ranges(source.model, domain.boxes)
+    # What is linear on the domain alone the checker of certificates does not know.
+    ranges = Ranges(source.model, domain.boxes, pieces=settings.certificate is None)
+    located = ranges.chains
     seconds["read"] = time.monotonic() - started
     run = Run(settings, source, inputs, domain, first, samples, (), (), limit, seconds)
     if settings.certificate is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 
 import numpy as np
@@ -11,16 +11,14 @@ from numpy.typing import NDArray
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 from onnx_exact.graph.constants import FOLDED, OF_SHAPE, Value, sizes
+from onnx_exact.graph.inference import inferred_types
 from onnx_exact.graph.layout import Dim, Shape, static
-from onnx_exact.graph.sizes import declared_inputs, forget_odd
+from onnx_exact.network import Box
 from onnx_exact.network.affine import Array
 
 DEFAULT_DOMAINS = ("", "ai.onnx")
 # From this IR version on a user may override an initializer that is also a graph input.
 OVERRIDABLE_SINCE_IR = 4
-# Larger initializers cannot be shapes or axes: shape inference does without their values.
-SHAPE_INFERENCE_BYTES = 1024
-
 FLOATS: dict[int, np.dtype[np.floating]] = {
     TensorProto.FLOAT: np.dtype(np.float32),
     TensorProto.DOUBLE: np.dtype(np.float64),
@@ -78,10 +76,17 @@ def outer_reads(graph: GraphProto) -> set[str]:
 
 
 class Index:
-    """Look-ups in the main graph of a model, which must not change while the index is in use."""
+    """Look-ups in the main graph of a model, which must not change while the index is in use.
 
-    def __init__(self, model: ModelProto) -> None:
+    Args:
+        model: the model.
+        bounds: of its tensors, over the domain of interest, with the rank of the tensor and size 1
+            along unknown axes; None where nothing is known of any.
+    """
+
+    def __init__(self, model: ModelProto, bounds: Callable[[str], Box] | None = None) -> None:
         self.model = model
+        self.bounds = bounds
         self.graph = model.graph
         self.nodes = list(model.graph.node)
         self.producer = {t: i for i, node in enumerate(self.nodes) for t in node.output if t}
@@ -110,6 +115,17 @@ class Index:
         if node.domain not in DEFAULT_DOMAINS:
             return False
         return not any((domain, node.op_type) in self._local for domain in DEFAULT_DOMAINS)
+
+    def operator(self, node: NodeProto) -> str:
+        """The name of a node's operator, with its domain in front where that is not the default.
+
+        Empty for a function of the model's own.
+        """
+        if self.is_standard(node):
+            return str(node.op_type)
+        if node.domain in DEFAULT_DOMAINS or (node.domain, node.op_type) in self._local:
+            return ""
+        return f"{node.domain}.{node.op_type}"
 
     def sole_reader(self, tensor: str) -> int | None:
         """The one node that reads the tensor, once; None where anyone else does too."""
@@ -240,7 +256,11 @@ class Index:
 
     @cached_property
     def _types(self) -> dict[str, ValueInfoProto]:
-        return _inferred(self.model)
+        return inferred_types(self.model)
+
+    def declaration(self, tensor: str) -> ValueInfoProto | None:
+        """The type of a tensor as it would be declared, None where it is not known."""
+        return self._types.get(tensor)
 
     def elem_type(self, tensor: str) -> int:
         """The ONNX element type of a tensor, 0 where it is not known."""
@@ -290,59 +310,3 @@ def _constant_value(node: NodeProto) -> NDArray[np.generic] | None:
             case "value_ints":
                 return np.asarray(attribute.ints, dtype=np.int64)
     return None
-
-
-def _inferred(model: ModelProto) -> dict[str, ValueInfoProto]:
-    """Types of all tensors of the main graph.
-
-    Declared types but those of inputs may be stale or wrong: they count only where inference alone
-    does not reach, such as behind a custom operator.
-    """
-    found = _infer(model, ())
-    types = (*model.graph.value_info, *model.graph.output)
-    declared = [_usable(v) for v in types if not _has_shape(found.get(v.name))]
-    return _infer(model, declared) if declared else found
-
-
-def _usable(declared: ValueInfoProto) -> ValueInfoProto:
-    value = ValueInfoProto()
-    value.CopyFrom(declared)
-    forget_odd(value)
-    return value
-
-
-def _has_shape(info: ValueInfoProto | None) -> bool:
-    return info is not None and info.type.tensor_type.HasField("shape")
-
-
-def _infer(model: ModelProto, declared: Iterable[ValueInfoProto]) -> dict[str, ValueInfoProto]:
-    skeleton = ModelProto(ir_version=model.ir_version)
-    skeleton.opset_import.extend(model.opset_import)
-    skeleton.functions.extend(model.functions)
-    graph = skeleton.graph
-    graph.name = model.graph.name or "graph"
-    graph.node.extend(model.graph.node)
-    graph.input.extend(_usable(value) for value in declared_inputs(model))
-    known = {value.name: value for value in declared}
-    for value in model.graph.output:
-        graph.output.append(known.pop(value.name, ValueInfoProto(name=value.name)))
-    graph.value_info.extend(known.values())
-    inputs = {value.name for value in graph.input}
-    for tensor in model.graph.initializer:
-        if len(tensor.raw_data) <= SHAPE_INFERENCE_BYTES:
-            graph.initializer.append(tensor)
-        elif tensor.name not in inputs:
-            info = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
-            graph.input.append(info)
-    for value in model.graph.sparse_initializer:
-        if value.values.name not in inputs:
-            kind = value.values.data_type
-            info = onnx.helper.make_tensor_value_info(value.values.name, kind, value.dims)
-            graph.input.append(info)
-    try:
-        inferred = onnx.shape_inference.infer_shapes(skeleton, strict_mode=False, data_prop=True)
-    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
-        # A runtime may run what inference does not understand: nothing is known then.
-        return {value.name: value for value in graph.input}
-    done = inferred.graph
-    return {value.name: value for value in (*done.output, *done.value_info, *done.input)}

@@ -16,6 +16,7 @@ from onnx import ModelProto
 
 from onnx_exact.graph.bounds import apply, unknown_of
 from onnx_exact.graph.bounds.interval import Interval, intersect
+from onnx_exact.graph.expand import expanded
 from onnx_exact.graph.fold import interval_of
 from onnx_exact.graph.index import Index
 from onnx_exact.graph.layout import Layout
@@ -47,13 +48,17 @@ class Ranges:
         model: not to be changed while this object is in use.
         domain: boxes of float inputs by name, each broadcasting against its input's shape with
             size 1 along unknown axes; inputs without a box are unbounded.
+        pieces: whether chains go through operators that are linear only on the domain.
 
     Raises:
         ValueError: a box that does not fit its input.
     """
 
-    def __init__(self, model: ModelProto, domain: Mapping[str, Box]) -> None:
-        self._index = Index(model)
+    def __init__(
+        self, model: ModelProto, domain: Mapping[str, Box], *, pieces: bool = True
+    ) -> None:
+        self._written = Index(model, self.of if pieces else None)
+        self._index = expanded(self._written)
         self._inputs = {spec.name for spec in inputs_of(model)}
         self._domain = dict(domain)
         self._known: dict[str, Interval] = {}
@@ -62,6 +67,15 @@ class Ranges:
                 box = domain[spec.name]
                 self._known[spec.name] = self._fitted(spec.name, Interval(box.lower, box.upper))
         self._given = dict(self._known)
+
+    @cached_property
+    def chains(self) -> tuple[LocatedChain, ...]:
+        """The chains of the model on this domain.
+
+        Raises:
+            ModelError: a weight that a chain would take in is NaN or infinite.
+        """
+        return locate_chains(self._written)
 
     def of(self, tensor: str) -> Box:
         """The box of a tensor, with its rank and size 1 along unknown axes.
@@ -113,7 +127,7 @@ class Ranges:
 
     @cached_property
     def _outputs(self) -> dict[str, Layout]:
-        return {c.output: c.sites[-1].layout_out for c in locate_chains(self._index)}
+        return {c.output: c.sites[-1].layout_out for c in self.chains}
 
     def _interval(self, tensor: str) -> Interval:
         for position in self._behind(tensor):

@@ -241,7 +241,9 @@ def _names(index: Index, site: Site) -> LayerNames:
     dense = index.nodes[site.dense[-1]]
     adds = [i for i in site.nodes if i > site.dense[-1] and index.nodes[i].op_type == "Add"]
     add = index.nodes[adds[0]] if adds else None
-    relu = index.nodes[site.relu] if site.relu is not None else None
+    # A FusedGemm is both.
+    apart = site.relu is not None and site.relu not in site.dense
+    relu = index.nodes[site.relu] if site.relu is not None and apart else None
     weight = next(name for name in dense.input[:2] if index.is_constant(name))
     is_gemm = _is_gemm(index, site)
     bias = dense.input[2] if is_gemm and len(dense.input) > 2 else ""
@@ -264,7 +266,7 @@ def _names(index: Index, site: Site) -> LayerNames:
 
 def _is_gemm(index: Index, site: Site) -> bool:
     op_type: str = index.nodes[site.dense[-1]].op_type
-    return op_type == "Gemm"
+    return op_type in ("Gemm", "FusedGemm")
 
 
 def _inherit(index: Index, exchange: _Exchange, nodes: list[NodeProto]) -> None:
@@ -272,7 +274,8 @@ def _inherit(index: Index, exchange: _Exchange, nodes: list[NodeProto]) -> None:
     old = [index.nodes[i] for site in exchange.sites for i in site.nodes]
     by_name = {(node.op_type, node.name): node for node in old if node.name}
     by_output = {(node.op_type, node.output[0]): node for node in old if not node.name}
-    domain = index.nodes[exchange.sites[-1].nodes[-1]].domain
+    last = index.nodes[exchange.sites[-1].nodes[-1]]
+    domain = last.domain if index.is_standard(last) else ""
     for node in nodes:
         node.domain = domain
         before = by_name.get((node.op_type, node.name))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import ModelProto, TensorProto, helper
+from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from onnx_exact.errors import ValidationError
 from onnx_exact.graph.index import Index
@@ -35,16 +35,13 @@ class WrittenChain:
                 evaluated.
         """
         index = Index(model)
-        positions, ends = walk_back(model, [made], {read})
-        kept = [i for i in positions if index.nodes[i].op_type != "Constant"]
-        constants = ends | {
-            t for i in positions if i not in set(kept) for t in index.nodes[i].output
-        }
+        kept, ends = walk_back(model, [made], _Ends(index, read))
         self._constants: dict[str, NDArray[Any]] = {}
-        for name in sorted(constants - {read}):
-            values = index.array(name)
-            if values is None:
+        for name in sorted(ends - {read}):
+            constant = index.value(name)
+            if constant is None:
                 raise ValidationError(f"the rewritten chain of {made!r} reads the tensor {name!r}")
+            values = constant.values
             if values.dtype.kind == "f":
                 values = values.astype(np.float64, copy=False)
             self._constants[name] = values
@@ -52,9 +49,8 @@ class WrittenChain:
         fed = [_value(name, array.dtype) for name, array in self._constants.items()]
         if self._read is not None:
             fed.append(_value(read, np.dtype(np.float64)))
-        graph = helper.make_graph(
-            [index.nodes[i] for i in kept], "chain", fed, [_value(made, np.dtype(np.float64))]
-        )
+        nodes = [part for i in kept for part in _in_float64(index.nodes[i])]
+        graph = helper.make_graph(nodes, "chain", fed, [_value(made, np.dtype(np.float64))])
         alone = helper.make_model(
             graph, opset_imports=model.opset_import, ir_version=model.ir_version
         )
@@ -78,6 +74,34 @@ class WrittenChain:
             raise ValidationError(
                 f"the rewritten chain of {self._made!r} fails in float64: {one_line(error)}"
             ) from error
+
+
+class _Ends:
+    """Where a chain's nodes end: at the tensor it reads, and at constants."""
+
+    def __init__(self, index: Index, read: str) -> None:
+        self._index, self._read = index, read
+
+    def __contains__(self, name: object) -> bool:
+        return name == self._read or self._index.is_constant(str(name))
+
+
+def _in_float64(node: NodeProto) -> list[NodeProto]:
+    """A node of a chain as it runs on float64: a Cast there is one to the type a tensor has."""
+    found = NodeProto()
+    found.CopyFrom(node)
+    if node.op_type == "Cast":
+        found.attribute[0].i = TensorProto.DOUBLE
+    if node.op_type not in ("FusedGemm", "FusedMatMul"):
+        return [found]
+    # onnxruntime has these in float32 alone.
+    del found.attribute[:]
+    found.op_type, found.domain = node.op_type.removeprefix("Fused"), ""
+    found.attribute.extend(a for a in node.attribute if not a.name.startswith("activation"))
+    if not any(a.name == "activation" and a.s for a in node.attribute):
+        return [found]
+    found.output[0] = f"{node.output[0]} before its Relu"
+    return [found, helper.make_node("Relu", found.output, node.output)]
 
 
 def _value(name: str, dtype: np.dtype[Any]) -> onnx.ValueInfoProto:

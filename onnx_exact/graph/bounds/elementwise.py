@@ -11,6 +11,7 @@ from onnx_exact.graph.bounds import interval, single, sums
 from onnx_exact.graph.bounds.context import Context
 from onnx_exact.graph.bounds.interval import Interval
 from onnx_exact.graph.bounds.types import FLOAT_TYPES, INTEGER_TYPES
+from onnx_exact.graph.index import attributes
 from onnx_exact.graph.ops.passthrough import trains
 from onnx_exact.network.affine import Array
 
@@ -160,6 +161,29 @@ def where(c: Context) -> Interval | None:
     """One of the two, entry by entry."""
     a, b = c.inputs[1:3]
     return None if a is None or b is None else interval.join([a, b])
+
+
+def joined(c: Context) -> Interval:
+    """One of the inputs, whichever, as a whole."""
+    parts, shape = [x for x in c.inputs if x is not None], c.shape_out
+    if shape is None or any(x.rank != len(shape) for x in parts):
+        return interval.join([x.hull().mapped(lambda v: v.reshape(())) for x in parts])
+    open_axes = tuple(axis for axis, dim in enumerate(shape) if not dim.static)
+    return interval.join([x.hull(open_axes) for x in parts])
+
+
+def scaler(c: Context) -> Interval | None:
+    """(x - offset) scale, in float32, of numbers that are converted to it first."""
+    known = attributes(c.node)
+    numbers = []
+    for name, default in (("offset", 0.0), ("scale", 1.0)):
+        values = np.asarray(known[name].floats if name in known else [default], dtype=np.float64)
+        if len(values) > 1 and (c.x.rank == 0 or c.x.lower.shape[-1] not in (1, len(values))):
+            return None
+        numbers.append(interval.point(values if len(values) > 1 else values.reshape(())))
+    offset, scale = numbers
+    x = c.kind.flushed(c.kind.outward(c.x))
+    return single.multiply(c.kind, single.add(c.kind, x, interval.negate(offset)), scale)
 
 
 def identity(c: Context) -> Interval | None:

@@ -53,6 +53,8 @@ class Operator:
 
 
 OPERATORS: dict[str, Operator] = {
+    "ai.onnx.ml.Scaler": Operator(elementwise.scaler),
+    "onnx_exact.Join": Operator(elementwise.joined, Effect.MOVES),
     "Abs": Operator(elementwise.absolute, Effect.TURNS),
     "Add": Operator(elementwise.add),
     "AveragePool": Operator(pools.average_pool),
@@ -109,7 +111,7 @@ OPERATORS: dict[str, Operator] = {
 }
 
 # Their outputs are not of the type of the first input.
-CONVERTS = {"Cast", "DequantizeLinear", "OneHot", "QuantizeLinear", "Where"}
+CONVERTS = {"Scaler", "Cast", "DequantizeLinear", "OneHot", "QuantizeLinear", "Where"}
 # These join their inputs, so that one without entries leaves the others as they are.
 JOINS = {"Concat"}
 
@@ -137,7 +139,7 @@ def apply(
     Returns:
         None where nothing is known: no rule, or none for this output, attribute or type.
     """
-    operator = OPERATORS.get(node.op_type) if index.is_standard(node) else None
+    operator = OPERATORS.get(index.operator(node))
     if operator is None or not inputs or (position and not operator.every_output):
         return None
     known = [x for x in inputs if x is not None]

@@ -17,12 +17,21 @@ from onnx_exact.graph.ops.step import Dense, per_unit, weights
 from onnx_exact.network.approximate import Approximate
 
 GEMM_ATTRIBUTES = {"alpha", "beta", "transA", "transB"}
+FUSED_ATTRIBUTES = {*GEMM_ATTRIBUTES, "activation", "activation_alpha", "activation_beta"}
+FUSED_GEMM, FUSED_MATMUL = "com.microsoft.FusedGemm", "com.microsoft.FusedMatMul"
+# Where a chain can start.
+ENTRIES = ("Gemm", "MatMul", FUSED_GEMM, FUSED_MATMUL)
 
 
 def gemm(index: Index, node: NodeProto, slot: int, layout: Layout) -> Dense | None:
-    """Gemm with A or B constant, C constant per unit or missing."""
+    """Gemm with A or B constant, C constant per unit or missing; FusedGemm takes a Relu along."""
     known = attributes(node)
-    if slot > 1 or layout.rank != 2 or known.keys() - GEMM_ATTRIBUTES:
+    fused = index.operator(node) == FUSED_GEMM
+    taken = FUSED_ATTRIBUTES if fused else GEMM_ATTRIBUTES
+    if slot > 1 or layout.rank != 2 or known.keys() - taken:
+        return None
+    activation = known["activation"].s if fused and "activation" in known else b""
+    if activation not in (b"", b"Relu"):
         return None
     matrix = weights(index, node.input[1 - slot])
     if matrix is None or matrix.value.ndim != 2 or 0 in matrix.value.shape:
@@ -43,7 +52,7 @@ def gemm(index: Index, node: NodeProto, slot: int, layout: Layout) -> Dense | No
         if added is None:
             return None
         bias = _times(beta, added)
-    return Dense(_times(alpha, weight), bias, after)
+    return Dense(_times(alpha, weight), bias, after, rectified=bool(activation))
 
 
 def matmul(index: Index, node: NodeProto, slot: int, layout: Layout) -> Dense | None:
@@ -71,13 +80,32 @@ def matmul(index: Index, node: NodeProto, slot: int, layout: Layout) -> Dense | 
     return Dense(weight, Approximate(np.zeros(outputs)), after)
 
 
+def fused_matmul(index: Index, node: NodeProto, slot: int, layout: Layout) -> Dense | None:
+    """alpha x W or alpha x W' with a constant matrix, as onnxruntime writes it."""
+    known = attributes(node)
+    if slot or known.keys() - {"alpha", "transA", "transB"}:
+        return None
+    matrix = weights(index, node.input[1])
+    turned = "transA" in known and known["transA"].i
+    if matrix is None or matrix.value.ndim != 2 or 0 in matrix.value.shape or turned:
+        return None
+    weight = matrix if "transB" in known and known["transB"].i else matrix.transposed
+    outputs, inputs = weight.value.shape
+    if layout.rank < 2 or not layout.along(-1) or inputs != layout.width:
+        return None
+    shape = (*layout.shape[:-1], Dim(outputs))
+    alpha = known["alpha"].f if "alpha" in known else 1.0
+    after = Layout(shape, layout.rank - 1, layout.rank)
+    return Dense(_times(alpha, weight), Approximate(np.zeros(outputs)), after)
+
+
 def _times(factor: float, values: Approximate) -> Approximate:
     """An attribute of Gemm times a constant."""
     return values if factor == 1.0 else Approximate(np.asarray(factor)) * values
 
 
 def entry(index: Index, node: NodeProto) -> tuple[int, Layout] | None:
-    """Where a chain can enter this Gemm or MatMul: the input's position and its layout."""
+    """Where a chain can enter this product: the input's position and its layout."""
     if len(node.input) < 2:
         return None
     slot = 1 if index.is_constant(node.input[0]) else 0
@@ -87,11 +115,12 @@ def entry(index: Index, node: NodeProto) -> tuple[int, Layout] | None:
     matrix = constant.values
     if matrix.dtype not in FLOATS.values() or matrix.ndim == 0 or 0 in matrix.shape:
         return None
-    return (
-        _gemm_entry(index, node, slot, matrix)
-        if node.op_type == "Gemm"
-        else _matmul_entry(index, node, slot, matrix)
-    )
+    if index.operator(node) in ("Gemm", FUSED_GEMM):
+        return _gemm_entry(index, node, slot, matrix)
+    if index.operator(node) == FUSED_MATMUL and matrix.ndim == 2:
+        turned = attributes(node).get("transB")
+        matrix = matrix.T if turned is not None and turned.i else matrix
+    return _matmul_entry(index, node, slot, matrix)
 
 
 def _gemm_entry(

@@ -1,13 +1,13 @@
-"""Add, Sub, Mul and Div by a constant that broadcasts per unit; Relu."""
+"""What acts on each unit by itself with constants: sums, products, Neg, Scaler; and Relu."""
 
 from __future__ import annotations
 
 import numpy as np
-from onnx import NodeProto
+from onnx import NodeProto, TensorProto
 
-from onnx_exact.graph.index import Index
+from onnx_exact.graph.index import Index, attributes
 from onnx_exact.graph.layout import Layout
-from onnx_exact.graph.ops.step import Diagonal, Rectify, per_unit, weights
+from onnx_exact.graph.ops.step import Diagonal, Rectify, Regroup, Step, per_unit, weights
 from onnx_exact.network.approximate import Approximate, quotient
 
 
@@ -25,6 +25,35 @@ def sub(index: Index, node: NodeProto, slot: int, layout: Layout) -> Diagonal | 
     if slot == 0:
         return Diagonal(_all(1.0, c), -c, layout)
     return Diagonal(_all(-1.0, c), c, layout)
+
+
+def neg(index: Index, node: NodeProto, slot: int, layout: Layout) -> Diagonal:
+    """-x."""
+    one = Approximate(np.ones(layout.width))
+    return Diagonal(-one, _all(0.0, one), layout)
+
+
+def total(index: Index, node: NodeProto, slot: int, layout: Layout) -> Step | None:
+    """The sum of x alone, or of x and a constant."""
+    return Regroup(layout) if len(node.input) == 1 else add(index, node, slot, layout)
+
+
+def scaler(index: Index, node: NodeProto, slot: int, layout: Layout) -> Diagonal | None:
+    """(x - offset) scale of ai.onnx.ml, along the last axis."""
+    known = attributes(node)
+    if index.elem_type(node.input[0]) != TensorProto.FLOAT:
+        return None
+    numbers = []
+    for name, default in (("offset", 0.0), ("scale", 1.0)):
+        values = np.asarray(known[name].floats if name in known else [default], dtype=np.float64)
+        if len(values) > 1 and not layout.along(layout.rank - 1):
+            return None
+        found = per_unit(layout, Approximate(values))
+        if found is None or not np.isfinite(found.value).all():
+            return None
+        numbers.append(found)
+    offset, scale = numbers
+    return Diagonal(scale, -(offset * scale), layout)
 
 
 def mul(index: Index, node: NodeProto, slot: int, layout: Layout) -> Diagonal | None:

@@ -21,6 +21,8 @@ class Dense:
     weight: Approximate
     bias: Approximate
     layout: Layout
+    # Whether the same node takes the positive part of the outputs.
+    rectified: bool = False
 
 
 @dataclass(frozen=True, eq=False)
