@@ -9,7 +9,6 @@ as a Cast of 0.5 to an integer, is not folded.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from math import prod
 from typing import Any
@@ -21,6 +20,7 @@ from onnx import NodeProto, TensorProto, helper
 from onnx_exact.graph.bounds import apply
 from onnx_exact.graph.bounds.interval import Interval, point
 from onnx_exact.graph.constants import EXACT, INTEGERS_ONLY, MOVES, ROUNDS, Value
+from onnx_exact.graph.evaluate import evaluated
 from onnx_exact.graph.index import Index
 from onnx_exact.network.affine import WIDE
 
@@ -28,8 +28,6 @@ from onnx_exact.network.affine import WIDE
 KEEPS_SIZES = (MOVES | {"Cast", "DequantizeLinear"}) - {
     *("Expand", "Gather", "GatherElements", "GatherND", "Tile"),
 }
-# onnx.reference has these from later operator sets on; what older ones allow they do the same.
-SINCE = {"DequantizeLinear": 19, "QuantizeLinear": 19}
 # A node may give so many entries, or as many as it reads.
 MOST_ENTRIES = 2**24
 # Every integer up to this one is a float64.
@@ -50,12 +48,12 @@ def fold(index: Index, node: NodeProto, inputs: Sequence[Value | None]) -> list[
     given = [v for v in inputs if v is not None]
     if not _is_small(index, node, given) or not _is_certain(node, given):
         return nothing
-    results = _evaluated(index, node, [None if v is None else v.values for v in inputs])
+    results = evaluated(index, node, [None if v is None else v.values for v in inputs])
     if results is None:
         return nothing
     exact = all(v.error is None for v in given)
     if node.op_type in MOVES and not exact:
-        errors = _evaluated(index, node, [_moved_along(v) for v in inputs])
+        errors = evaluated(index, node, [_moved_along(v) for v in inputs])
         return nothing if errors is None else list(map(Value, results, errors))
     whole = all(v.dtype.kind in "iub" for v in (*results, *(v.values for v in given)))
     if exact and (whole or node.op_type in MOVES | EXACT):
@@ -162,34 +160,3 @@ def interval_of(value: Value) -> Interval | None:
         return point(values)
     low, high = values - value.error, values + value.error
     return Interval(np.nextafter(low, -np.inf), np.nextafter(high, np.inf))
-
-
-def _evaluated(
-    index: Index, node: NodeProto, arrays: Sequence[NDArray[Any] | None]
-) -> list[NDArray[Any]] | None:
-    """The outputs of a node in onnx.reference; None where it does not run it."""
-    from onnx.reference import ReferenceEvaluator
-
-    names = ["" if a is None else f"x{i}" for i, a in enumerate(arrays)]
-    results = [f"y{i}" for i in range(len(node.output))]
-    alone = NodeProto()
-    alone.CopyFrom(node)
-    del alone.input[:], alone.output[:]
-    alone.input.extend(names)
-    alone.output.extend(results)
-    fed = {name: a for name, a in zip(names, arrays, strict=True) if a is not None}
-    values = [
-        helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(a.dtype), None)
-        for name, a in fed.items()
-    ]
-    outputs = [helper.make_empty_tensor_value_info(name) for name in results]
-    graph = helper.make_graph([alone], "constant", values, outputs)
-    opset = max(index.opset, SINCE.get(node.op_type, 0))
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore")
-        try:
-            return [np.asarray(v) for v in ReferenceEvaluator(model).run(None, fed)]
-        except Exception:
-            # Whatever it raises, it says that this is no constant that it knows.
-            return None

@@ -86,5 +86,4 @@ def _understood(node: NodeProto) -> NodeProto:
 SAME_SHAPE: dict[tuple[str, str], tuple[str, set[str]]] = {
     ("com.microsoft", "FusedGemm"): ("Gemm", {"alpha", "beta", "transA", "transB"}),
     ("ai.onnx.ml", "Scaler"): ("Cast", set()),
-    ("ai.onnx.ml", "Normalizer"): ("Cast", set()),
 }
