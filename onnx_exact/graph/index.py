@@ -33,6 +33,10 @@ INTEGERS = (
     TensorProto.UINT8,
     TensorProto.BOOL,
 )
+# Operators that read sizes, after the tensor that they act on.
+TAKES_SIZES = {"ConstantOfShape", "Expand", "Reshape", "Slice", "Tile"}
+# So many entries at most, and so many rounds until sizes no longer tell others.
+MOST_SIZES, MOST_INFERENCES = 64, 6
 _SUPPORTED = {np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind)) for kind in (*FLOATS, *INTEGERS)}
 
 
@@ -103,6 +107,7 @@ class Index:
         self._inputs = {value.name for value in self.graph.input}
         self._local = {(f.domain, f.name) for f in model.functions}
         self._values: dict[str, Value | None] = {}
+        self._inferred: dict[str, ValueInfoProto] | None = None
 
     @cached_property
     def opset(self) -> int:
@@ -254,9 +259,41 @@ class Index:
 
     # -- shapes and types --
 
-    @cached_property
+    @property
     def _types(self) -> dict[str, ValueInfoProto]:
-        return inferred_types(self.model)
+        """Types of all tensors: inference, told what it does not compute itself, until it helps."""
+        if self._inferred is None:
+            self._inferred = inferred_types(self.model, {}, {})
+            told: object = ({}, {})
+            for _ in range(MOST_INFERENCES):
+                constants, shapes = self._computed_sizes()
+                if (summary := ({k: v.tolist() for k, v in constants.items()}, shapes)) == told:
+                    break
+                told, self._inferred = summary, inferred_types(self.model, constants, shapes)
+                # What was no constant may be one now.
+                self._values.clear()
+        return self._inferred
+
+    def _computed_sizes(self) -> tuple[dict[str, NDArray[np.generic]], dict[str, Shape]]:
+        """Integers that nodes compute of sizes, and shapes that a Reshape to others gives."""
+        # Targets of a Reshape are read by the operators, which know the graph.
+        from onnx_exact.graph.ops.regroup import reshaped
+
+        constants: dict[str, NDArray[np.generic]] = {}
+        shapes: dict[str, Shape] = {}
+        for node in self.nodes:
+            if node.op_type not in TAKES_SIZES or not self.is_standard(node):
+                continue
+            for name in node.input[1:] if node.op_type != "ConstantOfShape" else node.input:
+                value = self.array(name) if self.producer.get(name) in self._folded else None
+                if value is not None and value.size <= MOST_SIZES and value.dtype == np.int64:
+                    constants[name] = value
+            before, after = self.shape(node.input[0]), self.shape(node.output[0])
+            if node.op_type == "Reshape" and before is not None:
+                found = reshaped(self, node, before)
+                if found is not None and (after is None or not all(dim.static for dim in after)):
+                    shapes[node.output[0]] = found
+        return constants, shapes
 
     def declaration(self, tensor: str) -> ValueInfoProto | None:
         """The type of a tensor as it would be declared, None where it is not known."""

@@ -2,27 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import onnx
+from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 
+from onnx_exact.graph.layout import Shape
 from onnx_exact.graph.sizes import declared_inputs, forget_odd
 
 # Larger initializers cannot be shapes or axes: shape inference does without their values.
 SHAPE_INFERENCE_BYTES = 1024
 
 
-def inferred_types(model: ModelProto) -> dict[str, ValueInfoProto]:
+def inferred_types(
+    model: ModelProto, constants: Mapping[str, NDArray[Any]], shapes: Mapping[str, Shape]
+) -> dict[str, ValueInfoProto]:
     """Types of all tensors of the main graph.
+
+    Args:
+        model: the model.
+        constants: tensors whose value is known, such as targets of a Reshape.
+        shapes: of tensors, where more is known of them than inference finds.
 
     Declared types but those of inputs may be stale or wrong: they count only where inference alone
     does not reach, such as behind a custom operator.
     """
-    found = _infer(model, ())
+    told = [_with_shape(name, shape) for name, shape in shapes.items()]
+    found = _infer(model, told, constants)
     types = (*model.graph.value_info, *model.graph.output)
     declared = [_usable(v) for v in types if not _has_shape(found.get(v.name))]
-    return _infer(model, declared) if declared else found
+    return _infer(model, [*declared, *told], constants) if declared else found
+
+
+def _with_shape(tensor: str, shape: Shape) -> ValueInfoProto:
+    """A tensor of that shape; a size that is more than one symbol stays open."""
+    value = ValueInfoProto(name=tensor)
+    for dim in shape:
+        told = value.type.tensor_type.shape.dim.add()
+        if dim.static:
+            told.dim_value = dim.size
+        elif dim.size == 1 and len(dim.symbols) == 1 and not dim.symbols[0].startswith("?"):
+            told.dim_param = dim.symbols[0]
+    return value
 
 
 def _usable(declared: ValueInfoProto) -> ValueInfoProto:
@@ -36,13 +59,19 @@ def _has_shape(info: ValueInfoProto | None) -> bool:
     return info is not None and info.type.tensor_type.HasField("shape")
 
 
-def _infer(model: ModelProto, declared: Iterable[ValueInfoProto]) -> dict[str, ValueInfoProto]:
+def _infer(
+    model: ModelProto, declared: Iterable[ValueInfoProto], constants: Mapping[str, NDArray[Any]]
+) -> dict[str, ValueInfoProto]:
     skeleton = ModelProto(ir_version=model.ir_version)
     skeleton.opset_import.extend(model.opset_import)
     skeleton.functions.extend(model.functions)
     graph = skeleton.graph
     graph.name = model.graph.name or "graph"
-    graph.node.extend(_understood(node) for node in model.graph.node)
+    graph.node.extend(
+        _understood(node)
+        for node in model.graph.node
+        if not constants.keys() >= set(filter(None, node.output))
+    )
     graph.input.extend(_usable(value) for value in declared_inputs(model))
     known = {value.name: value for value in declared}
     for value in model.graph.output:
@@ -60,13 +89,20 @@ def _infer(model: ModelProto, declared: Iterable[ValueInfoProto]) -> dict[str, V
             kind = value.values.data_type
             info = onnx.helper.make_tensor_value_info(value.values.name, kind, value.dims)
             graph.input.append(info)
+    graph.initializer.extend(
+        onnx.numpy_helper.from_array(values, name) for name, values in constants.items()
+    )
     try:
         inferred = onnx.shape_inference.infer_shapes(skeleton, strict_mode=False, data_prop=True)
     except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
         # A runtime may run what inference does not understand: nothing is known then.
         return {value.name: value for value in graph.input}
     done = inferred.graph
-    return {value.name: value for value in (*done.output, *done.value_info, *done.input)}
+    found = {value.name: value for value in (*done.output, *done.value_info, *done.input)}
+    for tensor in graph.initializer[len(graph.initializer) - len(constants) :]:
+        info = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        found[tensor.name] = info
+    return found
 
 
 def _understood(node: NodeProto) -> NodeProto:
