@@ -43,7 +43,7 @@ def _with_shape(tensor: str, shape: Shape) -> ValueInfoProto:
         told = value.type.tensor_type.shape.dim.add()
         if dim.static:
             told.dim_value = dim.size
-        elif dim.size == 1 and len(dim.symbols) == 1 and not dim.symbols[0].startswith("?"):
+        elif dim.size == 1 and len(dim.symbols) == 1:
             told.dim_param = dim.symbols[0]
     return value
 
@@ -52,6 +52,15 @@ def _usable(declared: ValueInfoProto) -> ValueInfoProto:
     value = ValueInfoProto()
     value.CopyFrom(declared)
     forget_odd(value)
+    return value
+
+
+def _named(value: ValueInfoProto) -> ValueInfoProto:
+    """An input whose open sizes have names, so that inference carries them on."""
+    if value.type.HasField("tensor_type"):
+        for axis, dim in enumerate(value.type.tensor_type.shape.dim):
+            if not (dim.HasField("dim_value") or dim.dim_param):
+                dim.dim_param = f"?{value.name}:{axis}"
     return value
 
 
@@ -72,7 +81,7 @@ def _infer(
         for node in model.graph.node
         if not constants.keys() >= set(filter(None, node.output))
     )
-    graph.input.extend(_usable(value) for value in declared_inputs(model))
+    graph.input.extend(_named(_usable(value)) for value in declared_inputs(model))
     known = {value.name: value for value in declared}
     for value in model.graph.output:
         graph.output.append(known.pop(value.name, ValueInfoProto(name=value.name)))
