@@ -227,7 +227,8 @@ def _decide(model: ModelLike, settings: Settings, command: str) -> Run:
         chains.append((chain, where, stability))
         proofs.append(proof)
         interrupted |= stability.interrupted
-    return replace(run, chains=tuple(chains), proofs=tuple(proofs))
+    left_out = ranges.left_out()
+    return replace(run, chains=tuple(chains), proofs=tuple(proofs), left_out=left_out)
 
 
 def _decide_chain(

@@ -127,6 +127,7 @@ class Run:
         proofs: of the verdicts on each chain, None where there was no need of one.
         limit: the time limit, which counts down since the run began.
         seconds: the time of each stage so far.
+        left_out: what is in no chain, with the reason, a line each.
     """
 
     settings: Settings
@@ -139,6 +140,7 @@ class Run:
     proofs: tuple[ChainProof | None, ...]
     limit: TimeLimit
     seconds: dict[str, float]
+    left_out: tuple[str, ...] = ()
 
     @property
     def certificate(self) -> Path | None:

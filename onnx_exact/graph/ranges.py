@@ -23,6 +23,7 @@ from onnx_exact.graph.layout import Layout
 from onnx_exact.graph.locate import LocatedChain, locate_chains
 from onnx_exact.graph.origin import Origin, trace
 from onnx_exact.graph.read import inputs_of
+from onnx_exact.graph.reasons import described, end_of, left_out
 from onnx_exact.network import Box
 from onnx_exact.network.affine import Array
 
@@ -105,6 +106,28 @@ class Ranges:
         tighter = intersect(self._interval(tensor), self._fitted(tensor, Interval(lower, upper)))
         self._forget_behind(tensor)
         self._known[tensor] = self._given[tensor] = tighter
+
+    def left_out(self) -> tuple[str, ...]:
+        """The ReLUs and products that are in no chain, a line each with the node and the reason."""
+        return left_out(self._written, self.chains)
+
+    def end_of(self, chain: LocatedChain) -> str:
+        """Why a chain goes no further, with the node."""
+        return end_of(self._written, chain)
+
+    def unbounded(self, tensor: str) -> str | None:
+        """What leaves a tensor without bounds, in words; None where it has some on every side."""
+        if self._interval(tensor).finite:
+            return None
+        while True:
+            position = self._index.producer.get(tensor)
+            if position is None:
+                return f"nothing bounds the input {tensor!r}; give --domain {tensor}=LO:HI"
+            node = self._index.nodes[position]
+            loose = [n for n in node.input if n and not self._interval(n).finite]
+            if not loose:
+                return f"{described(node)} has no bounds that are known"
+            tensor = loose[0]
 
     def chain_domain(self, located: LocatedChain) -> ChainDomain:
         """The box of a chain's input, and where it comes from."""

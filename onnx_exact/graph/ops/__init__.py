@@ -16,7 +16,17 @@ from onnx_exact.graph.ops import (
 )
 from onnx_exact.graph.ops.step import Dense, Diagonal, Reader, Rectify, Regroup, Step
 
-__all__ = ["Dense", "Diagonal", "Rectify", "Regroup", "Step", "entry", "read_step"]
+__all__ = [
+    "OLDEST_OPSET",
+    "READERS",
+    "Dense",
+    "Diagonal",
+    "Rectify",
+    "Regroup",
+    "Step",
+    "entry",
+    "read_step",
+]
 
 # Older operator sets broadcast by attributes and their Dropout and BatchNormalization may train;
 # onnxruntime does not promise to run them.
