@@ -254,15 +254,10 @@ def _label(node: NodeProto) -> str:
 
 
 def _lost_node(old: ModelProto, new: ModelProto, chain_nodes: set[str]) -> str | None:
-    outside = [n for n in old.graph.node if _label(n) not in chain_nodes]
-    # What a chain alone read is its own.
-    read = {name for n in outside for name in n.input if n.op_type != "Constant"}
-    read |= {value.name for value in old.graph.output}
+    outside = _outside(old, chain_nodes)
     there = [n.SerializeToString(deterministic=True) for n in new.graph.node]
     position, is_sorted = 0, _is_sorted(old)
     for node in outside:
-        if node.op_type == "Constant" and node.output[0] not in read:
-            continue
         try:
             found = there.index(node.SerializeToString(deterministic=True), position)
             # Nodes that were in no order get one.
@@ -277,6 +272,34 @@ def _lost_node(old: ModelProto, new: ModelProto, chain_nodes: set[str]) -> str |
     return None
 
 
+def _outside(model: ModelProto, chain_nodes: set[str]) -> list[NodeProto]:
+    """The nodes that have to stay: constants that a chain alone read are its own."""
+    known = {tensor.name for tensor in model.graph.initializer}
+    constant = set()
+    for i, node in enumerate(model.graph.node):
+        if known.issuperset(filter(None, node.input)):
+            known.update(node.output)
+            constant.add(i)
+    read = {value.name for value in model.graph.output}
+    kept = []
+    for i in range(len(model.graph.node) - 1, -1, -1):
+        node = model.graph.node[i]
+        if _label(node) in chain_nodes or (i in constant and read.isdisjoint(node.output)):
+            continue
+        kept.append(node)
+        read |= _reads(node)
+    return kept[::-1]
+
+
+def _reads(node: NodeProto) -> set[str]:
+    """What a node reads, in its branches too."""
+    found = set(node.input)
+    for attribute in node.attribute:
+        for inner in attribute.g.node:
+            found |= _reads(inner)
+    return found
+
+
 def _is_sorted(model: ModelProto) -> bool:
     made = {name for node in model.graph.node for name in node.output}
     for node in model.graph.node:
@@ -288,9 +311,7 @@ def _is_sorted(model: ModelProto) -> bool:
 
 def _lost_tensor(old: ModelProto, new: ModelProto, chain_nodes: set[str]) -> str | None:
     stored = {tensor.name: tensor for tensor in new.graph.initializer}
-    outside = {
-        name for n in old.graph.node if _label(n) not in chain_nodes for name in n.input if name
-    }
+    outside = {name for node in _outside(old, chain_nodes) for name in node.input if name}
     for tensor in old.graph.initializer:
         after = stored.get(tensor.name)
         if after is None:

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, TensorProto, helper
+from onnx import ModelProto, TensorProto, helper
 
 from onnx_exact.errors import ValidationError
 from onnx_exact.graph.index import Index
 from onnx_exact.network.affine import Array
+from onnx_exact.validate.float64 import in_float64
 from onnx_exact.validate.outside import walk_back
 from onnx_exact.validate.sessions import Session, errors, one_line
 
@@ -49,7 +50,7 @@ class WrittenChain:
         fed = [_value(name, array.dtype) for name, array in self._constants.items()]
         if self._read is not None:
             fed.append(_value(read, np.dtype(np.float64)))
-        nodes = [part for i in kept for part in _in_float64(index.nodes[i])]
+        nodes = [part for i in kept for part in in_float64(index.nodes[i])]
         graph = helper.make_graph(nodes, "chain", fed, [_value(made, np.dtype(np.float64))])
         alone = helper.make_model(
             graph, opset_imports=model.opset_import, ir_version=model.ir_version
@@ -77,31 +78,18 @@ class WrittenChain:
 
 
 class _Ends:
-    """Where a chain's nodes end: at the tensor it reads, and at constants."""
+    """Where a chain's nodes end: at the tensor it reads, and at constants made of others."""
 
     def __init__(self, index: Index, read: str) -> None:
         self._index, self._read = index, read
+        self._behind = {read}
+        for node in index.nodes:
+            if not self._behind.isdisjoint(node.input):
+                self._behind.update(node.output)
 
     def __contains__(self, name: object) -> bool:
-        return name == self._read or self._index.is_constant(str(name))
-
-
-def _in_float64(node: NodeProto) -> list[NodeProto]:
-    """A node of a chain as it runs on float64: a Cast there is one to the type a tensor has."""
-    found = NodeProto()
-    found.CopyFrom(node)
-    if node.op_type == "Cast":
-        found.attribute[0].i = TensorProto.DOUBLE
-    if node.op_type not in ("FusedGemm", "FusedMatMul"):
-        return [found]
-    # onnxruntime has these in float32 alone.
-    del found.attribute[:]
-    found.op_type, found.domain = node.op_type.removeprefix("Fused"), ""
-    found.attribute.extend(a for a in node.attribute if not a.name.startswith("activation"))
-    if not any(a.name == "activation" and a.s for a in node.attribute):
-        return [found]
-    found.output[0] = f"{node.output[0]} before its Relu"
-    return [found, helper.make_node("Relu", found.output, node.output)]
+        constant = name not in self._behind and self._index.is_constant(str(name))
+        return name == self._read or constant
 
 
 def _value(name: str, dtype: np.dtype[Any]) -> onnx.ValueInfoProto:
