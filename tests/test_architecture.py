@@ -51,7 +51,9 @@ MAY_IMPORT = {
     **{module: set() for module in GROUND},
 }
 MAY_IMPORT_PIPELINE = {"__init__", "__main__", "cli", "integrations", "pipeline"}
-MAY_IMPORT_ONNX = {"graph", "inspected", "pipeline", "run", "validate", "integrations", "verified", "verifier"}
+MAY_IMPORT_ONNX = {
+    *("graph", "inspected", "integrations", "pipeline", "run", "validate", "verified", "verifier")
+}
 # Slow to load, or not needed by most runs: imported inside the functions that use them.
 HEAVY = {
     "cvxpy",

@@ -56,7 +56,7 @@ def _inlined(model: ModelProto) -> ModelProto | None:
     try:
         nodes = inline_local_functions(skeleton).graph.node
     except (RuntimeError, ValueError):
-        # Versions of operators that differ, or functions that call themselves.
+        # Such as versions of operators that differ.
         return None
     result = _copy(model)
     result.ClearField("functions")

@@ -10,19 +10,22 @@ HardSigmoid                      min(max(alpha x + beta, 0), 1)
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 from onnx import NodeProto, helper, numpy_helper
 
 from onnx_exact.graph.index import attributes
 
+# Max and Min take float64 since this operator set.
+SINCE = 8
 # The defaults of attributes, which are float32.
 LEAKY_ALPHA, HARD_ALPHA, HARD_BETA = (float(np.float32(v)) for v in (0.01, 0.2, 0.5))
 
 
 def in_float64(node: NodeProto) -> list[NodeProto]:
-    """A node of a chain as one or more that run on float64, its constants in float64, too."""
+    """A node of a chain as one or more that run on float64, its constants in float64, too.
+
+    They are of the operator set `SINCE` at least.
+    """
     parts = _Parts(node)
     known = {name: attribute.f for name, attribute in attributes(node).items()}
     x, y = node.input[0] if node.input else "", node.output[0]
@@ -30,7 +33,7 @@ def in_float64(node: NodeProto) -> list[NodeProto]:
         case "Cast" | "Concat" | "Mean" | "Sum" if len(node.input) == 1:
             return [helper.make_node("Identity", [x], [y])]
         case "FusedGemm":
-            return list(_fused_gemm(node))
+            return _fused_gemm(node)
         case "FusedMatMul":
             turned = any(a.name == "transB" and a.i for a in node.attribute)
             return parts.product(x, node.input[1], turned, known.get("alpha", 1.0))
@@ -100,13 +103,8 @@ class _Parts:
         return self._done("Mul", self.add("MatMul", x, weight), self.number(factor))
 
 
-def _fused_gemm(node: NodeProto) -> Iterator[NodeProto]:
+def _fused_gemm(node: NodeProto) -> list[NodeProto]:
     """A Gemm and its ReLU."""
-    gemm = helper.make_node("Gemm", node.input, node.output)
+    gemm = helper.make_node("Gemm", node.input, [f"{node.output[0]} before its Relu"])
     gemm.attribute.extend(a for a in node.attribute if not a.name.startswith("activation"))
-    if any(a.name == "activation" and a.s for a in node.attribute):
-        gemm.output[0] = f"{node.output[0]} before its Relu"
-        yield gemm
-        yield helper.make_node("Relu", gemm.output, node.output)
-    else:
-        yield gemm
+    return [gemm, helper.make_node("Relu", gemm.output, node.output)]

@@ -30,8 +30,7 @@ def gemm(index: Index, node: NodeProto, slot: int, layout: Layout) -> Dense | No
     taken = FUSED_ATTRIBUTES if fused else GEMM_ATTRIBUTES
     if slot > 1 or layout.rank != 2 or known.keys() - taken:
         return None
-    activation = known["activation"].s if fused and "activation" in known else b""
-    if activation not in (b"", b"Relu"):
+    if fused and ("activation" not in known or known["activation"].s != b"Relu"):
         return None
     matrix = weights(index, node.input[1 - slot])
     if matrix is None or matrix.value.ndim != 2 or 0 in matrix.value.shape:
@@ -52,7 +51,7 @@ def gemm(index: Index, node: NodeProto, slot: int, layout: Layout) -> Dense | No
         if added is None:
             return None
         bias = _times(beta, added)
-    return Dense(_times(alpha, weight), bias, after, rectified=bool(activation))
+    return Dense(_times(alpha, weight), bias, after, rectified=fused)
 
 
 def matmul(index: Index, node: NodeProto, slot: int, layout: Layout) -> Dense | None:
