@@ -122,7 +122,8 @@ def first_difference(
             # Of such a batch the graph itself makes nothing.
             continue
         again = after.run(None, feed)
-        gaps = [_gap(a, b) for a, b in zip(values, again, strict=True)]
+        unit = _unit(feed)
+        gaps = [_gap(a, b, unit) for a, b in zip(values, again, strict=True)]
         index = int(np.argmax(gaps))
         climb.seen(gaps[index], feed)
         if gaps[index] > FREE_UNITS:
@@ -159,8 +160,14 @@ class _Climb:
                     yield self._inputs.near(best)
 
 
-def _gap(a: Array, b: Array) -> float:
-    """How far apart two arrays are, in units of the last place of the largest value."""
+def _gap(a: Array, b: Array, unit: float) -> float:
+    """How far apart two arrays are, in units of the last place of the largest value.
+
+    Args:
+        a, b: the arrays.
+        unit: that of the coarsest input; where an operator has no kernel for a type, onnxruntime
+            rounds to it or not, as the nodes around it are.
+    """
     if a.shape != b.shape or a.dtype != b.dtype:
         return float("inf")
     if a.dtype.kind != "f":
@@ -176,7 +183,13 @@ def _gap(a: Array, b: Array) -> float:
     if not np.isfinite(gap).all():
         return float("inf")
     scale = max(1.0, float(np.abs(x[np.isfinite(x)]).max(initial=0.0)))
-    return float(gap.max()) / (float(np.finfo(a.dtype).eps) * scale)
+    return float(gap.max()) / (max(unit, float(np.finfo(a.dtype).eps)) * scale)
+
+
+def _unit(feed: Feed) -> float:
+    """The unit in the last place of 1 in the coarsest type of the inputs."""
+    kinds = [values.dtype for values in feed.values() if values.dtype.kind == "f"]
+    return max((float(np.finfo(kind).eps) for kind in kinds), default=0.0)
 
 
 def _beyond_rounding(
@@ -184,8 +197,10 @@ def _beyond_rounding(
 ) -> Difference | None:
     """The difference at a point, unless moving the old weights a little does as much."""
     values = before.run([output], feed)[0]
-    found = _gap(values, after.run([output], feed)[0])
-    moves = [_gap(values, session(_moved(old, rng)).run([output], feed)[0]) for _ in range(MOVED)]
+    unit = _unit(feed)
+    found = _gap(values, after.run([output], feed)[0], unit)
+    others = (session(_moved(old, rng)).run([output], feed)[0] for _ in range(MOVED))
+    moves = [_gap(values, other, unit) for other in others]
     allowed = FREE_UNITS + SPARE * max(moves)
     return Difference(output, found, allowed, feed) if found > allowed else None
 
