@@ -199,8 +199,7 @@ def _decide(model: ModelLike, settings: Settings, command: str) -> Run:
     samples = None
     if settings.samples is not None:
         samples = load_samples(settings.samples, inputs, domain)
-    # What is linear on the domain alone the checker of certificates does not know.
-    ranges = Ranges(source.model, domain.boxes, pieces=settings.certificate is None)
+    ranges = Ranges(source.model, domain.boxes, checked=settings.certificate is not None)
     located = ranges.chains
     seconds["read"] = time.monotonic() - started
     run = Run(settings, source, inputs, domain, first, samples, (), (), limit, seconds)

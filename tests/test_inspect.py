@@ -143,3 +143,16 @@ def test_units_behind_a_computed_reshape_go() -> None:
     assert report.totals.units_before == 100
     assert report.totals.units_after is not None
     assert report.totals.units_after <= 65
+
+
+def test_with_a_certificate_only_what_its_checker_reads_is_reduced(tmp_path: Path) -> None:
+    b = Builder()
+    dead = b.constant(np.float32([-99, -99, 0, 0, 0]))
+    hidden = b.node("Gemm", "x", b.weight(5, 6), dead, transB=1, name="first")
+    y = b.gemm(b.node("Clip", hidden, b.constant(np.float32(0)), name="clip"), 5, 2)
+    model = b.model([y])
+    _, report = optimize(model, domain="0:1")
+    assert report.changed
+    _, report = optimize(model, domain="0:1", certificate=tmp_path / "c.npz")
+    assert not report.changed
+    assert any("Clip 'clip' is not read by the checker" in line for line in report.left_out)

@@ -86,11 +86,19 @@ class Index:
         model: the model.
         bounds: of its tensors, over the domain of interest, with the rank of the tensor and size 1
             along unknown axes; None where nothing is known of any.
+        checked: whether only those spellings count that the checker of certificates reads.
     """
 
-    def __init__(self, model: ModelProto, bounds: Callable[[str], Box] | None = None) -> None:
+    def __init__(
+        self,
+        model: ModelProto,
+        bounds: Callable[[str], Box] | None = None,
+        *,
+        checked: bool = False,
+    ) -> None:
         self.model = model
         self.bounds = bounds
+        self.checked = checked
         self.graph = model.graph
         self.nodes = list(model.graph.node)
         self.producer = {t: i for i, node in enumerate(self.nodes) for t in node.output if t}
@@ -159,6 +167,15 @@ class Index:
     def is_constant(self, tensor: str) -> bool:
         """Whether the value of a tensor is known."""
         return self.value(tensor) is not None
+
+    def is_computed(self, tensor: str) -> bool:
+        """Whether a tensor is a constant that nodes make of others, but for Identity."""
+        position = self.producer.get(tensor)
+        if position not in self._folded:
+            return False
+        assert position is not None
+        node = self.nodes[position]
+        return node.op_type != "Identity" or self.is_computed(node.input[0])
 
     def is_overridable(self, tensor: str) -> bool:
         """Whether a tensor is an initializer that a user may give another value."""

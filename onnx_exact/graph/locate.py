@@ -137,7 +137,7 @@ def _walk(index: Index, position: int | None, tensor: str, layout: Layout) -> li
         step = read_step(index, node, tensor, layout)
         if step is None:
             break
-        if isinstance(step, Rectify) and rectified:
+        if isinstance(step, Rectify) and rectified and not index.checked:
             # What is positive already stays as it is.
             step = Regroup(layout)
         if not isinstance(step, Regroup):

@@ -49,16 +49,16 @@ class Ranges:
         model: not to be changed while this object is in use.
         domain: boxes of float inputs by name, each broadcasting against its input's shape with
             size 1 along unknown axes; inputs without a box are unbounded.
-        pieces: whether chains go through operators that are linear only on the domain.
+        checked: whether chains are those alone that the checker of certificates reads.
 
     Raises:
         ValueError: a box that does not fit its input.
     """
 
     def __init__(
-        self, model: ModelProto, domain: Mapping[str, Box], *, pieces: bool = True
+        self, model: ModelProto, domain: Mapping[str, Box], *, checked: bool = False
     ) -> None:
-        self._written = Index(model, self.of if pieces else None)
+        self._written = Index(model, None if checked else self.of, checked=checked)
         self._index = expanded(self._written)
         self._inputs = {spec.name for spec in inputs_of(model)}
         self._domain = dict(domain)

@@ -9,7 +9,7 @@ from onnx import NodeProto
 from onnx_exact.graph.index import FLOATS, Index
 from onnx_exact.graph.layout import Layout
 from onnx_exact.graph.locate import LocatedChain
-from onnx_exact.graph.ops import OLDEST_OPSET, READERS, entry, read_step
+from onnx_exact.graph.ops import OLDEST_OPSET, READERS, entry, is_unchecked, read_step
 from onnx_exact.graph.ops.dense import ENTRIES
 from onnx_exact.graph.ops.piecewise import PIECES
 
@@ -62,6 +62,9 @@ IS_FUNCTION = (
 )
 
 
+UNCHECKED = "is not read by the checker of certificates; it may be reduced without --certificate"
+
+
 def _why_no_unit(index: Index, node: NodeProto, used: set[int], explained: set[int]) -> str:
     """Why a ReLU is no unit of a chain, by walking back to what it reads."""
     tensor = node.input[0]
@@ -76,6 +79,8 @@ def _why_no_unit(index: Index, node: NodeProto, used: set[int], explained: set[i
             why = end if position in used else _why_no_chain(index, position)
             return f"reads {described(maker)}, which {why}"
         varying = [name for name in maker.input if name and not index.is_constant(name)]
+        if is_unchecked(index, maker) and index.operator(maker) in READERS:
+            return f"reads {described(maker)}, which {UNCHECKED}"
         if index.operator(maker) not in READERS or len(varying) != 1:
             return f"reads {described(maker)}, which {_why_no_layer(index, maker, varying)}"
         tensor = varying[0]
@@ -129,6 +134,8 @@ def _why_no_entry(index: Index, node: NodeProto) -> str | None:
     overridable = [name for name in operands if index.is_overridable(name)]
     if overridable:
         return _overridden(overridable[0])
+    if is_unchecked(index, node):
+        return UNCHECKED
     constants = [name for name in operands if index.is_constant(name)]
     if not constants:
         return f"multiplies two tensors that both vary ({', '.join(map(repr, operands))})"
@@ -181,6 +188,8 @@ def _why_no_step(index: Index, node: NodeProto, tensor: str) -> str:
         return f"{described(node)} {what}"
     if overridable:
         return f"{described(node)} {_overridden(overridable[0])}"
+    if is_unchecked(index, node):
+        return f"{described(node)} {UNCHECKED}"
     if varying:
         return f"{described(node)} combines {tensor!r} with {varying[0]!r}, which varies as well"
     return f"{described(node)} {_why_not_by_unit(operator, others)}"

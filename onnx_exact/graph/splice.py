@@ -255,7 +255,7 @@ def _names(index: Index, site: Site) -> LayerNames:
         add=add.name if add is not None else "",
         relu=relu.name if relu is not None else "",
         product="" if is_gemm else dense.output[0],
-        sum=relu.input[0] if relu is not None else "",
+        sum="" if relu is None else next(n for n in relu.input if not index.is_constant(n)),
         weight=weight,
         bias=bias,
         bias_rank=0 if value is None else value.values.ndim,

@@ -94,4 +94,4 @@ def test_clip_at_a_ceiling_is_a_relu_below_it_alone() -> None:
 def test_pieces_are_left_alone_where_they_are_not_wanted() -> None:
     model, domain = model_of("LeakyRelu", 0.1, 0.9)
     assert is_joined(Ranges(model, domain).chains)
-    assert not is_joined(Ranges(model, domain, pieces=False).chains)
+    assert not is_joined(Ranges(model, domain, checked=True).chains)

@@ -25,6 +25,7 @@ __all__ = [
     "Regroup",
     "Step",
     "entry",
+    "is_unchecked",
     "read_step",
 ]
 
@@ -59,6 +60,32 @@ READERS: dict[str, Reader] = {
 }
 
 
+# Those that the checker of certificates reads too, with constants that are stored.
+CHECKED = {
+    *(
+        "Add",
+        "BatchNormalization",
+        "Div",
+        "Dropout",
+        "Flatten",
+        "Gemm",
+        "Identity",
+        "MatMul",
+        "Mul",
+    ),
+    *("Relu", "Reshape", "Squeeze", "Sub", "Unsqueeze"),
+}
+
+
+def is_unchecked(index: Index, node: NodeProto) -> bool:
+    """Whether a node is not to be read because the checker of certificates does not."""
+    if not index.checked:
+        return False
+    # What shape a Reshape gives the checker sees by itself.
+    computed = node.op_type != "Reshape" and any(map(index.is_computed, node.input))
+    return computed or index.operator(node) not in CHECKED
+
+
 def read_step(index: Index, node: NodeProto, tensor: str, layout: Layout) -> Step | None:
     """What the node does to the features of `tensor`, or None where it is a barrier.
 
@@ -66,7 +93,7 @@ def read_step(index: Index, node: NodeProto, tensor: str, layout: Layout) -> Ste
         ModelError: a weight the step would take in is not finite.
     """
     reader = READERS.get(index.operator(node))
-    if reader is None or index.opset < OLDEST_OPSET:
+    if reader is None or index.opset < OLDEST_OPSET or is_unchecked(index, node):
         return None
     slot = list(node.input).index(tensor)
     return reader(index, node, slot, layout)
@@ -74,7 +101,7 @@ def read_step(index: Index, node: NodeProto, tensor: str, layout: Layout) -> Ste
 
 def entry(index: Index, node: NodeProto) -> tuple[str, Layout] | None:
     """The tensor and layout with which a chain can start at this node, or None."""
-    if index.operator(node) not in dense.ENTRIES:
+    if index.operator(node) not in dense.ENTRIES or is_unchecked(index, node):
         return None
     found = dense.entry(index, node) if index.opset >= OLDEST_OPSET else None
     return None if found is None else (node.input[found[0]], found[1])
