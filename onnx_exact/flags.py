@@ -19,9 +19,12 @@ from onnx_exact.methods import (
 
 _DOMAIN_HELP = (
     "where the network has to stay the same: LO:HI for every entry of the input (inf and -inf for"
-    " an unbounded side), NAME=LO:HI for one of several inputs (repeat the flag), or a file: .npz"
-    " or .json with lower and upper, or .vnnlib; default: the domain in the model's metadata, else"
-    " every finite input"
+    " an unbounded side); LO:HI,LO:HI,... for its channels; LO:HI:mean=M,...:std=S,... for an image"
+    " of pixels LO to HI that is normalised before the graph; data:FILE[:MARGIN] for the box around"
+    " the points of an .npy or .npz file, outside of which nothing is said; or a file: .npz or"
+    " .json with lower and upper, or .vnnlib (the hull of its input boxes). NAME= in front of any"
+    " of these for one of several inputs (repeat the flag). Default: the domain in the model's"
+    " metadata, else every finite input"
 )
 _EXIT_CODES = (
     "exit codes: 0 done, also where there was nothing to do; 1 the result could not be validated,"
