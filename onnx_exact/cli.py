@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnx_exact import streams
-from onnx_exact.errors import OnnxExactError, OutputError
+from onnx_exact.errors import OnnxExactError, OutputError, UsageError
 from onnx_exact.flags import read_arguments
 
 if TYPE_CHECKING:
@@ -103,6 +103,8 @@ def _run(arguments: argparse.Namespace) -> None:
         models = (source, target)
         if arguments.certificate is not None:
             models = (source, target, Path(arguments.certificate))
+    if arguments.units and arguments.report is None:
+        raise UsageError("--units is about the report: give --report FILE as well")
     if arguments.report not in (None, STDOUT):
         check_report(Path(arguments.report), models)
     with Shown(sys.stderr) as progress:
@@ -123,7 +125,7 @@ def _run(arguments: argparse.Namespace) -> None:
         from onnx_exact import pipeline
 
         def deliver(report: Report, outputs: Outputs) -> None:
-            _deliver(report, arguments.report, outputs)
+            _deliver(report, arguments.report, arguments.units, outputs)
 
         if arguments.command == "optimize":
             options |= {
@@ -143,18 +145,18 @@ def _run(arguments: argparse.Namespace) -> None:
         _print_or_warn(_text(report))
 
 
-def _deliver(report: Report, where: str | None, outputs: Outputs) -> None:
+def _deliver(report: Report, where: str | None, units: bool, outputs: Outputs) -> None:
     """Writes the report as JSON, where it is wanted: to a file that appears with the others."""
     from onnx_exact.outputs import reported
     from onnx_exact.report import to_json
 
     if where == STDOUT:
-        failure = streams.write(to_json(report), sys.stdout)
+        failure = streams.write(to_json(report, units=units), sys.stdout)
         if failure is not None:
             raise OutputError(f"the report cannot be printed: {failure.strerror or failure}")
     elif where is not None:
         with reported(Path(where)):
-            outputs.place(Path(where)).write_text(to_json(report), encoding="utf-8")
+            outputs.place(Path(where)).write_text(to_json(report, units=units), encoding="utf-8")
 
 
 def _text(report: Report) -> str:

@@ -208,6 +208,11 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="write everything found as JSON; - for the standard output, and no text there",
     )
+    parser.add_argument(
+        "--units",
+        action="store_true",
+        help="in the report, for each unit its verdict, what that rests on, and its bounds",
+    )
     _add_tolerances(
         parser,
         "for the model's outputs in onnxruntime, integers too",

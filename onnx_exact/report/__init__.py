@@ -1,6 +1,6 @@
 """What was found, changed and checked: one Report, as values, as JSON and as text."""
 
-from onnx_exact.report.json import to_json, to_json_dict
+from onnx_exact.report.json import schema, to_json, to_json_dict
 from onnx_exact.report.report import (
     ChainReport,
     FormReport,
@@ -20,6 +20,7 @@ __all__ = [
     "Report",
     "SliceReport",
     "Totals",
+    "schema",
     "to_json",
     "to_json_dict",
     "to_text",

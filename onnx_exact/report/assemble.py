@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -109,17 +110,26 @@ def _slice(read: Array, itemsize: int) -> SliceReport | None:
 def _layer(
     width: int, verdicts: LayerVerdicts | None, reduction: LayerReduction | None
 ) -> LayerReport:
-    count = {} if verdicts is None else _counts([verdicts])
+    if verdicts is None:
+        found = LayerReport(width, relu=False)
+    else:
+        found = LayerReport(
+            width,
+            **_counts([verdicts]),
+            relu=True,
+            status=tuple(Status(status).name.lower() for status in verdicts.status),
+            evidence=tuple(Evidence(evidence).name.lower() for evidence in verdicts.evidence),
+            lower=verdicts.lower,
+            upper=verdicts.upper,
+        )
     if reduction is None:
-        return LayerReport(width, **count, relu=verdicts is not None)
-    return LayerReport(
-        width,
-        **count,
+        return found
+    return replace(
+        found,
         removed=reduction.removed,
         merged=reduction.merged,
         folded=reduction.folded,
         units_after=reduction.units_after,
-        relu=verdicts is not None,
     )
 
 
