@@ -5,8 +5,13 @@ A model is a file name, an `onnx.ModelProto` or an `onnx_ir.Model`.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypedDict, Unpack, overload
 
 from onnx import ModelProto
@@ -14,13 +19,19 @@ from onnx import ModelProto
 from onnx_exact import pipeline, verified
 from onnx_exact.domains import DomainLike
 from onnx_exact.errors import UsageError
+from onnx_exact.outputs import Outputs, appearing
+from onnx_exact.paths import check_report
 from onnx_exact.progress import Progress
 from onnx_exact.report import Report
+from onnx_exact.report.bounds import check_bounds_path, write_bounds
 from onnx_exact.samples import SamplesLike
 from onnx_exact.verified import Verification
 
 if TYPE_CHECKING:
     import onnx_ir
+
+# For bounds on the new network, where a time limit has left none.
+LEAST_SECONDS = 0.1
 
 ModelLike: TypeAlias = "ModelProto | str | os.PathLike[str] | onnx_ir.Model"
 
@@ -94,6 +105,7 @@ def optimize_file(
     target: str | os.PathLike[str],
     *,
     in_place: bool = False,
+    bounds: str | os.PathLike[str] | None = None,
     **settings: Unpack[SettingKeywords],
 ) -> Report:
     """As `optimize`, from file to file; `target` appears only once it has been validated.
@@ -102,20 +114,83 @@ def optimize_file(
         model: the file to read.
         target: the file to write; links are followed.
         in_place: allows `target` to be `model`.
+        bounds: where to write bounds on all units of both networks, `.npz` or `.json`; see
+            `onnx_exact.report.bounds`.
         **settings: as for `optimize`.
 
     Raises:
         OnnxExactError: one line; no file is written, but for the input that shows a deviation.
     """
-    return pipeline.optimize_file(model, target, in_place=in_place, **settings)
+    deliver = None
+    if bounds is not None:
+        others = [Path(model), Path(target)]
+        if settings.get("certificate") is not None:
+            others.append(Path(str(settings["certificate"])))
+        check_bounds(Path(bounds), tuple(others))
+        deliver = bounds_of_both(Path(bounds), Path(target), **settings)
+    return pipeline.optimize_file(model, target, in_place=in_place, deliver=deliver, **settings)
 
 
-def analyze(model: ModelLike, **settings: Unpack[SettingKeywords]) -> Report:
+def analyze(
+    model: ModelLike,
+    *,
+    bounds: str | os.PathLike[str] | None = None,
+    **settings: Unpack[SettingKeywords],
+) -> Report:
     """Decides the ReLU units of a model and changes nothing.
 
-    Args and errors are those of `optimize`.
+    `bounds` is as for `optimize_file`, of the one network; other args and errors are those of
+    `optimize`.
     """
-    return pipeline.analyze(_plain(model), **settings)
+    plain = _plain(model)
+    if bounds is None:
+        return pipeline.analyze(plain, **settings)
+    check_bounds(Path(bounds), () if isinstance(plain, ModelProto) else (Path(plain),))
+    report = pipeline.analyze(plain, **settings)
+    with appearing() as outputs:
+        write_bounds(Path(bounds), report, None, outputs)
+    return report
+
+
+def check_bounds(path: Path, others: tuple[Path, ...]) -> None:
+    """Raises unless bounds can be written to `path`, which must be none of `others`.
+
+    Raises:
+        OnnxExactError: as said.
+    """
+    check_bounds_path(path)
+    check_report(path, others, "file of bounds")
+
+
+def bounds_of_both(
+    path: Path, target: Path, **settings: Unpack[SettingKeywords]
+) -> Callable[[Report, Outputs], None]:
+    """What writes bounds on both networks once the new one is there, to appear with it.
+
+    The new network's are decided as the old one's were, within what is left of the time limit.
+
+    Args:
+        path: where to.
+        target: of the new network.
+        **settings: as for `optimize`.
+    """
+    begun = time.monotonic()
+
+    def deliver(report: Report, outputs: Outputs) -> None:
+        made = outputs.made(target)
+        if not report.changed:
+            digest = hashlib.sha256(made.read_bytes()).hexdigest()
+            write_bounds(path, report, replace(report, source_sha256=digest), outputs)
+            return
+        # Of the new network the domain that it carries; it is smaller already.
+        own = SettingKeywords(domain=None, rebase=False, samples=None, certificate=None)
+        again: SettingKeywords = {**settings, **own}
+        limit = settings.get("time_limit")
+        if limit is not None:
+            again["time_limit"] = max(limit - (time.monotonic() - begun), LEAST_SECONDS)
+        write_bounds(path, report, pipeline.analyze(made, **again), outputs)
+
+    return deliver
 
 
 def verify(

@@ -122,10 +122,13 @@ def _run(arguments: argparse.Namespace) -> None:
             "trust_solver": arguments.trust_solver,
             "progress": progress,
         }
-        from onnx_exact import pipeline
+        from onnx_exact import api, pipeline
+        from onnx_exact.report.bounds import write_bounds
 
-        def deliver(report: Report, outputs: Outputs) -> None:
-            _deliver(report, arguments.report, arguments.units, outputs)
+        bounds = None if arguments.bounds is None else Path(arguments.bounds)
+        if bounds is not None:
+            reports = () if arguments.report in (None, STDOUT) else (Path(arguments.report),)
+            api.check_bounds(bounds, (*models, *reports))
 
         if arguments.command == "optimize":
             options |= {
@@ -134,13 +137,22 @@ def _run(arguments: argparse.Namespace) -> None:
                 "form": arguments.form,
                 "certificate": arguments.certificate,
             }
+            export = None if bounds is None else api.bounds_of_both(bounds, target, **options)
+
+            def deliver(report: Report, outputs: Outputs) -> None:
+                if export is not None:
+                    export(report, outputs)
+                _deliver(report, arguments.report, arguments.units, outputs)
+
             report = pipeline.optimize_file(
                 source, target, in_place=arguments.in_place, deliver=deliver, **options
             )
         else:
             with appearing() as outputs:
                 report = pipeline.analyze(source, **options)
-                deliver(report, outputs)
+                if bounds is not None:
+                    write_bounds(bounds, report, None, outputs)
+                _deliver(report, arguments.report, arguments.units, outputs)
     if arguments.report != STDOUT:
         _print_or_warn(_text(report))
 

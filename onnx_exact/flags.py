@@ -209,6 +209,12 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         help="write everything found as JSON; - for the standard output, and no text there",
     )
     parser.add_argument(
+        "--bounds",
+        metavar="FILE",
+        help="write bounds on every unit of the network, and of the one that is made of it, for"
+        " solvers and verifiers: .npz or .json",
+    )
+    parser.add_argument(
         "--units",
         action="store_true",
         help="in the report, for each unit its verdict, what that rests on, and its bounds",

@@ -52,13 +52,13 @@ MAY_IMPORT = {
     "falsify": {"domains", "verifier"},
     "verified": {"domains", "verifier", "falsify"},
     "verified_text": {"verified", "verifier"},
-    "report": {"network", "decide", "reduce", "certify", "domains", "run", "validate"},
+    "report": {"network", "decide", "graph", "reduce", "certify", "domains", "run", "validate"},
     **{module: set() for module in GROUND},
 }
 MAY_IMPORT_PIPELINE = {"__init__", "__main__", "api", "cli", "integrations", "pipeline"}
 MAY_IMPORT_ONNX = {
     *("graph", "pipeline", "run", "validate", "verified", "verifier"),
-    *("api", "integrations"),
+    *("api", "integrations", "report"),
 }
 # Slow to load, or not needed by most runs: imported inside the functions that use them.
 HEAVY = {

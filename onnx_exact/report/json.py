@@ -18,7 +18,7 @@ from onnx_exact.validate import ChainDeviation
 
 FORMAT, FORMAT_VERSION = "onnx-exact report", 1
 # What a layer has for each of its units.
-_OF_UNITS = frozenset(("status", "evidence", "lower", "upper"))
+_OF_UNITS = frozenset(("status", "evidence", "lower", "upper", "tensor"))
 
 
 def to_json_dict(report: Report, *, units: bool = False) -> dict[str, Any]:
@@ -79,8 +79,8 @@ def to_json_dict(report: Report, *, units: bool = False) -> dict[str, Any]:
         "seconds": seconds,
         "refused": [_refusal(refusal) for refusal in report.refused],
     }
-    strict: dict[str, Any] = _strict(data)
-    return strict
+    found: dict[str, Any] = strict(data)
+    return found
 
 
 def to_json(report: Report, *, units: bool = False) -> str:
@@ -99,6 +99,7 @@ def _layer(layer: LayerReport, units: bool) -> dict[str, Any]:
     data = {f.name: getattr(layer, f.name) for f in fields(layer) if f.name not in _OF_UNITS}
     if units and layer.relu:
         data["verdicts"] = {
+            "tensor": layer.tensor,
             "status": layer.status,
             "evidence": layer.evidence,
             "lower": None if layer.lower is None else layer.lower.tolist(),
@@ -130,15 +131,12 @@ def _refusal(refusal: Refusal) -> dict[str, Any]:
     }
 
 
-def _strict(value: Any) -> Any:
+def strict(value: Any) -> Any:
     """`value` made of JSON's own types, with null for a number that is not finite."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
     if isinstance(value, Mapping):
-        return {str(key): _strict(item) for key, item in value.items()}
+        return {str(key): strict(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_strict(item) for item in value]
-    if value is None or isinstance(value, bool | str | int):
-        return value
-    number = value.item() if hasattr(value, "item") else value
-    if isinstance(number, float) and not math.isfinite(number):
-        return None
-    return number
+        return [strict(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -33,8 +33,10 @@ class LayerReport:
             `relu`.
         evidence: for each unit what that rests on: "none", "witness", "interval", "linear" or
             "solver".
-        lower, upper: shape (units,), bounds on its pre-activation over the domain in real
-            arithmetic, for the weights as stored; None where not `relu`.
+        lower, upper: shape (units,), bounds on what `tensor` holds over the domain in real
+            arithmetic, for the weights as stored, rounded outward; None where there is no ReLU, but
+            for the last layer.
+        tensor: the name of the tensor with the pre-activations, or of a last layer's outputs.
     """
 
     units: int
@@ -53,6 +55,7 @@ class LayerReport:
     evidence: tuple[str, ...] = ()
     lower: Array | None = field(default=None, compare=False)
     upper: Array | None = field(default=None, compare=False)
+    tensor: str = ""
 
 
 @dataclass(frozen=True)
