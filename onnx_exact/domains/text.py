@@ -46,8 +46,8 @@ _FILES = (".npz", ".json", *_VNNLIB)
 # (x - mean) / std takes six roundings at most on the way to the input (the pixel, mean and std as
 # they are stored, the difference, the quotient, a cast), and at most four here.
 _ROUNDINGS = 16
-# Of the coarsest type that an input may have, bfloat16.
-_COARSEST = 2.0**-8
+# Of bfloat16, the coarsest type that an input may have: unit roundoff and smallest number.
+_COARSEST, _SMALLEST = 2.0**-8, 2.0**-133
 
 
 def read_text(text: str, inputs: Sequence[InputLike]) -> Declared:
@@ -164,11 +164,14 @@ def _normalised(
     if (low > high).any() or np.isnan(low).any() or np.isnan(high).any():
         raise DomainError(f"{source}: a range is nan, or its lower bound exceeds its upper bound")
     dtype = numpy_type(spec.elem_type)
-    unit = _COARSEST if dtype is None else float(np.finfo(dtype).eps) / 2.0
+    unit, smallest = _COARSEST, _SMALLEST
+    if dtype is not None:
+        unit = float(np.finfo(dtype).eps) / 2.0
+        smallest = float(np.finfo(dtype).smallest_subnormal)
     with np.errstate(over="ignore"):
         ends = [(side - mean) / std for side in (low, high)]
         slack = [
-            _ROUNDINGS * unit * (np.abs(side) + np.abs(mean)) / std + np.finfo(np.float64).tiny
+            _ROUNDINGS * ((unit * (np.abs(side) + np.abs(mean)) + smallest) / std + smallest)
             for side in (low, high)
         ]
         return ends[0] - slack[0], ends[1] + slack[1]
