@@ -54,6 +54,8 @@ def _main(argv: Sequence[str]) -> int:
         arguments = read_arguments(argv)
         if arguments.command == "verify":
             return _verify(arguments)
+        if arguments.command == "inspect":
+            return _inspect(arguments)
         _run(arguments)
     except OnnxExactError as error:
         _print_error(f"error: {error}")
@@ -96,6 +98,15 @@ def _verify(arguments: argparse.Namespace) -> int:
     if not arguments.quiet:
         _print_or_warn(to_text(found))
     return found.exit_code
+
+
+def _inspect(arguments: argparse.Namespace) -> int:
+    """Prints what is in a model, and gives the exit code."""
+    from onnx_exact.inspected import inspect
+
+    found = inspect(arguments.input, arguments.domain, rebase=arguments.rebase)
+    _print_or_warn(found.to_text())
+    return 0
 
 
 def _run(arguments: argparse.Namespace) -> None:

@@ -17,7 +17,7 @@ from onnx_exact.decide.run import Options, analyze_chain
 from onnx_exact.decide.verdict import Stability, Status
 from onnx_exact.domains import domain_of_run
 from onnx_exact.estimate import expected_seconds
-from onnx_exact.graph.locate import LocatedChain, locate_chains
+from onnx_exact.graph.locate import LocatedChain
 from onnx_exact.graph.metadata import first_source, metadata_of
 from onnx_exact.graph.plain import is_plain
 from onnx_exact.graph.ranges import ChainDomain, Ranges
@@ -45,8 +45,8 @@ def decide(model: ModelLike, settings: Settings, command: str) -> Run:
     samples = None
     if settings.samples is not None:
         samples = load_samples(settings.samples, inputs, domain)
-    located = locate_chains(source.model)
-    ranges = Ranges(source.model, domain.boxes)
+    ranges = Ranges(source.model, domain.boxes, checked=settings.certificate is not None)
+    located = ranges.chains
     seconds["read"] = time.monotonic() - started
     run = Run(settings, source, inputs, domain, first, samples, (), (), (), limit, seconds)
     if settings.certificate is not None:
@@ -77,7 +77,13 @@ def decide(model: ModelLike, settings: Settings, command: str) -> Run:
         proofs.append(proof)
         allowed.append(allows)
         interrupted |= stability.interrupted
-    return replace(run, chains=tuple(chains), proofs=tuple(proofs), allowed=tuple(allowed))
+    return replace(
+        run,
+        chains=tuple(chains),
+        proofs=tuple(proofs),
+        allowed=tuple(allowed),
+        left_out=ranges.left_out(),
+    )
 
 
 def _decide_chain(

@@ -152,6 +152,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     analyze.add_argument("input", metavar="IN", help="the .onnx file to read")
     _add_options(analyze)
+    inspect = commands.add_parser(
+        "inspect",
+        help="say what is in a model and what could be done; prove nothing",
+        description="Says which chains of layers are in IN, what is known of their domains, and for"
+        " all that stops a chain or a domain the node and the reason. Nothing is proved.",
+        epilog=_EXIT_CODES,
+        allow_abbrev=False,
+    )
+    inspect.add_argument("input", metavar="IN", help="the .onnx file to read")
+    _add_domain(inspect)
     verify = commands.add_parser(
         "verify",
         help="check that an optimized model computes the same",
@@ -187,7 +197,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_options(parser: argparse.ArgumentParser) -> None:
+def _add_domain(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--domain", metavar="SPEC", action="append", help=_DOMAIN_HELP)
     parser.add_argument(
         "--rebase",
@@ -196,6 +206,10 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         " made from; without it --domain has to lie in the domain that IN carries, where alone it"
         " is valid",
     )
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    _add_domain(parser)
     parser.add_argument(
         "--method",
         choices=METHODS,

@@ -146,6 +146,7 @@ class Run:
         allowed: what a certificate lets become of each.
         limit: the time limit, which counts down since the run began.
         seconds: the time of each stage so far.
+        left_out: what is in no chain, with the reason, a line each.
     """
 
     settings: Settings
@@ -159,6 +160,7 @@ class Run:
     allowed: tuple[Allowance, ...]
     limit: TimeLimit
     seconds: dict[str, float]
+    left_out: tuple[str, ...] = ()
 
     @property
     def certificate(self) -> Path | None:

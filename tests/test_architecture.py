@@ -57,7 +57,7 @@ MAY_IMPORT = {
 }
 MAY_IMPORT_PIPELINE = {"__init__", "__main__", "cli", "integrations", "pipeline"}
 MAY_IMPORT_ONNX = {"graph", "checkable", "deciding", "pipeline", "run", "validate", "integrations"}
-MAY_IMPORT_ONNX |= {"verified", "verifier"}
+MAY_IMPORT_ONNX |= {"inspected", "verified", "verifier"}
 # Slow to load, or not needed by most runs: imported inside the functions that use them.
 HEAVY = {
     "cvxpy",

@@ -46,6 +46,11 @@ class Approximate:
         """At least the magnitudes of the numbers, and of the terms that these were sums of."""
         return Approximate(np.abs(self.value) + self.off / UNIT_ROUNDOFF)
 
+    @property
+    def transposed(self) -> Approximate:
+        """The same entries with the axes the other way round."""
+        return Approximate(self.value.T, None if self.error is None else self.error.T)
+
     def reshaped(self, *shape: int) -> Approximate:
         """The same entries in another shape."""
         error = None if self.error is None else self.error.reshape(shape)

@@ -91,6 +91,7 @@ def assemble(
         interrupted=any(stability.interrupted for _, _, stability in run.chains),
         time_limit=TimeReport(run.limit.seconds, tuple(run.limit.cut_short)),
         warnings=(*run.source.warnings, *lost),
+        left_out=run.left_out,
     )
 
 

@@ -61,6 +61,7 @@ def to_json_dict(report: Report) -> dict[str, Any]:
             "runtime_rounding_after": None if certified is None else certified.rounding_after,
         },
         "seconds": seconds,
+        "left_out": list(report.left_out),
         "refused": [_refusal(refusal) for refusal in report.refused],
     }
     strict: dict[str, Any] = _strict(data)

@@ -198,6 +198,7 @@ class Report:
         certified: bounds on it over the domain; None if only analyzed, or without chains.
         seconds: time of each stage, in order; `total` is added.
         refused: what was not done.
+        left_out: ReLUs and products that are in no chain, with the reason, a line each.
     """
 
     command: str
@@ -219,6 +220,7 @@ class Report:
     interrupted: bool = False
     time_limit: TimeReport = TimeReport()
     warnings: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("domain", "seconds"):
