@@ -314,7 +314,7 @@ class Descent:
 
     def cases(self, start: Cases) -> Cases:
         """The best ones, as values of all units."""
-        slopes = (np.rint(a * np.float32(SLOPE_STEPS)) / float(SLOPE_STEPS) for a in self._slopes)
+        slopes = (np.rint(a.astype(np.float64) * SLOPE_STEPS) / SLOPE_STEPS for a in self._slopes)
         multipliers = (self._scaled_back(b) for b in self._multipliers)
         return Cases(start.signs, self._widened(slopes), self._widened(multipliers))
 
