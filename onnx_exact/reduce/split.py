@@ -25,7 +25,7 @@ from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.approximate import Approximate
 from onnx_exact.network.chain import Layer
 from onnx_exact.network.split import SplitChain
-from onnx_exact.reduce.budget import allowance, evaluation_terms, reach
+from onnx_exact.reduce.budget import allowance, reach
 from onnx_exact.reduce.state import State
 from onnx_exact.stability.rounding import gamma
 from onnx_exact.stability.verdict import Status
@@ -151,7 +151,7 @@ def _bypass(state: State, index: int, max_deviation: float) -> _Bypass | None:
         moved = moved * (1.0 + gamma(first.n_in))
         # What the float64 product may be off by counts on both sides.
         in_product = gamma(int(active.sum()) + 1)
-        rounding = (state.unit_roundoff + in_product) * evaluation_terms(state, index)
+        rounding = (state.unit_roundoff + in_product) * state.terms(index + 1)
         rest = second.weight[:, ~active]
         inner = reach(first.weight[~active], size) + np.abs(first.bias[~active])
         new_terms = reach(rest, inner) + reach(rest, decided.magnitude[~active])

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.chain import Chain, Layer
 from onnx_exact.network.domain import Box
-from onnx_exact.reduce.budget import FloatType
+from onnx_exact.reduce.budget import Budget, FloatType, evaluation_terms
 from onnx_exact.reduce.units import UnitMap
 from onnx_exact.stability.interval import interval_bounds
+from onnx_exact.stability.rounding import gamma
 from onnx_exact.stability.verdict import Stability, Status
 
 
@@ -25,6 +26,7 @@ class Decided:
         status: of `Status`; ACTIVE throughout for a layer without ReLU.
         lower, upper: sound bounds on the pre-activations.
         origin: which layer of the original chain this one stands for, and where its units are now.
+        budget: how far each pre-activation may be moved.
     """
 
     layer: Layer
@@ -32,6 +34,7 @@ class Decided:
     lower: Array
     upper: Array
     origin: UnitMap
+    budget: Budget
 
     @property
     def source(self) -> int:
@@ -59,13 +62,15 @@ class Decided:
 
     def keep(self, kept: NDArray[np.bool_]) -> Decided:
         """The layer with only the units that `kept` selects."""
+        affine = self.layer.affine.rows(kept)
         return replace(
             self,
-            layer=Layer(self.layer.affine.rows(kept), self.layer.relu),
+            layer=Layer(affine, self.layer.relu),
             status=self.status[kept],
             lower=self.lower[kept],
             upper=self.upper[kept],
             origin=self.origin.keep(kept),
+            budget=self.budget.select(kept),
         )
 
     def reading(self, kept: NDArray[np.bool_]) -> Decided:
@@ -106,8 +111,13 @@ class State:
             else:
                 status, low, high = verdicts.status, verdicts.lower, verdicts.upper
             origin = UnitMap.identity(index, layer.width)
-            layers.append(Decided(layer, status, low, high, origin))
-        return State(tuple(layers), box, dtype)
+            nothing = np.zeros(layer.width)
+            budget = Budget(nothing, nothing, nothing)
+            layers.append(Decided(layer, status, low, high, origin, budget))
+        state = State(tuple(layers), box, dtype)
+        budgets = [state.new_budget(index) for index in range(len(layers))]
+        budgeted = (replace(d, budget=b) for d, b in zip(layers, budgets, strict=True))
+        return replace(state, layers=tuple(budgeted))
 
     @property
     def chain(self) -> Chain:
@@ -124,6 +134,25 @@ class State:
         if index:
             return self.layers[index - 1].magnitude
         return np.maximum(np.abs(self.box.lower), np.abs(self.box.upper))
+
+    def terms(self, index: int) -> Array:
+        """What evaluating a layer and the one that it reads adds up, see `budget`.
+
+        Of inputs that are not bounded nothing is counted: they allow nothing.
+        """
+        first = max(index - 1, 0)
+        sizes = [self.input_magnitude(i) for i in range(first, index + 1)]
+        sizes = [np.where(np.isfinite(size), size, 0.0) for size in sizes]
+        return evaluation_terms([d.layer.affine for d in self.layers[first : index + 1]], sizes)
+
+    def new_budget(self, index: int) -> Budget:
+        """The budget of a layer as it stands; what float64 itself rounds is allowed for as well."""
+        first = max(index - 1, 0)
+        terms = 1 + sum(d.layer.affine.n_in for d in self.layers[first : index + 1])
+        with np.errstate(over="ignore", invalid="ignore"):
+            bounded = self.terms(index)
+        found = np.where(np.isfinite(bounded), bounded, 0.0)
+        return Budget.of(found, self.unit_roundoff + gamma(terms))
 
     def input_bounds(self, index: int) -> tuple[Array, Array]:
         """Sound bounds on the inputs of a layer."""
@@ -152,10 +181,3 @@ class State:
         """`values` as the model's dtype holds them; inf where they do not fit."""
         with np.errstate(over="ignore"):
             return np.asarray(values.astype(self.dtype), dtype=np.float64)
-
-    def stored_above(self, values: Array) -> Array:
-        """The least numbers of the model's dtype that are not below `values`."""
-        with np.errstate(over="ignore"):
-            nearest = values.astype(self.dtype)
-            above = np.nextafter(nearest, np.array(np.inf, dtype=self.dtype))
-        return np.asarray(np.where(nearest < values, above, nearest), dtype=np.float64)

@@ -116,6 +116,7 @@ def _layer(
         width,
         **count,
         removed=reduction.removed,
+        negligible=reduction.negligible,
         merged=reduction.merged,
         folded=reduction.folded,
         units_after=reduction.units_after,

@@ -68,17 +68,18 @@ def _chain_table(chain: ChainReport, unicode: bool) -> Table:
         f"Chain {chain.name}",
         [
             *("layer", "units", "stably\ninactive", "stably\nactive", "unstable", "undecided"),
-            *("removed", "merged", "folded", "units\nafter"),
+            *("removed", "negligible", "merged", "folded", "units\nafter"),
         ],
         unicode,
     )
     for number, layer in enumerate(chain.layers, start=1):
+        ways = (layer.removed, layer.negligible, layer.merged, layer.folded)
         verdicts = (layer.stably_inactive, layer.stably_active, layer.unstable, layer.undecided)
         table.add_row(
             f"{number}" if layer.relu else f"{number} linear",
             _count(layer.units),
             *(_count(units) if layer.relu else "" for units in verdicts),
-            *(_count(units) for units in (layer.removed, layer.merged, layer.folded)),
+            *(_count(units) for units in ways),
             _count(layer.units_after),
         )
     return table
