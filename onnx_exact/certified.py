@@ -151,7 +151,7 @@ def write_record(
     chains = tuple(
         ChainRecord(
             *(located.input, located.output, located.chain, reduction.chain),
-            *(proof, reduction.origins),
+            *(proof, reduction.origins, reduction.gone),
         )
         for (located, _, _), proof, reduction in zip(
             run.chains, run.proofs, reductions, strict=True

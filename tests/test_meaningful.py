@@ -122,7 +122,9 @@ def test_the_split_form_is_within_its_bound_all_over_the_domain(seed: int) -> No
     bounds = Bounds.of(case.chain, stability, case.box)
     bound, _, _ = certify_chain(bounds, case.box, reduction, F32, True, lambda: None)
     assert bound is not None
-    chain_form = compare(bounds, case.box, reduction.chain, reduction.origins).outputs.max()
+    chain_form = compare(
+        bounds, case.box, reduction.chain, reduction.origins, reduction.gone
+    ).outputs.max()
     assert bound >= chain_form
     rng = np.random.default_rng(seed)
     x = case.box.sample(rng, 500)

@@ -22,7 +22,7 @@ from onnx_exact.network.chain import Chain
 from onnx_exact.reduce import UnitMap
 
 FORMAT = "onnx-exact certificate"
-VERSION = 1
+VERSION = 2
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -44,6 +44,7 @@ class ChainRecord:
         before, after: the chain; weights are those of the models and not written.
         proof: of the verdicts on the units before.
         origins: for each layer after, where the units of the original live on.
+        gone: the same for other layers, where some are gone together.
     """
 
     input: str
@@ -52,6 +53,7 @@ class ChainRecord:
     after: Chain
     proof: ChainProof
     origins: Sequence[UnitMap]
+    gone: Sequence[UnitMap] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,10 +137,12 @@ def _arrays(chain: ChainRecord) -> Arrays:
             arrays |= {f"l{index}_{name}": array for name, array in _layer(layer).items()}
     for number, tree in enumerate(chain.proof.trees):
         arrays |= {f"t{number}_{name}": array for name, array in _tree(tree).items()}
-    for number, origin in enumerate(chain.origins):
-        arrays[f"m{number}_unit"] = origin.place.astype(np.int32)
+    maps = {f"m{number}": origin for number, origin in enumerate(chain.origins)}
+    maps |= {f"g{origin.source}": origin for origin in chain.gone}
+    for name, origin in maps.items():
+        arrays[f"{name}_unit"] = origin.place.astype(np.int32)
         if (origin.factor != 1.0).any():
-            arrays[f"m{number}_factor"] = origin.factor
+            arrays[f"{name}_factor"] = origin.factor
     return arrays
 
 

@@ -55,6 +55,7 @@ class _Proposal:
     entries: int
     counts: Mapping[str, int]
     unusable: str = ""
+    lost: Decided | None = None
 
 
 def prune(state: State, index: int, *, unread: bool = True) -> Edit:
@@ -93,7 +94,11 @@ def rewrite(
     refused: list[Refusal] = []
     for form in _forms(state, index, max_deviation, negligible):
         for proposal in _proposals(state, index, form, kinds):
-            new = state.with_layers(index, index + 2, *proposal.layers)
+            old = state
+            if proposal.lost is not None:
+                # For where its units have gone to be known.
+                old = state.with_layers(index, index + 1, proposal.lost)
+            new = old.with_layers(index, index + 2, *proposal.layers)
             refusal = _against(state, new, index, proposal, max_deviation)
             if refusal is None:
                 counts = {(decided.source, what): n for what, n in proposal.counts.items()}
@@ -159,7 +164,7 @@ def _proposals(
 
 def _folded(state: State, index: int, form: NormalForm) -> _Proposal:
     """A layer without kinks as a part of its reader: V h + c = L h + (c' + o)."""
-    after = state.layers[index + 1]
+    decided, after = state.layers[index], state.layers[index + 1]
     linear, ledger = Map.of(form), form.ledger
     constant = ledger.constant + linear.offset
     weight, bias = ledger.stored(linear.weight.value), ledger.stored(constant.value)
@@ -170,7 +175,9 @@ def _folded(state: State, index: int, form: NormalForm) -> _Proposal:
         why = f"the product does not fit {state.dtype}"
         return _Proposal(FOLD, (), moved, weight.size, counts, why)
     reader = replace(after.with_affine(weight, bias), budget=after.budget.spend(moved))
-    return _Proposal(FOLD, (reader,), moved, weight.size, counts)
+    place = np.where(form.units.active, GONE, GONE - 1 - form.place)
+    lost = replace(decided, origin=decided.origin.then(place, form.factor))
+    return _Proposal(FOLD, (reader,), moved, weight.size, counts, lost=lost)
 
 
 def _written(state: State, index: int, form: NormalForm, linear: Linear) -> _Proposal:

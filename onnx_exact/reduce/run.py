@@ -69,6 +69,7 @@ class Reduction:
         layers: one entry a layer of the original chain.
         origins: for each layer of `chain`, the layer of the original that it stands for and
             where the units of that one live on.
+        gone: the same for other layers, where there is anything to say of their units.
         refused: rewrites that were allowed by the verdicts and not made.
     """
 
@@ -78,6 +79,7 @@ class Reduction:
     layers: tuple[LayerReduction, ...]
     origins: tuple[UnitMap, ...]
     refused: tuple[Refusal, ...]
+    gone: tuple[UnitMap, ...] = ()
     split: Split | None = None
     forms: tuple[FormChoice, ...] = ()
 
@@ -264,6 +266,7 @@ def _reduce(
         layers,
         tuple(decided.origin for decided in state.layers),
         tuple(refused.values()),
+        state.gone,
     )
 
 

@@ -11,7 +11,7 @@ from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.chain import Chain, Layer
 from onnx_exact.network.domain import Box
 from onnx_exact.reduce.budget import Budget, FloatType, evaluation_terms
-from onnx_exact.reduce.units import UnitMap
+from onnx_exact.reduce.units import GONE, UnitMap
 from onnx_exact.stability.interval import interval_bounds
 from onnx_exact.stability.rounding import gamma
 from onnx_exact.stability.verdict import Stability, Status
@@ -91,6 +91,7 @@ class State:
         dtype: what weights are stored in.
         frozen: layers of the original chain that have to stay as they are.
         exact: layers of the original chain in which no rewrite may round anything.
+        gone: where the units are of layers that none stands for any more.
     """
 
     layers: tuple[Decided, ...]
@@ -98,6 +99,7 @@ class State:
     dtype: FloatType
     frozen: frozenset[int] = frozenset()
     exact: frozenset[int] = frozenset()
+    gone: tuple[UnitMap, ...] = ()
 
     @staticmethod
     def of(chain: Chain, stability: Stability, box: Box, dtype: FloatType) -> State:
@@ -175,7 +177,12 @@ class State:
 
     def with_layers(self, start: int, stop: int, *new: Decided) -> State:
         """The state with layers[start:stop] replaced by `new`."""
-        return replace(self, layers=(*self.layers[:start], *new, *self.layers[stop:]))
+        stay = {decided.source for decided in new}
+        gone = (d.origin for d in self.layers[start:stop] if d.source not in stay)
+        # Of most there is nothing to say.
+        gone = (m for origin in gone if ((m := origin.lost()).place < GONE).any())
+        layers = (*self.layers[:start], *new, *self.layers[stop:])
+        return replace(self, layers=layers, gone=(*self.gone, *gone))
 
     def stored(self, values: Array) -> Array:
         """`values` as the model's dtype holds them; inf where they do not fit."""

@@ -1,8 +1,8 @@
 """Where the units of an original layer live on in the layer that stands for it now.
 
 For every point of the domain, g_i = a_i g'_k(i) with g the pre-activations of the original layer
-and g' those of the new one, for every unit i that lives on: it is unit k(i), and a_i is 1 unless unit i
-lies on one hyperplane with another, or the new one faces the other way (a_i < 0), where
+and g' those of the new one, for every unit i that lives on: it is unit k(i), and a_i is 1 unless
+unit i lies on one hyperplane with another, or the new one faces the other way (a_i < 0), where
 
     max(g_i, 0) = |a_i| max(g'_k, 0) + (g_i if a_i < 0 else 0).
 
@@ -68,6 +68,11 @@ class UnitMap:
         together = (places < GONE) & (_count(places) > 1)
         alone = (places < 0) & ~together
         return UnitMap(self.source, np.where(alone, GONE, places), np.where(alone, 1.0, factors))
+
+    def lost(self) -> UnitMap:
+        """After all new units have gone, those on one hyperplane together."""
+        width = int(self.place.max(initial=GONE)) + 1
+        return self.then(GONE - 1 - np.arange(max(width, 1)), np.ones(max(width, 1)))
 
     def units(self, width: int) -> NDArray[np.intp]:
         """The original unit that each of `width` new ones is, NEW where it is none unchanged."""

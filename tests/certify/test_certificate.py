@@ -50,7 +50,7 @@ def test_a_certificate_holds_what_its_format_says(source: Path, tmp_path: Path) 
     out, certificate = tmp_path / "o.onnx", tmp_path / "c.npz"
     report = onnx_exact.optimize_file(source, out, domain=(0.0, 1.0), certificate=certificate)
     header, arrays = read(certificate)
-    assert (header["format"], header["version"]) == ("onnx-exact certificate", 1)
+    assert (header["format"], header["version"]) == ("onnx-exact certificate", 2)
     assert header["original"] == mark(source.read_bytes())
     assert header["result"] == mark(out.read_bytes())
     assert header["domain"] == {"x": {"lower": 0.0, "upper": 1.0}}
