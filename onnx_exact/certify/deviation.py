@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 
 from onnx_exact.certify.bounds import Bounds
 from onnx_exact.certify.hyperplanes import Together, gone_together
+from onnx_exact.certify.pull_back import Rows, SizedLayer
 from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.chain import Chain
 from onnx_exact.network.domain import Box
@@ -40,14 +41,7 @@ from onnx_exact.reduce import UnitMap
 from onnx_exact.reduce.budget import reach
 from onnx_exact.stability import crown
 from onnx_exact.stability.interval import interval_bounds
-from onnx_exact.stability.rounding import (
-    SMALLEST,
-    SMALLEST_NORMAL,
-    gamma,
-    slack,
-    smallest_nonzero,
-    total_terms,
-)
+from onnx_exact.stability.rounding import SMALLEST, gamma, slack
 
 # Operations on a bound whose own rounding has to be covered.
 FEW = 8
@@ -94,14 +88,6 @@ def compare(
     if np.array_equal(last.place, np.arange(new.n_out)) and (last.factor == 1.0).all():
         outputs = np.where(np.isnan(pairing.links[-1].moved), np.inf, pairing.links[-1].moved)
     return Comparison(outputs, Bounds(new, tuple(pairing.lower), tuple(pairing.upper)))
-
-
-@dataclass(frozen=True, eq=False)
-class _Rows:
-    """Functionals weight h + bias of a layer's output, one a row."""
-
-    weight: Array
-    bias: Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,7 +159,7 @@ class _Pairing:
         layers = self._old.layers
         self._old_size = [bounds.magnitude(s) for s in range(len(layers))]
         before = [self._input, *self._old_size]
-        self._old_layers = [_Layer.of(layers[s].affine, before[s]) for s in range(len(layers))]
+        self._old_layers = [SizedLayer.of(layers[s].affine, before[s]) for s in range(len(layers))]
         self._together: dict[int, list[Together]] = {}
         for origin in (*origins, *gone):
             s, size = origin.source, before[origin.source]
@@ -181,7 +167,7 @@ class _Pairing:
             found = gone_together(origin, layers[s].affine, among, size, bounds.upper[s])
             self._together[s] = found
         self._new_size: list[Array] = []
-        self._new_layers: list[_Layer] = []
+        self._new_layers: list[SizedLayer] = []
         self.links: list[_Link] = []
         self.lower: list[Array] = []
         self.upper: list[Array] = []
@@ -192,13 +178,15 @@ class _Pairing:
         old = self._old.layers[source]
         linear = self._bounds.linear(source)
         link = _Link.of(self._origins[k], layer.width, linear)
-        self._new_layers.append(_Layer.of(layer.affine, self._new_size[-1] if k else self._input))
+        self._new_layers.append(
+            SizedLayer.of(layer.affine, self._new_size[-1] if k else self._input)
+        )
         units, place, factor = link.units, link.place, link.factor
         weight = layer.affine.weight[place] * factor[:, None]
         e = self._pair(
-            _Rows(old.affine.weight[units], old.affine.bias[units]),
+            Rows(old.affine.weight[units], old.affine.bias[units]),
             source - 1,
-            _Rows(weight, layer.affine.bias[place] * factor),
+            Rows(weight, layer.affine.bias[place] * factor),
             k - 1,
         )
         e = (e + self._read_off(k, link)) * (1.0 + gamma(FEW))
@@ -299,7 +287,7 @@ class _Pairing:
             )
         ]
 
-    def _pair(self, old: _Rows, s: int, new: _Rows, k: int) -> Array:
+    def _pair(self, old: Rows, s: int, new: Rows, k: int) -> Array:
         """Bounds on |old(h_s) - new(h'_k)|, row by row."""
         error = np.zeros(len(old.bias))
         if not error.size:
@@ -321,7 +309,7 @@ class _Pairing:
         wide = 1.0 + gamma(FEW * (1 + len(self._old.layers)))
         return np.asarray((np.maximum(np.abs(low), np.abs(high)) + error) * wide)
 
-    def _step(self, old: _Rows, s: int, new: _Rows, k: int) -> tuple[Array, _Rows, _Rows]:
+    def _step(self, old: Rows, s: int, new: Rows, k: int) -> tuple[Array, Rows, Rows]:
         """Back through a layer that both chains have."""
         link, width = self.links[k], self._new.layers[k].width
         outgoing = old.weight[:, link.units]
@@ -345,8 +333,8 @@ class _Pairing:
         return cost + more + most, old, new
 
     def _old_step(
-        self, rows: _Rows, s: int, weight: Array, linear: NDArray[np.bool_]
-    ) -> tuple[Array, _Rows]:
+        self, rows: Rows, s: int, weight: Array, linear: NDArray[np.bool_]
+    ) -> tuple[Array, Rows]:
         """Back through a layer of the original, with what `weight` keeps of `rows`."""
         cost = np.zeros(len(weight))
         for together in self._together.get(s, []):
@@ -361,50 +349,10 @@ class _Pairing:
         nearly = linear | (below < self._old_size[s])
         return self._old_layers[s].back(np.where(nearly, weight, 0.0), rows.bias, cost)
 
-    def _new_step(self, rows: _Rows, k: int, weight: Array) -> tuple[Array, _Rows]:
+    def _new_step(self, rows: Rows, k: int, weight: Array) -> tuple[Array, Rows]:
         """Back through a layer of the new chain, as if it had no ReLU."""
         layer = self._new.layers[k]
         cost = np.zeros(len(weight))
         if layer.relu:
             cost = reach(weight, np.maximum(-self.lower[k], 0.0)) * (1.0 + gamma(layer.width))
         return self._new_layers[k].back(weight, rows.bias, cost)
-
-
-@dataclass(frozen=True, eq=False)
-class _Layer:
-    """An affine map, and how large what it adds up can be.
-
-    Attributes:
-        terms: an upper bound on the sum of absolute terms of each output.
-        off: an upper bound on what each output is off by for the numbers being off.
-        total: an upper bound on the sum of the magnitudes of the inputs.
-    """
-
-    affine: Affine
-    terms: Array
-    off: Array
-    total: float
-
-    @staticmethod
-    def of(affine: Affine, size: Array) -> _Layer:
-        """The map where inputs have at most the magnitudes `size`."""
-        terms = (reach(affine.weight, size) + np.abs(affine.bias)) * (1.0 + gamma(affine.n_in))
-        terms = np.where(affine.weight.any(axis=1), terms + 2 * affine.n_in * SMALLEST, terms)
-        return _Layer(affine, terms, affine.off(size), float(size.sum()))
-
-    def back(self, weight: Array, bias: Array, cost: Array) -> tuple[Array, _Rows]:
-        """weight (W h + b) + bias as a functional of h, and `cost` with what that rounds off."""
-        read = np.flatnonzero(weight.any(axis=0))
-        if not read.size:
-            return cost, _Rows(np.zeros((len(weight), self.affine.n_in)), bias)
-        part, terms = self.affine.rows(read), self.terms[read]
-        weight = weight[:, read]
-        n = part.n_in + part.n_out
-        numbers = np.concatenate([part.weight.ravel(), part.bias, terms])
-        underflow = 0.0
-        if smallest_nonzero(weight) * smallest_nonzero(numbers) < SMALLEST_NORMAL:
-            underflow = 2 * n * SMALLEST * (1.0 + self.total + float(terms.sum()))
-        rounded = slack(total_terms(reach(weight, terms), bias, underflow), n, underflow)
-        cost = cost + np.where(weight.any(axis=1), rounded, 0.0)
-        cost = cost + reach(weight, self.off[read])
-        return cost * (1.0 + gamma(n)), _Rows(weight @ part.weight, bias + weight @ part.bias)

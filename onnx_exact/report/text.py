@@ -67,8 +67,8 @@ def _chain_table(chain: ChainReport, unicode: bool) -> Table:
     table = _table(
         f"Chain {chain.name}",
         [
-            *("layer", "units", "stably\ninactive", "stably\nactive", "unstable", "undecided"),
-            *("removed", "negligible", "merged", "folded", "units\nafter"),
+            *("layer", "units", "stably\ninactive", "stably\nactive", "un-\nstable", "undecided"),
+            *("re-\nmoved", "negli-\ngible", "merged", "fold-\ned", "units\nafter"),
         ],
         unicode,
     )
