@@ -26,11 +26,11 @@ from benchmarks.cases import case_from_json
 from benchmarks.climb import KINDS, Climb, Targets, starts
 from benchmarks.measure import load
 from benchmarks.verdicts import Verdicts
+from onnx_exact.attack.pgd import Effort
+from onnx_exact.decide.run import FIRST_EFFORT, LATER_EFFORTS, Options, analyze_chain
+from onnx_exact.decide.verdict import Status
 from onnx_exact.network.chain import Chain
 from onnx_exact.network.domain import Box
-from onnx_exact.stability.decide import FIRST_EFFORT, LATER_EFFORTS, Options, analyze_chain
-from onnx_exact.stability.search import Effort
-from onnx_exact.stability.verdict import Status
 
 Array = NDArray[np.float64]
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_exact.attack.pgd import Effort
 from onnx_exact.network.chain import Layer
 from onnx_exact.network.domain import Box
-from onnx_exact.stability.search import Effort
 
 Array = NDArray[np.float64]
 Single = NDArray[np.float32]

@@ -38,7 +38,7 @@ from benchmarks.processes import (
 )
 from benchmarks.trained import TrainedNetwork, quick_networks, trained_networks
 from benchmarks.verdicts import Verdicts
-from onnx_exact.stability.verdict import Status
+from onnx_exact.decide.verdict import Status
 
 VERDICTS = CACHE / "compare"
 LIMIT, QUICK_LIMIT = 1800.0, 12.0

@@ -31,12 +31,12 @@ from benchmarks.latency import BATCHES, Runner, latencies
 from benchmarks.processes import RESULTS, machine, now, write_text
 from benchmarks.reduce import ORIGINAL, Decided, decide
 from benchmarks.trained import TrainedNetwork, trained_networks
+from onnx_exact.decide.verdict import Status
 from onnx_exact.graph.locate import locate_chains
 from onnx_exact.graph.splice import splice
 from onnx_exact.methods import SPLIT_FORM
 from onnx_exact.network import Chain, SplitChain
 from onnx_exact.reduce import ReduceOptions, reduce_chain
-from onnx_exact.stability.verdict import Status
 
 LIMIT = 60.0
 TOOLS = ("onnxslim", "onnxsim")

@@ -17,11 +17,11 @@ from benchmarks.cases import Case
 from benchmarks.data import DATASETS, BenchmarkError
 from benchmarks.measure import Decide, load
 from benchmarks.networks import read_record
+from onnx_exact.decide.knowledge import Knowledge
+from onnx_exact.decide.run import Options, analyze_chain
+from onnx_exact.decide.verdict import Evidence, LayerVerdicts, Stability, Status
 from onnx_exact.network.chain import Chain
 from onnx_exact.network.domain import Box
-from onnx_exact.stability.decide import Options, analyze_chain
-from onnx_exact.stability.knowledge import Knowledge
-from onnx_exact.stability.verdict import Evidence, LayerVerdicts, Stability, Status
 
 
 class SkippedError(Exception):
@@ -70,7 +70,7 @@ def _training_inputs(case: Case) -> NDArray[np.float32]:
 def _prepare_published(case: Case) -> Decide:
     from threadpoolctl import threadpool_limits
 
-    from onnx_exact.stability.published import decide_at_once
+    from onnx_exact.decide.published import decide_at_once
 
     importlib.import_module("pyscipopt")
     samples = _training_inputs(case)

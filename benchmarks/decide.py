@@ -39,7 +39,7 @@ ATTACK_SECONDS = 4 * 3600.0
 # So that an attack begins elsewhere than the run that it attacks.
 ATTACK_SEED = 7919
 # The parts of the package that verdicts and times depend on.
-DECIDING = ("network", "graph", "domains", "stability")
+DECIDING = ("network", "graph", "domains", "bounds", "attack", "bab", "milp", "decide")
 COMMAND_RUNS = 3
 COMMAND_MODEL = MODELS / "mnist_2x100_l1.onnx"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -53,7 +54,8 @@ def _mix_batch(g: Graph, x: Tensor) -> Tensor | None:
     if kind < 0.3:
         return replace(g.make("Flatten", [x.name], x, axis=0), shape=(1, None), mixed=True)
     if kind < 0.5:
-        return replace(g.make("Flatten", [x.name], x, axis=2), shape=(None, last), mixed=True)
+        tail = math.prod(size or 1 for size in x.shape[2:])
+        return replace(g.make("Flatten", [x.name], x, axis=2), shape=(None, tail), mixed=True)
     shape: Shape = g.one_of(((None, last), (last, None), (1, None, last), (None, 1, last)))
     target = [-1 if size is None else size for size in shape]
     return replace(g.make("Reshape", [x.name, g.ints(*target)], x), shape=shape, mixed=True)

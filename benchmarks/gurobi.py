@@ -1,7 +1,7 @@
 """The published algorithms in Gurobi, which the papers used, for networks its free licence admits.
 
 `pip install gurobipy` comes with a licence for 2,000 variables and 2,000 constraints. The program
-is that of `onnx_exact.stability.milp.encode`, whose module says what its letters stand for; what a
+is that of `onnx_exact.milp.encode`, whose module says what its letters stand for; what a
 solution shows leaves the objective by a lazy constraint, as in the papers, within a single solve.
 Verdicts keep the same distance from the solver's tolerance as those of SCIP.
 """
@@ -17,15 +17,15 @@ import numpy as np
 
 from benchmarks.contestants import SkippedError
 from onnx_exact.deadline import Deadline
+from onnx_exact.decide.knowledge import Knowledge
+from onnx_exact.decide.propagate import bound_by_intervals
+from onnx_exact.decide.published import Progress
+from onnx_exact.decide.verdict import Status
+from onnx_exact.milp.encode import Candidate, candidates_of
+from onnx_exact.milp.solve import conclude
+from onnx_exact.milp.tolerance import FEASIBILITY_TOLERANCE
 from onnx_exact.network.affine import Array
 from onnx_exact.network.chain import Chain
-from onnx_exact.stability.knowledge import Knowledge
-from onnx_exact.stability.layers import bound_by_intervals
-from onnx_exact.stability.milp.encode import Candidate, candidates_of
-from onnx_exact.stability.milp.solve import conclude
-from onnx_exact.stability.milp.tolerance import FEASIBILITY_TOLERANCE
-from onnx_exact.stability.published import Progress
-from onnx_exact.stability.verdict import Status
 
 TOO_LARGE = 10010
 MOST_VARIABLES = 2000

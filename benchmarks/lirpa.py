@@ -26,11 +26,11 @@ from benchmarks.data import BenchmarkError
 from benchmarks.decide_tables import new_table, section, where
 from benchmarks.measure import load
 from benchmarks.processes import RESULTS, machine
+from onnx_exact.attack.samples import first_points
+from onnx_exact.decide.knowledge import Knowledge
+from onnx_exact.decide.propagate import Layers
 from onnx_exact.network.chain import Chain
 from onnx_exact.network.domain import Box
-from onnx_exact.stability.attack import first_points
-from onnx_exact.stability.knowledge import Knowledge
-from onnx_exact.stability.layers import Layers
 
 NAMES = (
     *("mnist_2x100_l1", "mnist_2x400_l1", "mnist_5x100_l1"),

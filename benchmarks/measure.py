@@ -21,7 +21,10 @@ from benchmarks.cases import Case, case_from_json
 from benchmarks.data import BenchmarkError
 from benchmarks.searches import searches_counted
 from benchmarks.verdicts import Verdicts
+from onnx_exact.bab.trees import BoxTree
 from onnx_exact.deadline import Deadline
+from onnx_exact.decide.run import Options, analyze_chain
+from onnx_exact.decide.verdict import Evidence, Stability, Status
 from onnx_exact.domains import resolve_domain
 from onnx_exact.graph.locate import locate_chains
 from onnx_exact.graph.metadata import metadata_of
@@ -29,9 +32,6 @@ from onnx_exact.graph.ranges import Ranges
 from onnx_exact.graph.read import inputs_of, read_model
 from onnx_exact.network.chain import Chain
 from onnx_exact.network.domain import Box
-from onnx_exact.stability.decide import Options, analyze_chain
-from onnx_exact.stability.trees import BoxTree
-from onnx_exact.stability.verdict import Evidence, Stability, Status
 
 # ru_maxrss counts kibibytes on Linux and bytes on macOS.
 RSS_UNIT = 1 if sys.platform == "darwin" else 1024

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from benchmarks.cases import cases
 from benchmarks.measure import load
-from onnx_exact.stability.decide import Options, analyze_chain
+from onnx_exact.decide.run import Options, analyze_chain
 
 LINES = 15
 

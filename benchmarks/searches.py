@@ -10,9 +10,11 @@ from unittest.mock import patch
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_exact.stability import decide, evolve, search
-from onnx_exact.stability.knowledge import Knowledge
-from onnx_exact.stability.search import Effort
+from onnx_exact.attack import evolution as evolve
+from onnx_exact.attack import pgd as search
+from onnx_exact.attack.pgd import Effort
+from onnx_exact.decide import run as decide
+from onnx_exact.decide.knowledge import Knowledge
 
 
 class Searches:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_exact.stability.verdict import Stability, Status
+from onnx_exact.decide.verdict import Stability, Status
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +17,14 @@ from onnx_exact.flags import read_arguments
 
 if TYPE_CHECKING:
     from onnx_exact.outputs import Outputs
+    from onnx_exact.progress import Progress
     from onnx_exact.report import Report
 
 # The name of a report that goes to the standard output.
 STDOUT = "-"
+# Endings of the names of reports to look at.
+HTML = (".html", ".htm")
+LOG_FORMAT = "%(asctime)s %(name)s %(message)s"
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 
@@ -87,14 +93,14 @@ def _verify(arguments: argparse.Namespace) -> int:
     except NotVerifiedError as error:
         save_beside(error, result)
         raise
-    _print_or_warn(to_text(found))
+    if not arguments.quiet:
+        _print_or_warn(to_text(found))
     return found.exit_code
 
 
 def _run(arguments: argparse.Namespace) -> None:
     from onnx_exact.outputs import appearing
     from onnx_exact.paths import check_report
-    from onnx_exact.progress import Shown
 
     source = Path(arguments.input)
     models: tuple[Path, ...] = (source,)
@@ -105,7 +111,7 @@ def _run(arguments: argparse.Namespace) -> None:
             models = (source, target, Path(arguments.certificate))
     if arguments.report not in (None, STDOUT):
         check_report(Path(arguments.report), models)
-    with Shown(sys.stderr) as progress:
+    with _progress(arguments) as progress:
         options: dict[str, Any] = {
             "domain": arguments.domain,
             "rebase": arguments.rebase,
@@ -139,14 +145,33 @@ def _run(arguments: argparse.Namespace) -> None:
             with appearing() as outputs:
                 report = pipeline.analyze(source, **options)
                 deliver(report, outputs)
-    if arguments.report != STDOUT:
+    if arguments.report != STDOUT and not arguments.quiet:
         _print_or_warn(_text(report))
 
 
+@contextmanager
+def _progress(arguments: argparse.Namespace) -> Iterator[Progress]:
+    """What is shown of the work while it goes on: one line, every stage as a log, or nothing."""
+    from onnx_exact.progress import LOGGER, Logged, Shown, Silent
+
+    if arguments.quiet:
+        yield Silent()
+    elif arguments.verbose:
+        logging.basicConfig(stream=sys.stderr, format=LOG_FORMAT)
+        LOGGER.setLevel(logging.INFO)
+        yield Logged()
+    else:
+        with Shown(sys.stderr, arguments.time_limit) as shown:
+            yield shown
+
+
 def _deliver(report: Report, where: str | None, outputs: Outputs) -> None:
-    """Writes the report as JSON, where it is wanted: to a file that appears with the others."""
+    """Writes the report where it is wanted: to a file that appears with the others.
+
+    It is HTML where the file's name ends in .html or .htm, else JSON.
+    """
     from onnx_exact.outputs import reported
-    from onnx_exact.report import to_json
+    from onnx_exact.report import to_html, to_json
 
     if where == STDOUT:
         failure = streams.write(to_json(report), sys.stdout)
@@ -154,7 +179,8 @@ def _deliver(report: Report, where: str | None, outputs: Outputs) -> None:
             raise OutputError(f"the report cannot be printed: {failure.strerror or failure}")
     elif where is not None:
         with reported(Path(where)):
-            outputs.place(Path(where)).write_text(to_json(report), encoding="utf-8")
+            written = to_html if Path(where).suffix.lower() in HTML else to_json
+            outputs.place(Path(where)).write_text(written(report), encoding="utf-8")
 
 
 def _text(report: Report) -> str:

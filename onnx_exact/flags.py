@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import math
 import re
+import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from onnx_exact._version import __version__
@@ -23,6 +25,14 @@ _DOMAIN_HELP = (
     " or .json with lower and upper, or .vnnlib; default: the domain in the model's metadata, else"
     " every finite input"
 )
+_NEXT = """\
+Makes ReLU networks in ONNX files smaller without changing what they compute. Try
+
+  {prog} analyze model.onnx --domain 0:1
+  {prog} optimize model.onnx smaller.onnx --domain 0:1 --report report.html
+
+where 0:1 is the range of every input; {prog} --help has the rest.
+"""
 _EXIT_CODES = (
     "exit codes: 0 done, also where there was nothing to do; 1 the result could not be validated,"
     " or not within the time limit; 2 an unusable flag, domain or file"
@@ -40,7 +50,16 @@ def read_arguments(argv: Sequence[str]) -> argparse.Namespace:
     Raises:
         SystemExit: code 0 after help, 2 after a bad flag.
     """
-    return _parser().parse_args(_joined(argv))
+    parser = _parser()
+    if not argv:
+        parser.exit(2, _NEXT.format(prog=parser.prog))
+    return parser.parse_args(_joined(argv))
+
+
+def called() -> str:
+    """The program's name as it was called."""
+    name = Path(sys.argv[0]).name
+    return "python -m onnx_exact" if name in ("__main__.py", "-c", "-m", "") else name
 
 
 class _Parser(argparse.ArgumentParser):
@@ -74,7 +93,7 @@ def _joined(arguments: Sequence[str]) -> list[str]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
-        prog="python -m onnx_exact",
+        prog=called(),
         description="Makes ReLU networks in ONNX files smaller without changing what they compute.",
         epilog=_EXIT_CODES,
         allow_abbrev=False,
@@ -153,6 +172,7 @@ def _parser() -> argparse.ArgumentParser:
         help="where they have to be the same, as for optimize; default: the domain in the metadata"
         " of OUT",
     )
+    _add_talk(verify)
     verify.add_argument(
         "--time-limit",
         metavar="SECONDS",
@@ -199,11 +219,13 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         help="act on what a solver says beyond its tolerance, too, and label what rests on it;"
         " by default, what bounds do not confirm changes nothing",
     )
+    _add_talk(parser)
     parser.add_argument("--require-proof", action=_Removed, nargs=0, help=argparse.SUPPRESS)
     parser.add_argument(
         "--report",
         metavar="FILE",
-        help="write everything found as JSON; - for the standard output, and no text there",
+        help="write everything found: as a page to look at where FILE ends in .html, else as JSON;"
+        " - for JSON on the standard output, and no text there",
     )
     _add_tolerances(
         parser,
@@ -225,6 +247,16 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--seed", metavar="N", type=_seed, default=0, help="of random points (default: 0)"
+    )
+
+
+def _add_talk(parser: argparse.ArgumentParser) -> None:
+    talk = parser.add_mutually_exclusive_group()
+    talk.add_argument(
+        "--quiet", action="store_true", help="print nothing but errors: the exit code says it"
+    )
+    talk.add_argument(
+        "--verbose", action="store_true", help="log every stage on the standard error as it begins"
     )
 
 

@@ -26,6 +26,8 @@ from onnx_exact.certify.rounding import outputs_as_run
 from onnx_exact.certify.summary import Certified, worst
 from onnx_exact.counterexample import save_beside
 from onnx_exact.deadline import Deadline
+from onnx_exact.decide.run import Options, analyze_chain
+from onnx_exact.decide.verdict import Stability, Status
 from onnx_exact.domains import domain_of_run
 from onnx_exact.errors import ValidationError
 from onnx_exact.estimate import expected_seconds
@@ -54,8 +56,6 @@ from onnx_exact.report.assemble import assemble
 from onnx_exact.report.report import ANALYZE, OPTIMIZE, Report
 from onnx_exact.run import Run, Settings
 from onnx_exact.samples import Samples, load_samples
-from onnx_exact.stability.decide import Options, analyze_chain
-from onnx_exact.stability.verdict import Stability, Status
 from onnx_exact.validate import Deviation, Rewritten, validate
 
 ModelLike = ModelProto | str | os.PathLike[str]

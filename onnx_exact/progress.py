@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -14,7 +15,9 @@ from onnx_exact.streams import write
 
 if TYPE_CHECKING:
     from rich.status import Status
+    from rich.text import Text
 
+LOGGER = logging.getLogger("onnx_exact")
 # Work that ends sooner than this shows nothing.
 PATIENCE_SECONDS = 2.0
 
@@ -33,14 +36,25 @@ class Silent:
         """Nothing is shown."""
 
 
+class Logged:
+    """Tells Python's logging of each stage, as INFO of the logger `onnx_exact`."""
+
+    def stage(self, name: str, detail: str = "") -> None:
+        """The work now is `name`, on `detail`."""
+        LOGGER.info("%s: %s" if detail else "%s%s", name, detail)
+
+
 class Shown:
-    """Shows the stage once `patience` seconds have passed: a spinner, or lines in a pipe.
+    """Shows the stage once `patience` seconds have passed: one line in place, or lines in a pipe.
+
+    With it goes the time that has passed, and what is left of the limit.
 
     A context manager: leaving it ends the display. A stage that holds the interpreter's lock all
     along shows up when it first lets go.
 
     Args:
         stream: where to show it.
+        limit: seconds for the whole run, None for no limit.
         patience: seconds before anything is shown.
         clock, later: what says how late it is, and what calls a function some seconds later.
     """
@@ -48,12 +62,14 @@ class Shown:
     def __init__(
         self,
         stream: TextIO,
+        limit: float | None = None,
         patience: float = PATIENCE_SECONDS,
         clock: Callable[[], float] = time.monotonic,
         later: Callable[[float, Callable[[], None]], Timer] = threading.Timer,
     ) -> None:
         self._clock = clock
         self._stream = stream
+        self._limit = limit
         self._patience = patience
         self._started = clock()
         self._text = ""
@@ -88,6 +104,14 @@ class Shown:
         if self._clock() - self._started >= self._patience:
             self._show()
 
+    def line(self) -> str:
+        """What is shown now."""
+        elapsed = self._clock() - self._started
+        left = ""
+        if self._limit is not None:
+            left = f", {max(self._limit - elapsed, 0.0):.0f} s left"
+        return f"{self._text} ({elapsed:.0f} s{left})"
+
     def _show(self) -> None:
         with self._lock:
             if self._closed or not self._text or self._text == self._shown:
@@ -96,16 +120,25 @@ class Shown:
             if self._stream.isatty():
                 # A terminal that is gone is no reason to end.
                 with suppress(OSError):
-                    self._spin(self._text)
+                    self._spin()
             else:
-                write(f"{self._text} ...\n", self._stream)
+                write(f"{self.line()} ...\n", self._stream)
 
-    def _spin(self, text: str) -> None:
+    def _spin(self) -> None:
         from rich.console import Console
-        from rich.text import Text
 
         if self._status is None:
-            self._status = Console(file=self._stream).status(Text(text))
+            self._status = Console(file=self._stream).status(_Line(self))
             self._status.start()
-        else:
-            self._status.update(Text(text))
+
+
+class _Line:
+    """The line as it is whenever the terminal is drawn anew."""
+
+    def __init__(self, shown: Shown) -> None:
+        self._shown = shown
+
+    def __rich__(self) -> Text:
+        from rich.text import Text
+
+        return Text(self._shown.line(), no_wrap=True, overflow="ellipsis")

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from onnx_exact.certify.proof import ChainProof
+from onnx_exact.decide.verdict import Stability
 from onnx_exact.domains import Domain, DomainLike
 from onnx_exact.errors import UsageError
 from onnx_exact.graph.locate import LocatedChain
@@ -28,7 +29,6 @@ from onnx_exact.methods import (
 )
 from onnx_exact.progress import Progress, Silent
 from onnx_exact.samples import Samples, SamplesLike
-from onnx_exact.stability.verdict import Stability
 
 
 @dataclass(frozen=True, eq=False)

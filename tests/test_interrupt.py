@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from onnx_exact.decide.run import Options, analyze_chain
+from onnx_exact.decide.verdict import Status
 from onnx_exact.network import Box
 from onnx_exact.pipeline import analyze, optimize_file
-from onnx_exact.stability.decide import Options, analyze_chain
-from onnx_exact.stability.verdict import Status
 from tests.oracle.networks import random_case
 from tests.oracle.regions import enumerate_regions
 

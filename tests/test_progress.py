@@ -8,7 +8,7 @@ from threading import Timer
 
 import pytest
 
-from onnx_exact.progress import Shown, Silent
+from onnx_exact.progress import Logged, Shown, Silent
 
 PATIENCE = 2.0
 
@@ -49,7 +49,7 @@ class Clock:
 
 
 def shown(stream: io.TextIOBase, clock: Clock) -> Shown:
-    return Shown(stream, PATIENCE, clock, clock.later)  # type: ignore[arg-type]
+    return Shown(stream, None, PATIENCE, clock, clock.later)  # type: ignore[arg-type]
 
 
 def test_quick_work_shows_nothing() -> None:
@@ -72,7 +72,7 @@ def test_long_work_shows_one_line_a_stage_in_a_pipe() -> None:
         progress.stage("decide", "chain 1")
         progress.stage("write")
     progress.stage("after the end")
-    assert stream.getvalue() == "decide: chain 1 ...\nwrite ...\n"
+    assert stream.getvalue() == "decide: chain 1 (2 s) ...\nwrite (2 s) ...\n"
 
 
 def test_long_work_shows_a_spinner_on_a_terminal() -> None:
@@ -90,7 +90,7 @@ def test_names_that_the_stream_cannot_encode_are_shown_with_replacements() -> No
     stream = io.TextIOWrapper(raw, encoding="ascii")
     with Shown(stream, patience=0.0) as progress:
         progress.stage("decide", "chaîne")
-    assert raw.getvalue() == b"decide: cha?ne ...\n"
+    assert raw.getvalue() == b"decide: cha?ne (0 s) ...\n"
 
 
 def test_stream_that_fails_is_no_reason_to_end() -> None:
@@ -102,3 +102,20 @@ def test_stream_that_fails_is_no_reason_to_end() -> None:
 def test_library_default_is_silent(capfd: pytest.CaptureFixture[str]) -> None:
     Silent().stage("read", "x")
     assert capfd.readouterr() == ("", "")
+
+
+def test_line_says_how_much_of_the_limit_is_left() -> None:
+    stream, clock = io.StringIO(), Clock()
+    with Shown(stream, 60.0, PATIENCE, clock, clock.later) as progress:
+        progress.stage("decide", "layer 2 of 3, 12 units open")
+        clock.passes(15.0)
+        assert progress.line() == "decide: layer 2 of 3, 12 units open (15 s, 45 s left)"
+        clock.passes(60.0)
+        assert progress.line().endswith("(75 s, 0 s left)")
+
+
+def test_log_has_every_stage(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", "onnx_exact"):
+        Logged().stage("decide", "100%d")
+        Logged().stage("write")
+    assert caplog.messages == ["decide: 100%d", "write"]

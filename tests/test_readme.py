@@ -26,7 +26,7 @@ STOPPED = """
 from types import SimpleNamespace
 
 from onnx_exact import deadline
-from onnx_exact.stability import splits
+from onnx_exact.bab.relu_split import search as splits
 
 deadline.monotonic = lambda: 0.0
 splits.time = SimpleNamespace(monotonic=deadline.monotonic)

@@ -16,9 +16,9 @@ import numpy as np
 
 from onnx_exact.certify.bounds import Bounds
 from onnx_exact.network.affine import Array
+from onnx_exact.network.rounding import gamma
 from onnx_exact.reduce.budget import reach
 from onnx_exact.reduce.split import Split
-from onnx_exact.stability.rounding import gamma
 
 
 def split_deviation(bounds: Bounds, split: Split) -> Array:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_exact.bounds.interval import interval_bounds
+from onnx_exact.decide.verdict import Stability
 from onnx_exact.network.affine import Array, frozen
 from onnx_exact.network.chain import Chain
 from onnx_exact.network.domain import Box
-from onnx_exact.stability.interval import interval_bounds
-from onnx_exact.stability.verdict import Stability
 
 
 @dataclass(frozen=True, eq=False)

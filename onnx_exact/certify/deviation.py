@@ -20,7 +20,7 @@ rest is a functional of the layers before; in the end an affine function of the 
 which is bounded over the box. Equal numbers leave exactly 0, so that removing units alone deviates
 by exactly 0.
 
-Rounding is allowed for as in `onnx_exact.stability.crown` (Higham 2002, section 3.1).
+Rounding is allowed for as in `onnx_exact.bounds.crown` (Higham 2002, section 3.1).
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_exact.bounds import crown
+from onnx_exact.bounds.interval import interval_bounds
 from onnx_exact.certify.bounds import Bounds
 from onnx_exact.certify.hyperplanes import Together, gone_together
 from onnx_exact.certify.pull_back import Rows, SizedLayer
 from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.chain import Chain
 from onnx_exact.network.domain import Box
+from onnx_exact.network.rounding import SMALLEST, gamma, slack
 from onnx_exact.reduce import UnitMap
 from onnx_exact.reduce.budget import reach
-from onnx_exact.stability import crown
-from onnx_exact.stability.interval import interval_bounds
-from onnx_exact.stability.rounding import SMALLEST, gamma, slack
 
 # Operations on a bound whose own rounding has to be covered.
 FEW = 8

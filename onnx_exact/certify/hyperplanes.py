@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.approximate import Approximate, quotient
+from onnx_exact.network.rounding import SMALLEST, gamma
 from onnx_exact.reduce import UnitMap
 from onnx_exact.reduce.budget import reach
 from onnx_exact.reduce.units import GONE
-from onnx_exact.stability.rounding import SMALLEST, gamma
 
 
 @dataclass(frozen=True, eq=False)

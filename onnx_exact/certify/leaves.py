@@ -12,15 +12,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_exact.bab.relu_split.dual_simplex import Program
+from onnx_exact.bab.relu_split.subproblems import Cases, Functional, joined
+from onnx_exact.bab.trees import LEAF
+from onnx_exact.bounds.crown import Relaxation
 from onnx_exact.certify.proof import SLOPE_STEPS
 from onnx_exact.certify.slopes import is_free
 from onnx_exact.deadline import Deadline
 from onnx_exact.network.affine import Affine
 from onnx_exact.network.domain import Box
-from onnx_exact.stability.assumed import Cases, Functional, joined
-from onnx_exact.stability.crown import Relaxation
-from onnx_exact.stability.simplex import Program
-from onnx_exact.stability.trees import LEAF
 
 # Nodes that are bounded at once, and the steps for each; the root gets more.
 BATCH = 64
@@ -70,7 +70,7 @@ def split_until_proved(
 
     Args:
         sign: to exclude.
-        splits: as in `onnx_exact.stability.trees.ReluTree`, shape (nodes, 2), to start from.
+        splits: as in `onnx_exact.bab.trees.ReluTree`, shape (nodes, 2), to start from.
         most_nodes: of the tree.
         deadline: gives up when it passes.
     """

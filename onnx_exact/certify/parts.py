@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_exact.bab.trees import LEAF
+from onnx_exact.bounds import crown
+from onnx_exact.bounds.interval import interval_bounds
 from onnx_exact.deadline import Deadline
 from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.chain import Chain
 from onnx_exact.network.domain import Box
-from onnx_exact.stability import crown
-from onnx_exact.stability.interval import interval_bounds
-from onnx_exact.stability.trees import LEAF
 
 # Parts that are bounded at once.
 BATCH = 256
@@ -50,7 +50,7 @@ def split_until_excluded(
 
     Args:
         signs: to exclude.
-        sides: as in `onnx_exact.stability.trees.BoxTree`, to start from.
+        sides: as in `onnx_exact.bab.trees.BoxTree`, to start from.
         most_nodes: of the tree.
         deadline: gives up when it passes.
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_exact.certify.bounds import Bounds
-from onnx_exact.stability.verdict import Status
+from onnx_exact.decide.verdict import Status
 
 # Slopes are kept as whole multiples of 1 / SLOPE_STEPS.
 SLOPE_STEPS = 255
@@ -69,7 +69,7 @@ class LayerProof:
 
 @dataclass(frozen=True, eq=False)
 class BoxTreeProof:
-    """A splitting of the input box, as `onnx_exact.stability.trees.BoxTree` has it."""
+    """A splitting of the input box, as `onnx_exact.bab.trees.BoxTree` has it."""
 
     layer: int
     units: NDArray[np.int32]
@@ -79,7 +79,7 @@ class BoxTreeProof:
 
 @dataclass(frozen=True, eq=False)
 class ReluTreeProof:
-    """A splitting on ReLUs, as `onnx_exact.stability.trees.ReluTree` has it, with its leaves.
+    """A splitting on ReLUs, as `onnx_exact.bab.trees.ReluTree` has it, with its leaves.
 
     Attributes:
         slopes: of each leaf, as in `Slopes`, shape (leaves, loose units of the layers before).

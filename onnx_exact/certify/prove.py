@@ -11,6 +11,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_exact.bab.input_split.search import MOST_INPUTS
+from onnx_exact.bab.trees import BoxTree, ReluTree
+from onnx_exact.bounds import crown
+from onnx_exact.bounds.interval import Signed, exact_extremes, interval_bounds, times
 from onnx_exact.certify.bounds import Bounds
 from onnx_exact.certify.leaves import Sign, split_until_proved
 from onnx_exact.certify.parts import Signs, split_until_excluded
@@ -26,14 +30,10 @@ from onnx_exact.certify.proof import (
 from onnx_exact.certify.slopes import optimized_slopes
 from onnx_exact.certify.witnesses import chosen_witnesses
 from onnx_exact.deadline import Deadline
+from onnx_exact.decide.verdict import LayerVerdicts, Stability, Status
 from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.chain import Chain
 from onnx_exact.network.domain import Box
-from onnx_exact.stability import crown
-from onnx_exact.stability.branch import MOST_INPUTS
-from onnx_exact.stability.interval import Signed, exact_extremes, interval_bounds, times
-from onnx_exact.stability.trees import BoxTree, ReluTree
-from onnx_exact.stability.verdict import LayerVerdicts, Stability, Status
 from onnx_exact.threads import one_thread
 
 # How far below 0 a bound has to be, relative to the terms of the pre-activation, so that whoever

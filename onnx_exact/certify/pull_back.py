@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnx_exact.network.affine import Affine, Array
-from onnx_exact.reduce.budget import reach
-from onnx_exact.stability.rounding import (
+from onnx_exact.network.rounding import (
     SMALLEST,
     SMALLEST_NORMAL,
     gamma,
@@ -16,6 +15,7 @@ from onnx_exact.stability.rounding import (
     smallest_nonzero,
     total_terms,
 )
+from onnx_exact.reduce.budget import reach
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 
 from onnx_exact.certify.bounds import Bounds
+from onnx_exact.decide.verdict import Stability
 from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.chain import Chain
 from onnx_exact.network.domain import Box
-from onnx_exact.stability.rounding import gamma
-from onnx_exact.stability.verdict import Stability
+from onnx_exact.network.rounding import gamma
 
 
 def outputs_as_run(

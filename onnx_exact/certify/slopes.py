@@ -11,12 +11,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_exact.bounds.alpha_crown import FIRST_STEP, STEP_DECAY, slope_gradients
+from onnx_exact.bounds.crown import Relaxation, upper_bounds
 from onnx_exact.certify.proof import SLOPE_STEPS
 from onnx_exact.deadline import Deadline
 from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.domain import Box
-from onnx_exact.stability.crown import Relaxation, upper_bounds
-from onnx_exact.stability.slopes import FIRST_STEP, STEP_DECAY, slope_gradients
 
 STEPS = 40
 

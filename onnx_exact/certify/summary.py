@@ -13,9 +13,9 @@ from onnx_exact.certify.deviation import compare
 from onnx_exact.certify.rounding import runtime_rounding
 from onnx_exact.network.affine import Array
 from onnx_exact.network.domain import Box
+from onnx_exact.network.rounding import gamma
 from onnx_exact.reduce import Reduction
 from onnx_exact.reduce.budget import FloatType
-from onnx_exact.stability.rounding import gamma
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx_exact.network.affine import Array
 from onnx_exact.network.chain import Chain
 from onnx_exact.network.domain import Box
-from onnx_exact.stability.rounding import SMALLEST, gamma, slack
+from onnx_exact.network.rounding import SMALLEST, gamma, slack
 
 Points = NDArray[np.floating[Any]]
 

@@ -1,17 +1,17 @@
 """Bounds on linear functions of a layer's inputs, from the bounds on units that are at hand.
 
 The least of: the interval over the inputs, and backward linear bounds down to the domain
-(`onnx_exact.stability.crown`) where everything on the way is bounded.
+(`onnx_exact.bounds.crown`) where everything on the way is bounded.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from onnx_exact.bounds.crown import Relaxation, relax, upper_bounds
+from onnx_exact.bounds.interval import interval_bounds
 from onnx_exact.network.affine import Affine, Array
 from onnx_exact.reduce.state import State
-from onnx_exact.stability.crown import Relaxation, relax, upper_bounds
-from onnx_exact.stability.interval import interval_bounds
 
 
 def functional_bounds(state: State, index: int, weight: Array) -> tuple[Array, Array]:

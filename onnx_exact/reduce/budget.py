@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_exact.network.affine import Affine, Array
-from onnx_exact.stability.rounding import gamma
+from onnx_exact.network.rounding import gamma
 
 # float16, float32 or float64: what a model stores its weights in.
 FloatType: TypeAlias = "np.dtype[np.floating[Any]]"

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from onnx_exact.decide.verdict import Status
 from onnx_exact.methods import DEFAULT_MAX_DEVIATION
 from onnx_exact.network.affine import Affine
 from onnx_exact.network.approximate import Approximate, numbers_of
 from onnx_exact.network.chain import Layer
 from onnx_exact.reduce.budget import Refusal, allowance, figures
 from onnx_exact.reduce.state import Decided, State
-from onnx_exact.stability.verdict import Status
 
 
 def constant_output(state: State) -> Approximate | None:

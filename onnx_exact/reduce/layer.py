@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from onnx_exact.decide.verdict import Status
 from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.approximate import Approximate
 from onnx_exact.network.chain import Layer
@@ -23,7 +24,6 @@ from onnx_exact.reduce.overflow import overflowing
 from onnx_exact.reduce.realise import DIRECTIONS, Linear, Map, realisations
 from onnx_exact.reduce.state import Decided, State
 from onnx_exact.reduce.units import GONE
-from onnx_exact.stability.verdict import Status
 
 FOLD = "fold"
 

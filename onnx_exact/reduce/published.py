@@ -26,16 +26,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_exact.decide.verdict import Status
 from onnx_exact.methods import DEFAULT_MAX_DEVIATION
 from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.approximate import Approximate, numbers_of
 from onnx_exact.network.chain import Layer
+from onnx_exact.network.rounding import gamma
 from onnx_exact.reduce.basis import split_rows
 from onnx_exact.reduce.budget import Refusal, allowance, figures, own_rounding, reach
 from onnx_exact.reduce.state import Decided, State
 from onnx_exact.reduce.units import NEW
-from onnx_exact.stability.rounding import gamma
-from onnx_exact.stability.verdict import Status
 
 # A pivot this much smaller than the first is looked at as dependent. Only a proposal: whether the
 # unit may go is decided by the bound on what its removal moves.

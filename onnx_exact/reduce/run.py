@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 
 from onnx_exact.deadline import Deadline
+from onnx_exact.decide.verdict import Stability, Status
 from onnx_exact.methods import CHAIN_FORM, DEFAULT_MAX_DEVIATION, FORMS, REDUCTIONS
 from onnx_exact.network.chain import Chain, Layer
 from onnx_exact.network.domain import Box
@@ -24,7 +25,6 @@ from onnx_exact.reduce.split import FormChoice, Split, split
 from onnx_exact.reduce.state import State
 from onnx_exact.reduce.store import store, unstorable
 from onnx_exact.reduce.units import UnitMap
-from onnx_exact.stability.verdict import Stability, Status
 from onnx_exact.threads import one_thread
 
 Rewrite = Callable[[State], Edit]

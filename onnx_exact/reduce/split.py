@@ -20,15 +20,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_exact.decide.verdict import Status
 from onnx_exact.methods import AUTO_FORM, CHAIN_FORM, SPLIT_FORM
 from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.approximate import Approximate
 from onnx_exact.network.chain import Layer
+from onnx_exact.network.rounding import gamma
 from onnx_exact.network.split import SplitChain
 from onnx_exact.reduce.budget import allowance, reach
 from onnx_exact.reduce.state import State
-from onnx_exact.stability.rounding import gamma
-from onnx_exact.stability.verdict import Status
 
 # onnxruntime computes outputs in blocks of this many: a matrix takes as long as one with the next
 # multiple of rows (measured, see `docs/reducing.md`).

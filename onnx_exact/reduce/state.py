@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_exact.bounds.interval import interval_bounds
+from onnx_exact.decide.verdict import Stability, Status
 from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.chain import Chain, Layer
 from onnx_exact.network.domain import Box
+from onnx_exact.network.rounding import gamma
 from onnx_exact.reduce.budget import Budget, FloatType, evaluation_terms
 from onnx_exact.reduce.units import GONE, UnitMap
-from onnx_exact.stability.interval import interval_bounds
-from onnx_exact.stability.rounding import gamma
-from onnx_exact.stability.verdict import Stability, Status
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,6 +8,7 @@ import numpy as np
 
 from onnx_exact._version import __version__
 from onnx_exact.certify.summary import Certified
+from onnx_exact.decide.verdict import Evidence, LayerVerdicts, Status
 from onnx_exact.network.affine import Array
 from onnx_exact.network.chain import Chain
 from onnx_exact.network.split import SplitChain
@@ -23,7 +24,6 @@ from onnx_exact.report.report import (
     Totals,
 )
 from onnx_exact.run import Run
-from onnx_exact.stability.verdict import Evidence, LayerVerdicts, Status
 from onnx_exact.validate import Deviation
 
 

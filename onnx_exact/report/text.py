@@ -37,7 +37,7 @@ def to_text(report: Report, *, width: int = WIDTH, unicode: bool = True) -> str:
         tables.print(_chain_table(chain, unicode))
     tables.print(_totals_table(report, unicode))
     prose = _console(out, width)
-    for line in _lines(report):
+    for line in lines(report):
         prose.print(line)
     text = "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
     return text if unicode else text.encode("ascii", errors="replace").decode("ascii")
@@ -68,7 +68,7 @@ def _chain_table(chain: ChainReport, unicode: bool) -> Table:
         f"Chain {chain.name}",
         [
             *("layer", "units", "stably\ninactive", "stably\nactive", "un-\nstable", "undecided"),
-            *("re-\nmoved", "negli-\ngible", "merged", "fold-\ned", "units\nafter"),
+            *("re-\nmoved", "negli-\ngible", "mer-\nged", "fold-\ned", "units\nafter"),
         ],
         unicode,
     )
@@ -125,7 +125,8 @@ def _unexpected(chain: ChainDeviation) -> str:
     )
 
 
-def _lines(report: Report) -> Iterable[str]:
+def lines(report: Report) -> Iterable[str]:
+    """What is said beside the tables, a sentence or two each."""
     totals = report.totals
     for warning in report.warnings:
         yield f"Warning: {warning}."
@@ -140,8 +141,9 @@ def _lines(report: Report) -> Iterable[str]:
         yield "Interrupted: units that were undecided by then are not touched."
     if report.time_limit.reached:
         yield (
-            f"Time limit of {report.time_limit.seconds:g} s: {totals.undecided:,} undecided, more"
-            f" may be decided in a longer one; cut short: {', '.join(report.time_limit.cut_short)}."
+            f"Time limit of {report.time_limit.seconds:g} s reached"
+            f" ({', '.join(report.time_limit.cut_short)} cut short):"
+            f" {totals.undecided:,} undecided; a longer --time-limit may decide them."
         )
     if totals.by_solver:
         yield (

@@ -23,7 +23,7 @@ from benchmarks.processes import machine
 from benchmarks.results_tables import networks_words
 from benchmarks.trained import TrainedNetwork, trained_networks
 from benchmarks.verdicts import Verdicts
-from onnx_exact.stability.verdict import Status
+from onnx_exact.decide.verdict import Status
 from tests.benchmarks.test_decide import UNITS, tiny_case, verdicts
 
 Entry = dict[str, Any]

@@ -19,12 +19,12 @@ from benchmarks.export import relu_network_model, write_model
 from benchmarks.measure import FIRST_STAGE, StageClock, load, measure
 from benchmarks.searches import searches_counted
 from benchmarks.verdicts import Disagreement, Verdicts, disagreements
+from onnx_exact.attack.pgd import Effort
+from onnx_exact.decide.run import FIRST_EFFORT, LATER_EFFORTS, analyze_chain
+from onnx_exact.decide.verdict import Status
 from onnx_exact.network.affine import Affine
 from onnx_exact.network.chain import Chain
 from onnx_exact.network.domain import Box
-from onnx_exact.stability.decide import FIRST_EFFORT, LATER_EFFORTS, analyze_chain
-from onnx_exact.stability.search import Effort
-from onnx_exact.stability.verdict import Status
 from tests.benchmarks.helpers import random_layers
 
 UNITS = 5 + 4

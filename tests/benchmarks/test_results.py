@@ -26,7 +26,7 @@ from benchmarks.findings import (
 from benchmarks.processes import machine
 from benchmarks.reduce import ORIGINAL, Decided, decide
 from benchmarks.scaling import NOTHING, Point, random_layers, run_point, slope
-from onnx_exact.stability.verdict import Status
+from onnx_exact.decide.verdict import Status
 from tests.benchmarks.test_compare import run
 from tests.benchmarks.test_decide import tiny_case
 

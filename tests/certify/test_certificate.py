@@ -18,10 +18,10 @@ import onnx_exact
 from onnx_exact import certified, pipeline
 from onnx_exact.cli import main
 from onnx_exact.deadline import Deadline
+from onnx_exact.decide.run import Options, analyze_chain
+from onnx_exact.decide.verdict import Evidence, Stability, Status
 from onnx_exact.errors import DomainError, OutputError, UsageError, ValidationError
 from onnx_exact.network import Box, Chain
-from onnx_exact.stability.decide import Options, analyze_chain
-from onnx_exact.stability.verdict import Evidence, Stability, Status
 from tests.certify.test_prove import CROSS, SQUARE, claimed
 from tests.small_network import network
 from tests.verifier.build import LayerSpec, gemm_model

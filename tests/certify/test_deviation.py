@@ -10,15 +10,15 @@ import pytest
 
 from onnx_exact.certify.bounds import Bounds
 from onnx_exact.certify.deviation import Comparison, compare
+from onnx_exact.decide.run import Options, analyze_chain
 from onnx_exact.errors import TimeLimitError
 from onnx_exact.methods import REDUCTIONS
 from onnx_exact.network import Affine, Box, Chain, Layer
 from onnx_exact.network.affine import Array
 from onnx_exact.reduce import ReduceOptions, Reduction, UnitMap, reduce_chain
-from onnx_exact.stability.decide import Options, analyze_chain
+from tests.nets import chain_of, cube
 from tests.oracle.exact import exact_layers, outputs
 from tests.oracle.networks import SOURCES, random_case
-from tests.stability.nets import chain_of, cube
 
 F32 = np.dtype(np.float32)
 NETWORKS = 60  # of each family

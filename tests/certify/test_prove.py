@@ -8,6 +8,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from onnx_exact.bab.trees import LEAF, BoxTree, ReluTree
+from onnx_exact.bounds.crown import upper_bounds
 from onnx_exact.certify.proof import (
     SLOPE_STEPS,
     BoxTreeProof,
@@ -18,15 +20,13 @@ from onnx_exact.certify.proof import (
 from onnx_exact.certify.prove import prove_chain
 from onnx_exact.certify.slopes import given_slopes
 from onnx_exact.deadline import Deadline
+from onnx_exact.decide.run import Options, analyze_chain
+from onnx_exact.decide.verdict import Evidence, Stability, Status
 from onnx_exact.network import Affine, Box, Chain
-from onnx_exact.stability.crown import upper_bounds
-from onnx_exact.stability.decide import Options, analyze_chain
-from onnx_exact.stability.trees import LEAF, BoxTree, ReluTree
-from onnx_exact.stability.verdict import Evidence, Stability, Status
+from tests.nets import chain_of, cube, random_chain, relaxations_of
 from tests.oracle.exact import exact_layers, preactivations
 from tests.oracle.networks import SOURCES, random_case
 from tests.oracle.regions import enumerate_regions
-from tests.stability.nets import chain_of, cube, random_chain, relaxations_of
 
 NETWORKS = 60  # of each family
 SECONDS = 600.0

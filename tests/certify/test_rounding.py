@@ -10,12 +10,12 @@ import pytest
 
 from onnx_exact.certify.bounds import Bounds
 from onnx_exact.certify.rounding import runtime_rounding
+from onnx_exact.decide.run import Options, analyze_chain
 from onnx_exact.network import Box, Chain
 from onnx_exact.network.affine import Array
-from onnx_exact.stability.decide import Options, analyze_chain
+from tests.nets import chain_of, cube
 from tests.oracle.exact import exact_layers, outputs
 from tests.oracle.networks import SOURCES, random_case
-from tests.stability.nets import chain_of, cube
 
 TYPES = [np.float16, np.float32, np.float64]
 NETWORKS = 40

@@ -8,13 +8,11 @@ import pytest
 from onnx_exact.certify.proof import ChainProof, Proof
 from onnx_exact.certify.prove import prove_chain
 from onnx_exact.deadline import Deadline
+from onnx_exact.decide.run import Options, analyze_chain
+from onnx_exact.decide.verdict import Status
 from onnx_exact.network import Affine, Box, Chain
-from onnx_exact.stability.decide import Options, analyze_chain
-from onnx_exact.stability.verdict import Status
 from tests.certify.test_prove import claimed
-from tests.oracle.regions import enumerate_regions
-from tests.stability.nets import chain_of, cube
-from tests.stability.test_traps import (
+from tests.decide.test_traps import (
     CANCELLATIONS,
     SCALES,
     SHIFTS,
@@ -25,6 +23,8 @@ from tests.stability.test_traps import (
     seesaw,
     verdict_of,
 )
+from tests.nets import chain_of, cube
+from tests.oracle.regions import enumerate_regions
 
 # Nothing here is provable by trying for long.
 SECONDS = 0.2

@@ -18,11 +18,11 @@ import onnx
 from onnx import ModelProto
 
 from onnx_exact import pipeline
+from onnx_exact.decide.verdict import LayerVerdicts, Status
 from onnx_exact.errors import OnnxExactError, ValidationError
 from onnx_exact.methods import DEFAULT_MAX_DEVIATION, FORMS, METHODS, REDUCTIONS
 from onnx_exact.report import Report
 from onnx_exact.run import Run
-from onnx_exact.stability.verdict import LayerVerdicts, Status
 from tests.oracle.families import Network
 from tests.oracle.graphs import Graph, read_graph
 from tests.oracle.pieces import Truth, cut_up, furthest

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+from onnx_exact.decide.verdict import Status
 from onnx_exact.network import Box, Chain
-from onnx_exact.stability.verdict import Status
 from tests.oracle.exact import ExactLayer, exact_layers
 from tests.oracle.polytope import Point, Polytope, Vector, dot
 

@@ -14,9 +14,9 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 
 from onnx_exact import pipeline
+from onnx_exact.decide.verdict import Stability, Status
 from onnx_exact.methods import METHODS
 from onnx_exact.network import Affine, Box, Chain
-from onnx_exact.stability.verdict import Stability, Status
 from tests.oracle.families import FAMILIES, Draft, Network, model_of, network
 from tests.oracle.graphs import read_graph, root
 from tests.oracle.judge import EXACT_EVERY, REWRITES, Known, Way, judge, ways_for

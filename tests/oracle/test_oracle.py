@@ -10,8 +10,8 @@ from math import prod
 import numpy as np
 import pytest
 
+from onnx_exact.decide.verdict import Status
 from onnx_exact.network import Affine, Box, Chain, Layer
-from onnx_exact.stability.verdict import Status
 from tests.oracle.exact import exact_layers, outputs, preactivations
 from tests.oracle.networks import SOURCES, Case, random_case
 from tests.oracle.polytope import Point, Polytope, Vector, determinant

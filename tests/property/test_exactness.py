@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
+from onnx_exact.decide.run import Options, analyze_chain
+from onnx_exact.decide.verdict import Evidence, Stability, Status
 from onnx_exact.methods import METHODS
 from onnx_exact.network import Chain
 from onnx_exact.reduce import Reduction, reduce_chain
-from onnx_exact.stability.decide import Options, analyze_chain
-from onnx_exact.stability.verdict import Evidence, Stability, Status
 from tests.oracle.exact import exact_layers, outputs, preactivations
 from tests.oracle.networks import SOURCES, Case, random_case
 from tests.oracle.regions import Enumeration, enumerate_regions, largest_difference

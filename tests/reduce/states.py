@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from onnx_exact.decide.run import Options, analyze_chain
+from onnx_exact.decide.verdict import Evidence, LayerVerdicts, Stability, Status
 from onnx_exact.network import Affine, Box, Chain
 from onnx_exact.reduce import ReduceOptions, Reduction, reduce_chain
 from onnx_exact.reduce.state import State
-from onnx_exact.stability.decide import Options, analyze_chain
-from onnx_exact.stability.verdict import Evidence, LayerVerdicts, Stability, Status
 from tests.oracle.regions import enumerate_regions, largest_difference
 
 Rows = Sequence[Sequence[float]]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from onnx_exact.decide.verdict import Status
 from onnx_exact.network import Chain
 from onnx_exact.reduce import ReduceOptions
-from onnx_exact.stability.verdict import Status
+from tests.nets import box_of, chain_of, cube
 from tests.reduce.states import F32, F64, difference, every_kind, reduced, verdicts
-from tests.stability.nets import box_of, chain_of, cube
 
 INF = np.inf
 

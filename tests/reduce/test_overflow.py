@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from onnx_exact.decide.run import Options, analyze_chain
 from onnx_exact.network import Affine, Box, Chain
 from onnx_exact.reduce import ReduceOptions, reduce_chain
 from onnx_exact.reduce.overflow import may_overflow
-from onnx_exact.stability.decide import Options, analyze_chain
 from tests.reduce.states import F16, F32, F64
 
 numbers = st.sampled_from([0.0, 1.0, -1.0, 3.0, -0.25]) | st.floats(-8.0, 8.0, width=32)

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from onnx_exact.decide.run import Options, analyze_chain
+from onnx_exact.decide.verdict import LayerVerdicts, Stability, Status
 from onnx_exact.network import Affine, Chain, Layer
 from onnx_exact.network.affine import Array
 from onnx_exact.reduce import ReduceOptions
-from onnx_exact.stability.decide import Options, analyze_chain
-from onnx_exact.stability.verdict import LayerVerdicts, Stability, Status
+from tests.nets import chain_of, cube, random_chain
 from tests.oracle.networks import Case
 from tests.oracle.regions import enumerate_regions, largest_difference
 from tests.reduce.states import (
@@ -28,7 +29,6 @@ from tests.reduce.states import (
     reduced,
     verdicts,
 )
-from tests.stability.nets import chain_of, cube, random_chain
 from tests.strategies import cases
 
 

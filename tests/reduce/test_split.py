@@ -9,17 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from onnx_exact.decide.run import Options, analyze_chain
 from onnx_exact.methods import AUTO_FORM, CHAIN_FORM, SPLIT_FORM
 from onnx_exact.network import Affine, Chain, Layer, SplitChain
 from onnx_exact.reduce import ReduceOptions, reduce_chain
 from onnx_exact.reduce.run import WAYS
 from onnx_exact.reduce.split import FASTER_FROM_SAVED, _most_apart, split
-from onnx_exact.stability.decide import Options, analyze_chain
+from tests.nets import cube
 from tests.oracle.networks import SOURCES, random_case
 from tests.oracle.regions import enumerate_regions, largest_difference
 from tests.oracle.rounding import own_rounding
 from tests.reduce.states import affine, state
-from tests.stability.nets import cube
 
 F32, F64 = np.dtype(np.float32), np.dtype(np.float64)
 NETWORKS = 80  # of each family

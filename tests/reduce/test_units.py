@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from onnx_exact.decide.run import Options, analyze_chain
 from onnx_exact.methods import REDUCTIONS
 from onnx_exact.network import Box, Chain
 from onnx_exact.reduce import ReduceOptions, UnitMap, reduce_chain
-from onnx_exact.reduce.run import Reduction
 from onnx_exact.reduce.layer import rewrite
 from onnx_exact.reduce.realise import ALL_KINDS
+from onnx_exact.reduce.run import Reduction
 from onnx_exact.reduce.units import GONE, NEW
-from onnx_exact.stability.decide import Options, analyze_chain
 from tests.oracle.networks import SOURCES, random_case
 from tests.reduce.states import affine, state
 

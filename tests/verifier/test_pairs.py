@@ -134,7 +134,10 @@ def test_units_that_cancel_are_gone_together(tmp_path: Path, folded: bool) -> No
     arrays = {"c0_m0_factor": np.array([1.0, -2.0])}
     if folded:
         new = [([[1, -1]], [0.5], False)]
-        arrays = {"c0_g0_factor": arrays["c0_m0_factor"], "c0_g0_unit": np.array([-2, -2], np.int32)}
+        arrays = {
+            "c0_g0_factor": arrays["c0_m0_factor"],
+            "c0_g0_unit": np.array([-2, -2], np.int32),
+        }
     places = [[0]] if folded else [[-2, -2], [0]]
     written = certified(tmp_path, old, new, [1] if folded else [0, 1], places, [[3, 3]], **arrays)
     assert exact(old, new) == 0
@@ -152,10 +155,10 @@ def test_units_that_cancel_are_gone_together(tmp_path: Path, folded: bool) -> No
 def test_a_unit_that_hardly_matters_costs_the_less_of_two(tmp_path: Path) -> None:
     """relu(x - y - 1 + 1/1024) is at most 1/1024; relu(x + 1/1024 - y/512) nearly linear."""
     old = [
-        ([[1, -1], [1, -2.0**-9], [1, 1]], [2.0**-10 - 1, 2.0**-10, -1], True),
+        ([[1, -1], [1, -(2.0**-9)], [1, 1]], [2.0**-10 - 1, 2.0**-10, -1], True),
         ([[1, 1, 1]], [0.5], False),
     ]
-    new = [([[1, -2.0**-9], [1, 1]], [1, -1], True), ([[1, 1]], [2.0**-10 - 0.5], False)]
+    new = [([[1, -(2.0**-9)], [1, 1]], [1, -1], True), ([[1, 1]], [2.0**-10 - 0.5], False)]
     written = certified(tmp_path, old, new, [0, 1], [[-1, -1, 0], [0]], [[3, 3, 3]])
     written = written.changed(c0_m0_unit=np.array([-1, -1, 1], np.int32))
     assert exact(old, new) <= bound(written) <= Fraction(1, 500)

@@ -1,0 +1,1 @@
+"""Points that show a sign: samples, gradients, populations."""

@@ -1,0 +1,1 @@
+"""Sound bounds on what a ReLU network computes: intervals, CROWN, optimised slopes."""

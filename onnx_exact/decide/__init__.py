@@ -1,0 +1,1 @@
+"""Which of bounds, attacks, branch and bound and programs decides which unit."""

@@ -1,1 +1,0 @@
-"""Which ReLU units are stable: sound bounds, witnesses, solvers, verdicts."""
