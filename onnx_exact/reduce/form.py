@@ -46,6 +46,8 @@ Flags = NDArray[np.bool_]
 
 # What may be left of terms that cancel, in roundings of these terms.
 CANCELLED = 8.0
+# Kinks that are turned together: the squares are solved for as a dense system.
+MOST_TURNED = 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,10 +106,14 @@ class Columns:
 
 
 class Ledger:
-    """What readers are moved by and may be, shape (readers,), and the constant c'."""
+    """What readers are moved by and may be, shape (readers,), and the constant c'.
 
-    def __init__(self, room: Array, constant: Array, dtype: FloatType) -> None:
-        self.room, self.moved = room, np.zeros_like(room)
+    What storing c' moves is known in the end alone: on the way it may be as large as its terms. A
+    constant that is fixed takes nothing in.
+    """
+
+    def __init__(self, room: Array, constant: Array, dtype: FloatType, *, fixed: bool) -> None:
+        self.room, self.moved, self._fixed = room, np.zeros_like(room), fixed
         self.constant = Approximate(constant)
         self.dtype, self.roundoff = dtype, 0.5 * float(np.finfo(dtype).eps)
 
@@ -136,7 +142,9 @@ class Ledger:
         constant = self.constant if added is None else self.constant + added
         moved = self.moved + charge
         # What is not a number does not fit.
-        if not (moved + passing + self.rounding(constant) <= self.room).all():
+        if not (moved + passing + constant.off <= self.room).all():
+            return False
+        if self._fixed and (constant.value != self.constant.value).any():
             return False
         self.moved, self.constant = moved, constant
         return True
@@ -189,18 +197,23 @@ class NormalForm:
         return kept, np.where(gone, left, 0.0)
 
     def _move_constants(self) -> None:
-        """Units that read nothing that is ever other than 0."""
-        affine, none = self.units.affine, np.zeros_like(self.ledger.room)
-        for unit in np.flatnonzero(~affine.reads[:, self.units.size > 0.0].any(axis=1)).tolist():
-            bias, one = self.units.numbers(np.array([unit]))[1], [unit]
-            if self.units.active[unit]:
-                columns, value = self.amount, bias
-            else:
-                columns, value = self.jump, bias.rectified
-            if self.ledger.take(none, columns.of(one) @ value):
-                columns.drop(one)
-                self.kink[unit] = False
-                self.constants += 1
+        """Units that read nothing that is ever other than 0: all of them, or those that can be."""
+        affine = self.units.affine
+        units = np.flatnonzero(~affine.reads[:, self.units.size > 0.0].any(axis=1))
+        if units.size and not self._moved_constants(units) and units.size > 1:
+            for unit in units[:, None]:
+                self._moved_constants(unit)
+
+    def _moved_constants(self, units: Index) -> bool:
+        bias = self.units.numbers(units)[1]
+        added = self.amount.of(units) @ bias + self.jump.of(units) @ bias.rectified
+        if not self.ledger.take(np.zeros_like(self.ledger.room), added):
+            return False
+        self.amount.drop(units)
+        self.jump.drop(units)
+        self.kink[units] = False
+        self.constants += units.size
+        return True
 
     def _groups(self, rows: Array, size: Array, order: Index) -> list[Multiples]:
         if order.size < 2:
@@ -268,7 +281,9 @@ class NormalForm:
     def _join_directions(self) -> None:
         """Linear parts whose rows are multiples, whatever their biases."""
         linear = self.directions
-        order = np.argsort(~self.units.active[linear], kind="stable")
+        # Exactly, an opposite unit gives a linear part with no shift, and so with nothing rounded.
+        last = self.units.active if not self.ledger.room.any() else ~self.units.active
+        order = np.argsort(last[linear], kind="stable")
         alone = np.flatnonzero(self.kink & (self.opposite == GONE))
         if not linear.size:
             return
@@ -330,6 +345,37 @@ class NormalForm:
                 added = self._added(into, read, unit, self.slope[unit])
                 charge = np.abs(read.value) * self._line_off[unit]
                 self.turned[kink] = self._moves_amount(into, added, charge, whole=True)
+
+    def orient(self) -> bool:
+        """Turns many kinks at once, where that leaves fewer linear rows; whether it does.
+
+        Least squares for x in L + sum_k x_k J_k w_k = 0, in the scale of inputs and budgets,
+
+            (J^T J o W W^T) x = -diag(J^T L W^T),
+
+        of which the kinks with x_k > 1/2 are turned.
+        """
+        kinks = np.flatnonzero(self.kink & ~self.turned & (self.opposite == GONE))
+        directions, size, room = self.directions, self.units.size, self.ledger.room
+        known = np.isfinite(size).all() and bool((room > 0.0).all())
+        if not (known and directions.size and 0 < kinks.size <= MOST_TURNED):
+            return False
+        weight = self.units.affine.weight * size
+        jump = self.jump.value[:, kinks] / room[:, None]
+        linear = (self.amount.value[:, directions] / room[:, None]) @ weight[directions]
+        own = weight[kinks]
+        system = (jump.T @ jump) * (own @ own.T)
+        wanted = -((jump.T @ linear) * own).sum(axis=1)
+        turned = np.linalg.lstsq(system, wanted, rcond=1e-9)[0] > 0.5
+        left = linear + jump[:, turned] @ own[turned]
+        terms = np.abs(jump[:, turned]) @ np.abs(own[turned]) + np.abs(linear)
+        rows = np.abs(left).sum(axis=1) > CANCELLED * self.ledger.roundoff * terms.sum(axis=1)
+        if rows.sum() >= min(directions.size, np.count_nonzero(linear.any(axis=1))):
+            return False
+        for kink in kinks[turned].tolist():
+            self.amount.put(kink, self.jump.of(kink))
+        self.turned[kinks[turned]] = True
+        return True
 
     def over(self, kink: int) -> Approximate:
         """J / ratio: by how much the unit opposite to a kink is read in its place."""

@@ -57,6 +57,13 @@ class _Proposal:
     unusable: str = ""
     lost: Decided | None = None
 
+    def terms(self, new: State, index: int) -> Array:
+        """What evaluating the reader adds up in the new network."""
+        if self.lost is None:
+            return new.terms(index + 1)
+        # The layers before it are what they were.
+        return new.terms(index, alone=True)
+
 
 def prune(state: State, index: int, *, unread: bool = True) -> Edit:
     """Removes the units of a layer that are stably inactive, or that its reader does not read.
@@ -76,14 +83,19 @@ def prune(state: State, index: int, *, unread: bool = True) -> Edit:
 
 
 def rewrite(
-    state: State, index: int, max_deviation: float, kinds: tuple[str, ...], negligible: bool
+    state: State,
+    index: int,
+    max_deviation: float | None,
+    kinds: tuple[str, ...],
+    negligible: bool = True,
 ) -> Edit:
     """Writes layer `index` anew, or leaves it as it is.
 
     Args:
         state: the network with verdicts.
         index: of the layer; it has a reader.
-        max_deviation: see `onnx_exact.reduce.budget`; 0 where nothing may be rounded.
+        max_deviation: see `onnx_exact.reduce.budget`; 0 where nothing may be rounded, None where
+            nothing that rounds is looked for either.
         kinds: of realisations, see `onnx_exact.reduce.realise`.
         negligible: whether what costs next to nothing is dropped.
     """
@@ -99,8 +111,9 @@ def rewrite(
                 # For where its units have gone to be known.
                 old = state.with_layers(index, index + 1, proposal.lost)
             new = old.with_layers(index, index + 2, *proposal.layers)
-            refusal = _against(state, new, index, proposal, max_deviation)
+            refusal = _against(state, new, index, proposal, max_deviation or 0.0)
             if refusal is None:
+                new = new if proposal.lost is None else new.rebased(index)
                 counts = {(decided.source, what): n for what, n in proposal.counts.items()}
                 return Edit(new, counts, True, tuple(refused))
             refused.append(refusal)
@@ -108,14 +121,15 @@ def rewrite(
 
 
 def _forms(
-    state: State, index: int, max_deviation: float, negligible: bool
+    state: State, index: int, max_deviation: float | None, negligible: bool
 ) -> Iterator[NormalForm]:
     """The layer's normal form as far as it may go; then with nothing dropped, or rounded at all."""
     decided, after = state.layers[index], state.layers[index + 1]
     affine, budget = after.layer.affine, after.budget
+    limit, nothing = max_deviation or 0.0, np.zeros(affine.n_out)
     # Where nothing may be rounded, what could be done is looked for all the same, and refused.
-    rooms = [budget.left(max_deviation or 1.0), np.zeros(affine.n_out)]
-    for attempt, room in enumerate(rooms):
+    attempts = [] if max_deviation is None else [(budget.left(limit or 1.0), limit, False)]
+    for room, own, fixed in [*attempts, (nothing, 0.0, False), (nothing, 0.0, True)]:
         units = Units(
             decided.layer.affine,
             state.input_magnitude(index),
@@ -123,18 +137,22 @@ def _forms(
             decided.upper,
             (decided.status == Status.ACTIVE) | (not decided.layer.relu),
             decided.status != Status.UNDECIDED,
-            decided.budget.left(max_deviation if not attempt else 0.0),
+            decided.budget.left(own),
         )
-        dropping = negligible and max_deviation > 0.0 and not attempt
-        for drop in (True, False) if dropping else (False,):
-            ledger = Ledger(room.copy(), affine.bias, state.dtype)
+        for drop in (True, False) if negligible and own > 0.0 else (False,):
+            ledger = Ledger(room.copy(), affine.bias, state.dtype, fixed=fixed)
             form = NormalForm(units, affine.weight, ledger)
             if drop:
                 sizes = np.where(np.isfinite(decided.magnitude), decided.magnitude, 0.0)
                 largest = (np.abs(affine.weight) * sizes).max(axis=1)
                 half = ledger.roundoff * np.maximum(largest, np.abs(affine.bias))
-                form.drop(allowance(min(max_deviation, 1.0), half))
+                form.drop(allowance(min(limit, 1.0), half))
             if form.negligible or not drop:
+                if own > 0.0:
+                    ledger = Ledger(room.copy(), affine.bias, state.dtype, fixed=fixed)
+                    oriented = NormalForm(units, affine.weight, ledger)
+                    if oriented.orient():
+                        yield oriented
                 yield form
 
 
@@ -154,8 +172,11 @@ def _proposals(
         for linear in realisations(form, decided.layer.relu, bounds, kinds)
     )
     folding = not form.kink.any()
+    # What passes its inputs on, each by itself, leaves its reader as it was.
+    passing = bool((np.count_nonzero(form.units.affine.weight, axis=1) <= 1).all())
     for proposal in found:
-        if folding and n_in * n_out <= min(before, proposal.entries):
+        entries = before if passing else min(before, proposal.entries)
+        if folding and n_in * n_out <= entries:
             folding = False
             yield _folded(state, index, form)
         if proposal.entries < before:
@@ -304,9 +325,8 @@ def _against(
     overflow = overflowing(state, new)
     if overflow is not None:
         return overflow
-    place = index if proposal.what == FOLD else index + 1
     with np.errstate(over="ignore", invalid="ignore"):
-        more = np.maximum(new.terms(place) - budget.terms, 0.0)
+        more = np.maximum(proposal.terms(new, index) - budget.terms, 0.0)
         found = proposal.moved + state.unit_roundoff * more
         allowed = budget.left(max_deviation)
         if not (found <= allowed).all():

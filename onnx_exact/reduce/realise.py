@@ -25,7 +25,7 @@ from onnx_exact.network.affine import Array
 from onnx_exact.network.approximate import Approximate
 from onnx_exact.reduce.budget import reach
 from onnx_exact.reduce.collinear import Index
-from onnx_exact.reduce.form import NormalForm
+from onnx_exact.reduce.form import CANCELLED, NormalForm
 
 DIRECTIONS = "directions"
 COLUMNS, ROWS, SPANNING = ALL_KINDS = ("columns", "rows", "spanning")
@@ -85,6 +85,17 @@ class Map:
         return Map(form, amount @ weight, amount @ bias)
 
     @property
+    def rows(self) -> Index:
+        """The rows of L of which more is left than of terms that cancel."""
+        units, directions = self.form.units, self.form.directions
+        terms = np.abs(self.form.amount.value[:, directions])
+        terms = reach(terms, reach(units.affine.weight[directions], units.size))
+        left = reach(self.weight.value, units.size)
+        least = np.where(np.isfinite(terms), CANCELLED * self.form.ledger.roundoff * terms, 0.0)
+        exactly = not self.form.ledger.room.any()
+        return np.flatnonzero(left > (0.0 if exactly else least))
+
+    @property
     def off(self) -> Array:
         """What L is off by for its readers."""
         return reach(self.weight.off, self.form.units.size)
@@ -117,14 +128,18 @@ def realisations(
         kinds: of those above that may be used, besides the directions.
     """
     directions = form.directions
+    paired = np.isin(directions, form.opposite)
     counts = {DIRECTIONS: directions.size}
-    if directions.size > 1 and kinds:
+    if not (form.units.active[directions] | paired).all():
+        # A kink that was turned is no unit for its own linear part.
+        del counts[DIRECTIONS]
+    if kinds and (directions.size > 1 or not counts):
         linear = Map.of(form)
         needed = np.isfinite(linear.weight.value).all()
         if needed and COLUMNS in kinds:
             counts[COLUMNS] = int(linear.weight.value.any(axis=0).sum())
         if needed and ROWS in kinds:
-            rows = np.flatnonzero(linear.weight.value.any(axis=1))
+            rows = linear.rows
             counts[ROWS] = rows.size
             most = min(counts.values())
             for basis in _bases(linear, rows, form.ledger.room) if SPANNING in kinds else ():
@@ -133,7 +148,7 @@ def realisations(
     for how in sorted(counts, key=counts.__getitem__):
         if how == DIRECTIONS:
             yield _by_directions(form)
-        elif counts[how] < directions.size:
+        elif counts[how] < counts.get(DIRECTIONS, np.inf):
             yield (
                 _by_columns(linear, relu, bounds)
                 if how == COLUMNS

@@ -101,6 +101,7 @@ class ReduceOptions:
         form: of `onnx_exact.methods.FORMS`.
         exact: layers in which no rewrite may round anything.
         removal: units are removed, and nothing else is done.
+        simplify: nothing is done but what is exact and makes no new unit.
     """
 
     reductions: str = REDUCTIONS[0]
@@ -108,9 +109,10 @@ class ReduceOptions:
     form: str = FORMS[0]
     exact: frozenset[int] = frozenset()
     removal: bool = False
+    simplify: bool = False
 
 
-def _rewrites(state: State, options: ReduceOptions) -> Iterator[Rewrite]:
+def _rewrites(state: State, options: ReduceOptions, exactly: bool) -> Iterator[Rewrite]:
     """The reductions in their order, each of what the ones before it have left."""
     hidden = range(len(state.layers) - 2, -1, -1)
     published = options.reductions == "published" and not options.removal
@@ -125,15 +127,15 @@ def _rewrites(state: State, options: ReduceOptions) -> Iterator[Rewrite]:
     elif not options.removal:
         yield lambda now: Edit(without_last_relu(now))
         for index in hidden:
-            yield partial(_rewrite, index=index, options=options)
+            yield partial(_rewrite, index=index, options=options, exactly=exactly)
 
 
-def _rewrite(state: State, index: int, options: ReduceOptions) -> Edit:
+def _rewrite(state: State, index: int, options: ReduceOptions, exactly: bool) -> Edit:
     if index + 1 >= len(state.layers):
         # The network is constant by now.
         return Edit(state)
     limit = state.limit(index, options.max_deviation)
-    return rewrite(state, index, limit, ALL_KINDS, negligible=True)
+    return rewrite(state, index, None if exactly else limit, () if exactly else ALL_KINDS)
 
 
 def without_last_relu(state: State) -> State:
@@ -224,9 +226,11 @@ def _reduce(
     state, rounded = start, False
     counts: Counter[tuple[int, str]] = Counter()
     refused: dict[tuple[str, int, str], Refusal] = {}
+    # First what is exact: what cancels is no part of any budget.
+    exactly = options.reductions != "published" and not options.removal
     while True:
         before = state
-        for apply in _rewrites(state, options):
+        for apply in _rewrites(state, options, exactly):
             if deadline.passed:
                 break
             edit = apply(state)
@@ -239,8 +243,10 @@ def _reduce(
                 continue
             state, rounded = edit.state, rounded or edit.rounds
             counts.update(edit.counts)
-        if state is before or deadline.passed:
+        if deadline.passed or (state is before and (options.simplify or not exactly)):
             break
+        if state is before:
+            exactly, state = False, state if state is start else state.budgeted()
     reduced = state
     state, refusals = store(start, state, folded, options.max_deviation)
     refused |= {(r.what, r.layer, r.reason): r for r in refusals}

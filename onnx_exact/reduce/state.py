@@ -116,10 +116,13 @@ class State:
             nothing = np.zeros(layer.width)
             budget = Budget(nothing, nothing, nothing)
             layers.append(Decided(layer, status, low, high, origin, budget))
-        state = State(tuple(layers), box, dtype)
-        budgets = [state.new_budget(index) for index in range(len(layers))]
-        budgeted = (replace(d, budget=b) for d, b in zip(layers, budgets, strict=True))
-        return replace(state, layers=tuple(budgeted))
+        return State(tuple(layers), box, dtype).budgeted()
+
+    def budgeted(self) -> State:
+        """The state with budgets that nothing is taken of."""
+        budgets = [self.new_budget(index) for index in range(len(self.layers))]
+        layers = (replace(d, budget=b) for d, b in zip(self.layers, budgets, strict=True))
+        return replace(self, layers=tuple(layers))
 
     @property
     def chain(self) -> Chain:
@@ -137,15 +140,22 @@ class State:
             return self.layers[index - 1].magnitude
         return np.maximum(np.abs(self.box.lower), np.abs(self.box.upper))
 
-    def terms(self, index: int) -> Array:
-        """What evaluating a layer and the one that it reads adds up, see `budget`.
+    def terms(self, index: int, *, alone: bool = False) -> Array:
+        """What evaluating a layer and the one that it reads adds up, see `budget`; or it `alone`.
 
         Of inputs that are not bounded nothing is counted: they allow nothing.
         """
-        first = max(index - 1, 0)
+        first = index if alone else max(index - 1, 0)
         sizes = [self.input_magnitude(i) for i in range(first, index + 1)]
         sizes = [np.where(np.isfinite(size), size, 0.0) for size in sizes]
         return evaluation_terms([d.layer.affine for d in self.layers[first : index + 1]], sizes)
+
+    def rebased(self, index: int) -> State:
+        """The state where a layer reads another one than it did: its terms are new."""
+        decided = self.layers[index]
+        terms = np.maximum(decided.budget.terms, self.terms(index))
+        budget = replace(decided.budget, terms=terms)
+        return self.with_layers(index, index + 1, replace(decided, budget=budget))
 
     def new_budget(self, index: int) -> Budget:
         """The budget of a layer as it stands; what float64 itself rounds is allowed for as well."""
