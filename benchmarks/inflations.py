@@ -34,7 +34,7 @@ class Setting:
     def factors(self, count: int) -> Array:
         """Positive factors."""
         if self.exact:
-            return np.asarray(2.0 ** self.rng.integers(-2, 3, size=count))
+            return np.exp2(self.rng.integers(-2, 3, size=count).astype(np.float64))
         return f32(self.rng.uniform(0.3, 3.0, size=count))
 
 

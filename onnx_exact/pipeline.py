@@ -26,7 +26,7 @@ from onnx_exact.certify.rounding import outputs_as_run
 from onnx_exact.certify.summary import Certified, worst
 from onnx_exact.counterexample import save_beside
 from onnx_exact.deadline import Deadline
-from onnx_exact.decide.run import Options
+from onnx_exact.decide.run import Options, analyze_chain
 from onnx_exact.decide.verdict import Stability, Status
 from onnx_exact.domains import domain_of_run
 from onnx_exact.errors import ValidationError
@@ -261,7 +261,7 @@ def _decide_chain(
     )
     points = _chain_points(where, run.samples)
     with run.stage("decide"):
-        stability = decide(chain.chain, where.box, chain.dtype, options, points)
+        stability = decide(*(analyze_chain, chain.chain, where.box, chain.dtype, options, points))
     # Searches and splittings also end for what is left of the time, before all of it is gone.
     hurried = settings.time_limit is not None and settings.method != "bounds" and where.box.finite
     left = stability.count(Status.UNDECIDED)

@@ -19,7 +19,8 @@ from onnx_exact.network.chain import Layer
 from onnx_exact.reduce.bounds import functional_bounds
 from onnx_exact.reduce.budget import Refusal, allowance, figures, reach
 from onnx_exact.reduce.collinear import Index
-from onnx_exact.reduce.form import Flags, Ledger, NormalForm, Units
+from onnx_exact.reduce.form import NormalForm
+from onnx_exact.reduce.ledger import Flags, Ledger, Units
 from onnx_exact.reduce.overflow import overflowing
 from onnx_exact.reduce.realise import DIRECTIONS, Linear, Map, realisations
 from onnx_exact.reduce.state import Decided, State
@@ -115,9 +116,10 @@ def rewrite(
             if refusal is None:
                 new = new if proposal.lost is None else new.rebased(index)
                 counts = {(decided.source, what): n for what, n in proposal.counts.items()}
-                return Edit(new, counts, True, tuple(refused))
+                return Edit(new, counts, True, () if max_deviation is None else tuple(refused))
             refused.append(refusal)
-    return Edit(state, refused=tuple(refused))
+    # What nobody looked for is not refused.
+    return Edit(state, refused=() if max_deviation is None else tuple(refused))
 
 
 def _forms(
