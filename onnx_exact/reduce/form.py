@@ -38,12 +38,11 @@ from onnx_exact.network.approximate import Approximate, quotient
 from onnx_exact.reduce.budget import reach
 from onnx_exact.reduce.collinear import Index, Multiples, collinear
 from onnx_exact.reduce.ledger import Columns, Ledger, Units
+from onnx_exact.reduce.orient import turning
 from onnx_exact.reduce.units import GONE
 
 # What may be left of terms that cancel, in roundings of these terms.
 CANCELLED = 8.0
-# Kinks that are turned together: the squares are solved for as a dense system.
-MOST_TURNED = 1000
 
 
 class NormalForm:
@@ -243,32 +242,25 @@ class NormalForm:
                 self.turned[kink] = self._moves_amount(into, added, charge, whole=True)
 
     def orient(self) -> bool:
-        """Turns many kinks at once, where that leaves fewer linear rows; whether it does.
-
-        Least squares for x in L + sum_k x_k J_k w_k = 0, in the scale of inputs and budgets,
-
-            (J^T J o W W^T) x = -diag(J^T L W^T),
-
-        of which the kinks with x_k > 1/2 are turned.
-        """
+        """Turns many kinks at once, where that leaves a smaller linear part; whether it does."""
         kinks = np.flatnonzero(self.kink & ~self.turned & (self.opposite == GONE))
         directions, size, room = self.directions, self.units.size, self.ledger.room
         known = np.isfinite(size).all() and bool((room > 0.0).all())
-        if not (known and directions.size and 0 < kinks.size <= MOST_TURNED):
+        if not (known and directions.size and kinks.size):
             return False
+        # In the scale of inputs and budgets.
         weight = self.units.affine.weight * size
-        jump = self.jump.value[:, kinks] / room[:, None]
-        linear = (self.amount.value[:, directions] / room[:, None]) @ weight[directions]
-        own = weight[kinks]
-        system = (jump.T @ jump) * (own @ own.T)
-        wanted = -((jump.T @ linear) * own).sum(axis=1)
-        if not (np.isfinite(system).all() and np.isfinite(wanted).all()):
+        jump, own = self.jump.value[:, kinks] / room[:, None], weight[kinks]
+        amount = self.amount.value[:, directions] / room[:, None]
+        linear = amount @ weight[directions]
+        turned = turning(jump, own, linear)
+        if turned is None or not turned.any():
             return False
-        turned = np.linalg.lstsq(system, wanted, rcond=1e-9)[0] > 0.5
         left = linear + jump[:, turned] @ own[turned]
-        terms = np.abs(jump[:, turned]) @ np.abs(own[turned]) + np.abs(linear)
-        rows = np.abs(left).sum(axis=1) > CANCELLED * self.ledger.roundoff * terms.sum(axis=1)
-        if rows.sum() >= min(directions.size, np.count_nonzero(linear.any(axis=1))):
+        terms = np.abs(jump[:, turned]) @ np.abs(own[turned])
+        terms = terms + np.abs(amount) @ np.abs(weight[directions])
+        least = CANCELLED * self.ledger.roundoff * float(np.linalg.norm(terms))
+        if _rank(left, least) >= min(directions.size, _rank(linear, least)):
             return False
         for kink in kinks[turned].tolist():
             self.amount.put(kink, self.jump.of(kink))
@@ -305,3 +297,8 @@ class NormalForm:
                 self.negligible += 1
                 if columns is self.jump:
                     self.kink[unit] = False
+
+
+def _rank(matrix: Array, least: float) -> int:
+    """How many singular values are more than `least`."""
+    return int((np.linalg.svd(matrix, compute_uv=False) > least).sum())
