@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from onnx_exact.network.affine import Array
 
@@ -34,7 +35,7 @@ class Setting:
     def factors(self, count: int) -> Array:
         """Positive factors."""
         if self.exact:
-            return np.exp2(self.rng.integers(-2, 3, size=count).astype(np.float64))
+            return np.ldexp(np.ones(count), self.rng.integers(-2, 3, size=count))
         return f32(self.rng.uniform(0.3, 3.0, size=count))
 
 
@@ -62,7 +63,7 @@ def _joined(layers: Layers, k: int, rows: Array, bias: Array, columns: Array) ->
     return [*layers[:k], wider, after, *layers[k + 2 :]]
 
 
-def _some(layers: Layers, k: int, setting: Setting) -> Array:
+def _some(layers: Layers, k: int, setting: Setting) -> NDArray[np.intp]:
     width = len(layers[k][1])
     return setting.rng.choice(width, size=max(1, width // 4), replace=False)
 

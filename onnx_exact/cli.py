@@ -127,15 +127,18 @@ def _run(arguments: argparse.Namespace) -> None:
             "progress": progress,
         }
         from onnx_exact import pipeline
+        from onnx_exact.errors import UsageError
 
         def deliver(report: Report, outputs: Outputs) -> None:
             _deliver(report, arguments.report, outputs)
 
         if arguments.command == "optimize":
+            if arguments.form is not None:
+                raise UsageError("--form is gone: --goal size does what --form split did")
             options |= {
                 "reductions": arguments.reductions,
                 "max_deviation": arguments.max_deviation,
-                "form": arguments.form,
+                "goal": arguments.goal,
                 "certificate": arguments.certificate,
             }
             report = pipeline.optimize_file(

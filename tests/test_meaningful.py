@@ -115,7 +115,7 @@ def test_over_an_unbounded_domain_only_what_is_exact_is_done(tmp_path: Path) -> 
 def test_the_split_form_is_within_its_bound_all_over_the_domain(seed: int) -> None:
     case = random_case("normal", seed)
     stability = analyze_chain(case.chain, case.box, Options(method="bounds"))
-    options = ReduceOptions(form="split")
+    options = ReduceOptions(goal="size")
     reduction = reduce_chain(case.chain, stability, case.box, F32, options)
     if reduction.split is None:
         return
@@ -136,7 +136,7 @@ def test_the_split_form_is_within_its_bound_all_over_the_domain(seed: int) -> No
 
 def test_split_networks_have_a_certified_deviation(tmp_path: Path) -> None:
     model = gemm_model(mixed() + mixed()[:0])
-    _, report = onnx_exact.optimize(model, domain=(-1.0, 1.0), form="split", method="bounds")
+    _, report = onnx_exact.optimize(model, domain=(-1.0, 1.0), goal="size", method="bounds")
     assert report.certified is not None
     assert report.certified.max_abs is not None
 

@@ -145,3 +145,17 @@ def evaluation_terms(layers: Sequence[Affine], magnitudes: Sequence[Array]) -> A
     if len(layers) == 1:
         return terms
     return terms + reach(last.weight, reach(first.weight, magnitudes[0]) + np.abs(first.bias))
+
+
+def stored(values: Array, dtype: FloatType) -> Array:
+    """`values` as a type holds them; inf where they do not fit."""
+    with np.errstate(over="ignore"):
+        return np.asarray(values.astype(dtype), dtype=np.float64)
+
+
+def stored_above(values: Array, dtype: FloatType) -> Array:
+    """The least numbers of a type that are not below `values`."""
+    with np.errstate(over="ignore"):
+        nearest = values.astype(dtype)
+        above = np.nextafter(nearest, np.array(np.inf, dtype=dtype))
+    return np.asarray(np.where(nearest < values, above, nearest), dtype=np.float64)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.approximate import Approximate, numbers_of
-from onnx_exact.reduce.budget import FloatType
+from onnx_exact.reduce.budget import FloatType, stored, stored_above
 from onnx_exact.reduce.collinear import Index
 
 Flags = NDArray[np.bool_]
@@ -84,14 +84,11 @@ class Ledger:
 
     def stored(self, values: Array) -> Array:
         """Values as the dtype holds them."""
-        with np.errstate(over="ignore"):
-            return np.asarray(values.astype(self.dtype), dtype=np.float64)
+        return stored(values, self.dtype)
 
     def stored_above(self, values: Array) -> Array:
         """The least numbers of the dtype that are not below `values`."""
-        nearest = self.stored(values).astype(self.dtype)
-        above = np.nextafter(nearest, np.array(np.inf, dtype=self.dtype))
-        return np.asarray(np.where(nearest < values, above, nearest), dtype=np.float64)
+        return stored_above(values, self.dtype)
 
     def rounding(self, exact: Approximate) -> Array:
         """What storing numbers moves them by at most."""

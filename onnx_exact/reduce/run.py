@@ -11,7 +11,7 @@ import numpy as np
 
 from onnx_exact.deadline import Deadline
 from onnx_exact.decide.verdict import Stability, Status
-from onnx_exact.methods import CHAIN_FORM, DEFAULT_MAX_DEVIATION, FORMS, REDUCTIONS
+from onnx_exact.methods import DEFAULT_MAX_DEVIATION, GOALS, REDUCTIONS, SIZE, VERIFY
 from onnx_exact.network.chain import Chain, Layer
 from onnx_exact.network.domain import Box
 from onnx_exact.network.split import SplitChain
@@ -20,7 +20,8 @@ from onnx_exact.reduce.collapse import collapse
 from onnx_exact.reduce.layer import Edit, prune, rewrite
 from onnx_exact.reduce.overflow import overflowing
 from onnx_exact.reduce.published import fold, merge
-from onnx_exact.reduce.realise import ALL_KINDS
+from onnx_exact.reduce.realise import ALL_KINDS, COLUMNS
+from onnx_exact.reduce.shift import shifted
 from onnx_exact.reduce.split import FormChoice, Split, split
 from onnx_exact.reduce.state import State
 from onnx_exact.reduce.store import store, unstorable
@@ -98,7 +99,7 @@ class ReduceOptions:
         max_deviation: how far a rewrite may move a pre-activation or round it off further, in
             units of the model's own rounding (see `onnx_exact.reduce.budget`); 0 refuses every
             rewrite that rounds anything.
-        form: of `onnx_exact.methods.FORMS`.
+        goal: of `onnx_exact.methods.GOALS`.
         exact: layers in which no rewrite may round anything.
         removal: units are removed, and nothing else is done.
         simplify: nothing is done but what is exact and makes no new unit.
@@ -106,7 +107,7 @@ class ReduceOptions:
 
     reductions: str = REDUCTIONS[0]
     max_deviation: float = DEFAULT_MAX_DEVIATION
-    form: str = FORMS[0]
+    goal: str = GOALS[0]
     exact: frozenset[int] = frozenset()
     removal: bool = False
     simplify: bool = False
@@ -135,7 +136,8 @@ def _rewrite(state: State, index: int, options: ReduceOptions, exactly: bool) ->
         # The network is constant by now.
         return Edit(state)
     limit = state.limit(index, options.max_deviation)
-    return rewrite(state, index, None if exactly else limit, () if exactly else ALL_KINDS)
+    kinds = (COLUMNS,) if options.goal == VERIFY else ALL_KINDS
+    return rewrite(state, index, None if exactly else limit, () if exactly else kinds)
 
 
 def without_last_relu(state: State) -> State:
@@ -201,8 +203,9 @@ def reduce_chain(
         if state is start:
             reduction = replace(reduction, chain=chain)
         # A layer that cannot be written keeps its nodes, which a split network may not leave it.
-        asked = CHAIN_FORM if unstorable(state, 0.0) else options.form
-        form, forms = split(state, asked, options.max_deviation)
+        if options.goal != SIZE or unstorable(state, 0.0):
+            return reduction
+        form, forms = split(state, options.max_deviation)
         reduction = replace(reduction, forms=forms)
         return reduction if form is None else _in_split_form(reduction, state, form)
 
@@ -247,6 +250,8 @@ def _reduce(
             break
         if state is before:
             exactly, state = False, state if state is start else state.budgeted()
+    if options.goal == VERIFY and state is not start and not deadline.passed:
+        state = shifted(state, options.max_deviation)
     reduced = state
     state, refusals = store(start, state, folded, options.max_deviation)
     refused |= {(r.what, r.layer, r.reason): r for r in refusals}

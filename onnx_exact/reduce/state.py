@@ -13,7 +13,13 @@ from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.chain import Chain, Layer
 from onnx_exact.network.domain import Box
 from onnx_exact.network.rounding import gamma
-from onnx_exact.reduce.budget import Budget, FloatType, evaluation_terms
+from onnx_exact.reduce.budget import (
+    Budget,
+    FloatType,
+    evaluation_terms,
+    stored,
+    stored_above,
+)
 from onnx_exact.reduce.units import GONE, UnitMap
 
 
@@ -196,5 +202,8 @@ class State:
 
     def stored(self, values: Array) -> Array:
         """`values` as the model's dtype holds them; inf where they do not fit."""
-        with np.errstate(over="ignore"):
-            return np.asarray(values.astype(self.dtype), dtype=np.float64)
+        return stored(values, self.dtype)
+
+    def stored_above(self, values: Array) -> Array:
+        """The least numbers of the model's dtype that are not below `values`."""
+        return stored_above(values, self.dtype)

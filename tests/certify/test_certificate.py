@@ -167,9 +167,9 @@ def test_over_an_infinite_domain_nothing_is_certain_but_that_removal_rounds_noth
     assert report.to_json_dict()["deviation"]["runtime_rounding_before"] is None
 
 
-def test_another_form_has_no_certificate(source: Path) -> None:
-    with pytest.raises(UsageError, match="the form chain alone"):
-        onnx_exact.optimize(source, domain=(0.0, 1.0), certificate="c.npz", form="split")
+def test_what_is_no_plain_chain_has_no_certificate(source: Path) -> None:
+    with pytest.raises(UsageError, match="about plain chains"):
+        onnx_exact.optimize(source, domain=(0.0, 1.0), certificate="c.npz", goal="size")
 
 
 def test_no_certificate_is_left_where_the_result_is_refused(

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from onnx_exact.deadline import Deadline
 from onnx_exact.decide.run import Options, analyze_chain
 from onnx_exact.decide.verdict import Stability
-from onnx_exact.methods import DEFAULT_MAX_DEVIATION, FORMS, REDUCTIONS
+from onnx_exact.methods import DEFAULT_MAX_DEVIATION, GOALS, REDUCTIONS
 from onnx_exact.reduce import ReduceOptions, reduce_chain
 from onnx_exact.reduce.layer import prune, rewrite
 from onnx_exact.reduce.published import fold, merge
@@ -186,7 +186,7 @@ def test_any_chain_over_any_box_keeps_its_values(data: st.DataObject) -> None:
     options = ReduceOptions(
         data.draw(st.sampled_from(REDUCTIONS)),
         data.draw(st.sampled_from([0.0, 1.0, 10.0])),
-        data.draw(st.sampled_from(FORMS)),
+        data.draw(st.sampled_from(GOALS)),
     )
     stability = analyze_chain(chain, box, Options(method="bounds"))
     reduction = reduce_chain(chain, stability, box, DTYPES[1], options)
