@@ -205,7 +205,9 @@ def proved(report: Report) -> str:
     dtype = "/".join(sorted({chain.dtype for chain in report.chains}))
     same = "the new network is the same function over the reals"
     if any(chain.rounded for chain in report.chains):
-        same += f" apart from rounding its merged and folded weights to {dtype}"
+        dropped = sum(layer.negligible for chain in report.chains for layer in chain.layers)
+        same += f" apart from {dropped:,} negligible units and" if dropped else " apart from"
+        same += f" rounding its merged and folded weights to {dtype}"
     return f"{how} {where}: {same}{_certified(report.certified, dtype)}."
 
 
