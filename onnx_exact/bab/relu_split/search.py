@@ -38,6 +38,8 @@ ROOT_STEPS = 60
 PRIOR = 2.0
 # What either side of a split gains counts as this share of the root's bound at least.
 LEAST_GAIN = 1e-6
+# What a node's program costs, in nodes.
+PROGRAM_NODES = 30
 # A point is beyond doubt where the functional exceeds so many margins.
 BEYOND_DOUBT = 1e3
 
@@ -79,6 +81,7 @@ class ReluSearch(Search[_Node]):
         self._functional = Functional(question.rows, question.below, question.box)
         self._widths = [r.affine.n_out for r in question.below]
         self._program: Program | None = None
+        self._programs = 0
         # What splitting on a unit gained, by side and unit, relative to its loss; and how often.
         self._gains = np.zeros((2, sum(self._widths)))
         self._counts = np.zeros(self._gains.shape)
@@ -89,6 +92,11 @@ class ReluSearch(Search[_Node]):
         super().__init__([_Node(0, 1.0, (), self._functional.fresh(nothing))], Growing())
         if known is not None:
             self._replay(known)
+
+    @property
+    def spent(self) -> int:
+        """The work done so far, in nodes; programs cost many."""
+        return self.nodes + PROGRAM_NODES * self._programs
 
     def step(self) -> Iterator[Found]:
         """Bounds the last nodes; proposes points of the root, and those that seem witnesses."""
@@ -178,6 +186,7 @@ class ReluSearch(Search[_Node]):
         if self._program is None:
             question = self._question
             self._program = Program(question.rows, question.below, question.box)
+        self._programs += 1
         signs = [s[0] for s in node.cases.signs]
         optimum = self._program.solve(signs, BUDGETS.node_iterations)
         if optimum is not None:
@@ -244,7 +253,7 @@ class ReluSearch(Search[_Node]):
 def split_sign(
     question: Question, most: int, deadline: Deadline, known: Tree | None = None
 ) -> tuple[Found, int]:
-    """Tries to settle one sign; what was found, and after how many nodes.
+    """Tries to settle one sign; what was found, and for the work of how many nodes.
 
     Args:
         question: on one sign, with a layer below at least.
@@ -256,7 +265,7 @@ def split_sign(
     points = [np.zeros((0, question.chain.n_in))]
     points += [found.points for found in search.run(most, deadline)]
     tree = search.finished()
-    return Found(np.concatenate(points), () if tree is None else (tree,)), search.nodes
+    return Found(np.concatenate(points), () if tree is None else (tree,)), search.spent
 
 
 def _with(cases: Cases, layer: int, unit: int, sign: int) -> Cases:
