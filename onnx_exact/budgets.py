@@ -34,14 +34,15 @@ class Budgets:
             some 24 microseconds for each: 4, 8 and 20 minutes. The largest tree that settles
             anything, on ACAS Xu 3_3 over its full box, has 8.1 million.
         box_patience: before which no tree of boxes is given up: the hardest parts come first.
-        relu_nodes: of a tree of ReLUs for one sign, a program counting as thirty. They take 0.2 ms
-            each on 2x256 and 4x256 units: 1.6, 8 and 32 s. The largest tree seen to settle a sign,
-            on 4x256 units, has 43,000.
+        relu_nodes: of a tree of ReLUs for one sign; one that gets `node_steps` counts as many. They
+            take 0.2 ms each on 2x256 and 4x256 units: 1.6, 8 and 32 s. The largest tree seen to
+            settle a sign, on 4x256 units, has 43,000.
         relu_patience: before which no tree of ReLUs is given up.
         relu_failures: signs of a layer that may stay open one after another; the rest is farther
             from settled.
         relu_alone: nodes after which processes are worth starting.
-        node_iterations: of the program for a node without a loss to split on.
+        node_steps: on slopes and multipliers of a node without a loss to split on. As many settle
+            every sign of 40 small random networks, 100 all but one.
         replay_steps: on slopes that are replayed.
         replay_least, replay_times: nodes of a tree that is replayed, so many and so many times
             those that it had: bounds are nearly what they were.
@@ -60,7 +61,7 @@ class Budgets:
     relu_patience: int = 1_000
     relu_failures: int = 12
     relu_alone: int = 6_000
-    node_iterations: int = 20_000
+    node_steps: int = 300
     replay_steps: int = 40
     replay_least: int = 500
     replay_times: float = 3.0

@@ -21,9 +21,12 @@ from onnx_exact.methods import (
 
 _DOMAIN_HELP = (
     "where the network has to stay the same: LO:HI for every entry of the input (inf and -inf for"
-    " an unbounded side), NAME=LO:HI for one of several inputs (repeat the flag), or a file: .npz"
-    " or .json with lower and upper, or .vnnlib; default: the domain in the model's metadata, else"
-    " every finite input"
+    " an unbounded side); LO:HI,LO:HI,... for its channels; LO:HI:mean=M,...:std=S,... for an image"
+    " of pixels LO to HI that is normalised before the graph; data:FILE[:MARGIN] for the box around"
+    " the points of an .npy or .npz file, outside of which nothing is said; or a file: .npz or"
+    " .json with lower and upper, or .vnnlib (the hull of its input boxes). NAME= in front of any"
+    " of these for one of several inputs (repeat the flag). Default: the domain in the model's"
+    " metadata, else every finite input"
 )
 _NEXT = """\
 Makes ReLU networks in ONNX files smaller without changing what they compute. Try
@@ -240,6 +243,17 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="write everything found: as a page to look at where FILE ends in .html, else as JSON;"
         " - for JSON on the standard output, and no text there",
+    )
+    parser.add_argument(
+        "--bounds",
+        metavar="FILE",
+        help="write bounds on every unit of the network, and of the one that is made of it, for"
+        " solvers and verifiers: .npz or .json",
+    )
+    parser.add_argument(
+        "--units",
+        action="store_true",
+        help="in the report, for each unit its verdict, what that rests on, and its bounds",
     )
     _add_tolerances(
         parser,

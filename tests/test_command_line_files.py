@@ -110,7 +110,7 @@ def test_dash_prints_the_report_and_nothing_else(
 
 
 def test_solver_prints_nothing(tmp_path: Path) -> None:
-    script = "from onnx_exact.bounds.highs import highs; highs().Highs(); print('end')"
+    script = "from onnx_exact.milp.highs import highs; highs().Highs(); print('end')"
     done = subprocess.run(
         [sys.executable, "-c", script],
         capture_output=True,

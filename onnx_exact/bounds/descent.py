@@ -7,7 +7,7 @@ all have the same. What overflows makes values that are never better than those 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -51,10 +51,6 @@ class _Adam:
     def of(values: Values) -> _Adam:
         """Before the first step."""
         return _Adam(np.zeros_like(values), np.zeros_like(values))
-
-    def take(self, chosen: NDArray[np.bool_]) -> _Adam:
-        """Those of some of the cases."""
-        return _Adam(_taken(self.first, chosen), _taken(self.second, chosen))
 
     def move(self, gradient: Values, step: int, length: float) -> Values:
         """A step of about a length; `gradient` is written over."""
@@ -128,18 +124,6 @@ class _Layer:
         self.lower = np.rint(self.slopes * np.float32(SLOPE_STEPS))
         self.lower *= np.float32(1.0 / SLOPE_STEPS)
 
-    def take(self, chosen: NDArray[np.bool_]) -> _Layer:
-        """That of some of the cases."""
-        parts: dict[str, Any] = {
-            name: _taken(value, chosen) if isinstance(value, np.ndarray) else value
-            for name, value in vars(self).items()
-        }
-        parts |= {
-            "slope_adam": self.slope_adam.take(chosen),
-            "multiplier_adam": self.multiplier_adam.take(chosen),
-        }
-        return _Layer(**parts)
-
     def pass_back(self, signed: Signed) -> tuple[Values, Values]:
         """Functionals of the outputs as those of the pre-activations, and their constants."""
         multiplier = None if self.signs is None else self.multipliers * self.signs
@@ -194,92 +178,58 @@ class _Back:
     values: Values
     terms: Values
 
-    def take(self, chosen: NDArray[np.bool_]) -> _Back:
-        """That of some of the cases."""
-        return _Back(
-            [Signed(_taken(v.whole, chosen)) for v in self.outputs],
-            [_taken(v, chosen) for v in self.throughs],
-            *(_taken(v, chosen) for v in (self.inputs, self.values, self.terms)),
-        )
 
-
-class Descent:
-    """The cases that are not settled, and the best of all.
+@dataclass(eq=False)
+class _Work:
+    """The cases that are not settled.
 
     Attributes:
-        slopes, multipliers: the best so far, one array a layer, shape (cases, live units).
+        cases: which of all, shape (cases,).
+        best: their least values so far, and `goal` those that will do; shape (cases,).
+        row, constant: the functionals, shape (cases, 1, units) and (cases, 1).
+        middle, reach: of the box, shape (cases, 1, inputs).
+        point: sum of the corners over `averaged` steps, the same shape.
     """
 
-    def __init__(
-        self, rows: Affine, layers: Sequence[Relaxation], box: Box, start: Cases, goal: Array
-    ) -> None:
-        count = len(start)
-        self._relaxations, self._box = layers, box
-        weight = rows.entries[:, layers[-1].live]
-        # Powers of two that bring the functionals to the order of 1.
-        largest = np.abs(weight).max(axis=-1)
-        usable = np.where(largest > 0.0, largest, 1.0)
-        self._unit = np.exp2(np.floor(np.log2(usable)))[:, None]
-        pairs = zip(layers, passages(layers, start), strict=True)
-        self._layers = [_Layer.of(*pair, self._unit[:, None]) for pair in pairs]
-        row = _single(weight / self._unit)
-        self._row = np.broadcast_to(row, (count, row.shape[1])).copy()[:, None]
-        self._constant = _single(rows.bias[:, None] / self._unit)
-        read = layers[0].read
-        low, high = (np.atleast_2d(v)[:, None, read] for v in (box.lower, box.upper))
-        self._middle, self._reach = _single(0.5 * low + 0.5 * high), _single(0.5 * high - 0.5 * low)
-        self._goal = _single(goal[:, None] / self._unit)[:, 0]
-        self._cases, self._averaged = np.arange(count), 0
-        self._best = np.full(count, np.inf, dtype=np.float32)
-        self._point = np.zeros((count, 1, read.size), np.float32)
-        self._found_points = np.zeros((count, read.size), np.float32)
-        self.slopes = [layer.lower[:, 0].copy() for layer in self._layers]
-        assumed = [layer for layer in self._layers if layer.signs is not None]
-        self.multipliers = [layer.multipliers[:, 0].copy() for layer in assumed]
-        self._losses = [np.zeros_like(v) for v in self.slopes]
+    cases: NDArray[np.intp]
+    best: Values
+    goal: Values
+    row: Values
+    constant: Values
+    middle: Values
+    reach: Values
+    point: Values
+    layers: list[_Layer]
+    averaged: int = 0
 
-    def run(self, steps: int) -> None:
-        """Improves all cases."""
-        for step in range(steps + 1):
-            back = self._backward()
-            self._keep(back.values)
-            if step == steps:
-                self._finish(back)
-                return
-            if step % LOOK_EVERY == 0:
-                settled = back.values <= self._goal - SETTLED * back.terms
-                if settled.any():
-                    self._finish(back, settled)
-                    back = back.take(~settled)
-                    self._take(~settled)
-                if not self._cases.size:
-                    return
-            self._descend(back, step, steps)
-
-    def _backward(self) -> _Back:
+    def backward(self) -> _Back:
         """The functionals of each layer's output, and of the input, with the slopes at hand."""
-        coefficients, constant = self._row, self._constant
+        coefficients, constant = self.row, self.constant
         outputs, throughs = [], []
-        for layer in reversed(self._layers):
+        for layer in reversed(self.layers):
             outputs.append(Signed(coefficients))
             through, offset = layer.pass_back(outputs[-1])
             throughs.append(through)
             constant = constant + offset
             coefficients = layer.linear.pull_back(through)
-        terms = times(np.abs(coefficients), self._reach[:, 0])
-        values = constant + times(coefficients, self._middle[:, 0]) + terms
+        terms = times(np.abs(coefficients), self.reach[:, 0])
+        values = constant + times(coefficients, self.middle[:, 0]) + terms
         return _Back(outputs[::-1], throughs[::-1], coefficients, values[:, 0], terms[:, 0])
 
-    def _descend(self, back: _Back, step: int, steps: int) -> None:
-        """One step, from a pass forward through the relaxed network."""
-        averaged = step >= WARMING * steps
+    def corner(self, back: _Back) -> Values:
+        """Where the last functionals are greatest, shape (cases, 1, inputs)."""
         point = np.sign(back.inputs)
-        point *= self._reach
-        point += self._middle
+        point *= self.reach
+        point += self.middle
+        return point
+
+    def descend(self, back: _Back, step: int, steps: int) -> None:
+        """One step, from a pass forward through the relaxed network."""
+        point, averaged = self.corner(back), step >= WARMING * steps
         if averaged:
-            self._averaged += 1
-            self._point += point
-        for layer, output, through in zip(self._layers, back.outputs, back.throughs, strict=True):
+            self.averaged += 1
+            self.point += point
+        for layer, output, through in zip(self.layers, back.outputs, back.throughs, strict=True):
             g = layer.linear.apply(point)
             g += layer.bias
             if averaged:
@@ -289,43 +239,83 @@ class Descent:
             point += layer.offset[:, None] * above
             layer.descend(step, steps, output, through, g)
 
+
+class Descent:
+    """Some functionals, the cases that are not settled, and the best of all.
+
+    Args:
+        rows, layers, box, start, goal: as for `onnx_exact.bounds.alpha_crown.optimize`.
+    """
+
+    def __init__(
+        self, rows: Affine, layers: Sequence[Relaxation], box: Box, start: Cases, goal: Array
+    ) -> None:
+        self._relaxations, self._box, count = layers, box, len(start)
+        weight, read = rows.entries[:, layers[-1].live], layers[0].read
+        # Powers of two that bring the functionals to the order of 1.
+        largest = np.abs(weight).max(axis=-1)
+        self._unit = np.exp2(np.floor(np.log2(np.where(largest > 0.0, largest, 1.0))))[:, None]
+        row = _single(weight / self._unit)
+        low, high = (np.atleast_2d(v)[:, None, read] for v in (box.lower, box.upper))
+        pairs = zip(layers, passages(layers, start), strict=True)
+        self._work = _Work(
+            cases=np.arange(count),
+            best=np.full(count, np.inf, dtype=np.float32),
+            goal=_single(goal[:, None] / self._unit)[:, 0],
+            row=np.broadcast_to(row, (count, row.shape[1])).copy()[:, None],
+            constant=_single(rows.bias[:, None] / self._unit),
+            middle=_single(0.5 * low + 0.5 * high),
+            reach=_single(0.5 * high - 0.5 * low),
+            point=np.zeros((count, 1, read.size), np.float32),
+            layers=[_Layer.of(*pair, self._unit[:, None]) for pair in pairs],
+        )
+        every = self._work.layers
+        self._slopes = [layer.lower[:, 0].copy() for layer in every]
+        self._multipliers = [v.multipliers[:, 0].copy() for v in every if v.signs is not None]
+        self._losses = [np.zeros_like(v) for v in self._slopes]
+        self._points = np.zeros((count, read.size), np.float32)
+
+    def run(self, steps: int) -> None:
+        """Improves all cases."""
+        for step in range(steps + 1):
+            back = self._work.backward()
+            self._keep(back.values)
+            if step == steps:
+                self._finish(back, np.ones(len(back.values), dtype=bool))
+            elif step % LOOK_EVERY == 0:
+                settled = back.values <= self._work.goal - SETTLED * back.terms
+                self._finish(back, settled)
+                if settled.all():
+                    return
+                if settled.any():
+                    back, self._work = _some(back, ~settled), _some(self._work, ~settled)
+            if step < steps:
+                self._work.descend(back, step, steps)
+
     def _keep(self, values: Values) -> None:
         """Keeps slopes and multipliers that are better than before."""
-        better = values < self._best
-        cases = self._cases[better]
-        self._best = np.where(better, values, self._best)
-        for k, layer in enumerate(self._layers):
-            self.slopes[k][cases] = _taken(layer.lower, better)[:, 0]
-            if self.multipliers:
-                self.multipliers[k][cases] = _taken(layer.multipliers, better)[:, 0]
+        better = values < self._work.best
+        cases = self._work.cases[better]
+        self._work.best = np.where(better, values, self._work.best)
+        for k, layer in enumerate(self._work.layers):
+            self._slopes[k][cases] = layer.lower[better, 0]
+            if self._multipliers:
+                self._multipliers[k][cases] = layer.multipliers[better, 0]
 
-    def _take(self, chosen: NDArray[np.bool_]) -> None:
-        """Goes on with some of the cases."""
-        self._cases, self._best = self._cases[chosen], self._best[chosen]
-        self._goal = self._goal[chosen]
-        self._layers = [layer.take(chosen) for layer in self._layers]
-        self._row, self._constant, self._middle, self._reach, self._point = (
-            _taken(v, chosen)
-            for v in (self._row, self._constant, self._middle, self._reach, self._point)
-        )
-
-    def _finish(self, back: _Back, chosen: NDArray[np.bool_] | None = None) -> None:
-        """Where relaxations lose, and where their optimum seems to be, in some cases or all."""
-        chosen = np.ones(self._cases.size, dtype=bool) if chosen is None else chosen
-        cases = self._cases[chosen]
-        point = self._point / np.float32(max(self._averaged, 1))
-        if not self._averaged:
-            point = np.sign(back.inputs) * self._reach + self._middle
-        self._found_points[cases] = _taken(point, chosen)[:, 0]
-        for losses, layer, output in zip(self._losses, self._layers, back.outputs, strict=True):
-            losses[cases] = _taken(layer.loss(output, self._averaged), chosen)
+    def _finish(self, back: _Back, chosen: NDArray[np.bool_]) -> None:
+        """Where relaxations lose, and where their optimum seems to be, in some cases."""
+        work, cases = self._work, self._work.cases[chosen]
+        if cases.size:
+            averaged = work.averaged
+            point = work.point / np.float32(averaged) if averaged else work.corner(back)
+            self._points[cases] = point[chosen, 0]
+            for losses, layer, output in zip(self._losses, work.layers, back.outputs, strict=True):
+                losses[cases] = layer.loss(output, averaged)[chosen]
 
     def cases(self, start: Cases) -> Cases:
         """The best ones, as values of all units."""
-        slopes = [
-            np.rint(a * np.float32(SLOPE_STEPS)) / np.float64(SLOPE_STEPS) for a in self.slopes
-        ]
-        multipliers = (self._scaled_back(b) for b in self.multipliers)
+        slopes = (np.rint(a.astype(np.float64) * SLOPE_STEPS) / SLOPE_STEPS for a in self._slopes)
+        multipliers = (self._scaled_back(b) for b in self._multipliers)
         return Cases(start.signs, self._widened(slopes), self._widened(multipliers))
 
     def losses(self) -> tuple[Array, ...]:
@@ -334,19 +324,18 @@ class Descent:
 
     def points(self) -> Array:
         """As `Optimized` has them."""
-        found = np.broadcast_to(
-            self._box.lower, (len(self._found_points), self._box.lower.shape[-1])
-        ).copy()
-        found[:, self._relaxations[0].read] = np.nan_to_num(self._found_points)
+        found = np.tile(
+            self._box.lower, (len(self._points) // np.atleast_2d(self._box.lower).shape[0], 1)
+        )
+        found[:, self._relaxations[0].read] = np.nan_to_num(self._points)
         return self._box.clip(found)
 
     def _widened(self, values: Iterable[Array]) -> tuple[Array, ...]:
         """Values of live units in the places that they have among all units, 0 elsewhere."""
         found = []
         for value, layer in zip(values, self._relaxations, strict=False):
-            full = np.zeros((len(value), layer.affine.n_out))
-            full[:, layer.live] = value
-            found.append(full)
+            found.append(np.zeros((len(value), layer.affine.n_out)))
+            found[-1][:, layer.live] = value
         return tuple(found)
 
     def _scaled_back(self, values: Values) -> Array:
@@ -354,9 +343,19 @@ class Descent:
         return np.asarray(self._unit * np.nan_to_num(values.astype(np.float64), posinf=0.0))
 
 
-def _taken(values: Values, chosen: NDArray[np.bool_]) -> Values:
-    """Those of some of the cases; what is the same for all has 1 in their place and stays."""
-    return values if len(values) == 1 else values[chosen]
+def _some(value: Any, chosen: NDArray[np.bool_]) -> Any:
+    """The arrays in `value` for some of the cases, more than one before.
+
+    What is the same for all has 1 in their place and stays.
+    """
+    if isinstance(value, np.ndarray):
+        return value if len(value) == 1 else value[chosen]
+    if isinstance(value, list):
+        return [_some(part, chosen) for part in value]
+    if isinstance(value, (_Work, _Layer, _Adam, _Back, Signed)):
+        parts = {f.name: _some(getattr(value, f.name), chosen) for f in fields(value)}
+        return type(value)(**parts)
+    return value
 
 
 def _single(values: Values) -> Values:

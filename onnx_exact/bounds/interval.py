@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,33 +52,11 @@ def interval_maximum(weight: Array, bias: Array, lower: Array, upper: Array) -> 
     return maximum(Signed(weight), bias, lower, upper)
 
 
-class SignedMap(Protocol):
-    """A linear map as the sum of its positive and its negative entries."""
-
-    @property
-    def n_in(self) -> int:
-        """Number of inputs."""
-
-    def plus(self, x: Array) -> Array:
-        """The positive entries times x, shape (..., in) -> (..., rows)."""
-
-    def minus(self, x: Array) -> Array:
-        """The negative entries times x."""
-
-    def hits(self, plus: Flags, minus: Flags) -> Flags:
-        """Which rows have a positive entry where `plus`, or a negative one where `minus`."""
-
-
 @dataclass(frozen=True, eq=False)
 class Signed:
     """A map whose entries are given, shape (..., rows, in): one matrix, or one for each box."""
 
     whole: Array
-
-    @property
-    def n_in(self) -> int:
-        """Number of inputs."""
-        return int(self.whole.shape[-1])
 
     @cached_property
     def positive(self) -> Array:
@@ -112,11 +89,6 @@ class SignedOperator:
 
     whole: Operator
 
-    @property
-    def n_in(self) -> int:
-        """Number of inputs."""
-        return self.whole.n_in
-
     @cached_property
     def positive(self) -> Operator:
         """Its positive entries."""
@@ -142,10 +114,10 @@ class SignedOperator:
         return np.asarray(found > 0.0)
 
 
-def maximum(linear: SignedMap, bias: Array, lower: Array, upper: Array) -> Array:
+def maximum(linear: Signed | SignedOperator, bias: Array, lower: Array, upper: Array) -> Array:
     """As `interval_maximum`, for a map of any structure."""
     low, high = (np.where(np.isfinite(v), v, 0.0) for v in (lower, upper))
-    n = linear.n_in
+    n = low.shape[-1]
     with np.errstate(over="ignore", invalid="ignore"):
         # The box of an image begins at 0, which spares half of the work.
         below = linear.minus(low) if low.any() else np.zeros(1)

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from onnx_exact.bounds.cases import Cases, bounds_of
 from onnx_exact.bounds.crown import Relaxation
-from onnx_exact.bounds.highs import highs
 from onnx_exact.methods import DEFAULT_LP_SOLVER
+from onnx_exact.milp.highs import highs
 from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.domain import Box
 

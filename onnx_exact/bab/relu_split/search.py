@@ -24,7 +24,6 @@ from onnx_exact.bab.trees import LEAF, Growing, Leaves, Tree
 from onnx_exact.bounds.alpha_crown import Optimized
 from onnx_exact.bounds.cases import Cases, joined
 from onnx_exact.bounds.crown import Signs
-from onnx_exact.bounds.dual_simplex import Program
 from onnx_exact.budgets import BUDGETS
 from onnx_exact.deadline import Deadline
 from onnx_exact.network.affine import Array
@@ -38,8 +37,6 @@ ROOT_STEPS = 60
 PRIOR = 2.0
 # What either side of a split gains counts as this share of the root's bound at least.
 LEAST_GAIN = 1e-6
-# What a node's program costs, in nodes.
-PROGRAM_NODES = 30
 # A point is beyond doubt where the functional exceeds so many margins.
 BEYOND_DOUBT = 1e3
 
@@ -80,12 +77,10 @@ class ReluSearch(Search[_Node]):
         self._question = question
         self._functional = Functional(question.rows, question.below, question.box)
         self._widths = [r.affine.n_out for r in question.below]
-        self._program: Program | None = None
-        self._programs = 0
         # What splitting on a unit gained, by side and unit, relative to its loss; and how often.
         self._gains = np.zeros((2, sum(self._widths)))
         self._counts = np.zeros(self._gains.shape)
-        self._root_bound, self.shown = 0.0, False
+        self._root_bound, self.shown, self._extra = 0.0, False, 0
         # Of the nodes that are closed: slopes of the free units, multipliers of the path.
         self._closed: dict[int, tuple[NDArray[np.uint8], NDArray[np.float32]]] = {}
         nothing = [np.zeros((1, n), dtype=np.int8) for n in self._widths]
@@ -95,8 +90,8 @@ class ReluSearch(Search[_Node]):
 
     @property
     def spent(self) -> int:
-        """The work done so far, in nodes; programs cost many."""
-        return self.nodes + PROGRAM_NODES * self._programs
+        """The work done so far, in nodes; one that is given many steps costs many."""
+        return self.nodes + self._extra
 
     def step(self) -> Iterator[Found]:
         """Bounds the last nodes; proposes points of the root, and those that seem witnesses."""
@@ -143,11 +138,12 @@ class ReluSearch(Search[_Node]):
         losses = np.concatenate(answer.losses, axis=1)[rows]
         units = self._choose(losses, answer.bounds[rows])
         for row, unit, loss in zip(rows, units, losses, strict=True):
-            cases, bound = answer.cases.rows(np.array([row])), float(answer.bounds[row])
             if loss[unit] > 0.0:
+                cases, bound = answer.cases.rows(np.array([row])), float(answer.bounds[row])
                 self._add(batch[row], cases, bound, int(unit), float(loss[unit]))
-            else:
-                yield from self._end(batch[row], cases, bound)
+        ends = rows[~(losses > 0.0).any(axis=1)]
+        if ends.size:
+            yield self._end([batch[row] for row in ends], answer.cases.rows(ends))
 
     def _add(self, node: _Node, cases: Cases, bound: float, unit: int, loss: float) -> None:
         """Adds the two children of a node that is split on a unit."""
@@ -177,29 +173,21 @@ class ReluSearch(Search[_Node]):
             product *= np.maximum(gain, LEAST_GAIN * self._root_bound)
         return np.asarray(np.where(losses > 0.0, product, -1.0).argmax(axis=1))
 
-    def _end(self, node: _Node, cases: Cases, bound: float) -> Iterator[Found]:
-        """A node in which no relaxation seems to lose anything: steps may just not suffice.
+    def _end(self, nodes: list[_Node], cases: Cases) -> Found:
+        """Nodes in which no relaxation seems to lose anything: steps may just not suffice.
 
-        Where its program does not close it, it is split on what is left; where nothing is, it stays
+        Where many steps do not close one, it is split on what is left; where nothing is, it stays
         open, and the sign with it.
         """
-        if self._program is None:
-            question = self._question
-            self._program = Program(question.rows, question.below, question.box)
-        self._programs += 1
-        signs = [s[0] for s in node.cases.signs]
-        optimum = self._program.solve(signs, BUDGETS.node_iterations)
-        if optimum is not None:
-            tried = optimum.cases.rounded()
-            bounds = self._functional.bounds(tried)
-            least = np.array([np.nan_to_num(bounds, nan=np.inf).argmin()])
-            if not self._close([node], tried.rows(least), bounds[least]).size:
-                return
-            if optimum.point is not None:
-                yield self._points(self._question.box.clip(optimum.point[None]))
-        free = self._functional.free[np.concatenate(signs)[self._functional.free] == 0]
-        if free.size:
-            self._add(node, cases, bound, int(free[0]), 0.0)
+        self._extra += len(nodes) * BUDGETS.node_steps // STEPS
+        answer = self._functional.improve(cases, BUDGETS.node_steps)
+        for i in self._close(nodes, answer.cases, answer.bounds):
+            signs = np.concatenate([s[i] for s in cases.signs])
+            free = self._functional.free[signs[self._functional.free] == 0]
+            if free.size:
+                case, bound = answer.cases.rows(np.array([i])), float(answer.bounds[i])
+                self._add(nodes[i], case, bound, int(free[0]), 0.0)
+        return self._points(answer.points)
 
     def _place_of(self, unit: int) -> tuple[int, int]:
         """Layer and index of a unit that is numbered through all layers."""
