@@ -47,7 +47,7 @@ ROUNDING = 1e-4
 COARSE: dict[str, SettingKeywords | None] = {
     "nothing": None,
     "onnx-exact": {},
-    "onnx-exact --form split": {"form": "split"},
+    "onnx-exact --goal size": {"goal": "size"},
     "onnx-exact --reductions published": {"reductions": "published"},
     "onnx-exact --max-deviation 0": {"max_deviation": 0.0},
 }

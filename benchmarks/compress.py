@@ -1,7 +1,7 @@
 """Measures what is gained on the trained networks: `python -m benchmarks.compress`.
 
 For each network the units are decided once, and the same verdicts given to the published
-reductions and to ours, in a plain chain and in the split form (`--form split`); beside them stand
+reductions and to ours, in a plain chain and in the split form (`--goal size`); beside them stand
 onnxslim and onnxsim alone, where they are installed (`pip install onnxslim onnxsim`). Connections,
 file size, latency in onnxruntime and accuracy on the test set go to
 `benchmarks/results/compress.json`; `python -m benchmarks.results` makes tables of them.
@@ -34,7 +34,7 @@ from benchmarks.trained import TrainedNetwork, trained_networks
 from onnx_exact.decide.verdict import Status
 from onnx_exact.graph.locate import locate_chains
 from onnx_exact.graph.splice import splice
-from onnx_exact.methods import SPLIT_FORM
+from onnx_exact.methods import SIZE
 from onnx_exact.network import Chain, SplitChain
 from onnx_exact.reduce import ReduceOptions, reduce_chain
 
@@ -43,7 +43,7 @@ TOOLS = ("onnxslim", "onnxsim")
 REDUCED = {
     "published": ReduceOptions("published"),
     "all": ReduceOptions("all"),
-    "split": ReduceOptions("all", form=SPLIT_FORM),
+    "split": ReduceOptions("all", goal=SIZE),
 }
 # The packages that the figures depend on.
 ROOMS = (*DECIDING, "reduce")

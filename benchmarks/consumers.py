@@ -2,7 +2,7 @@
 
 Problems: the largest margin of one output over another in a box, by PySCIPOpt-ML and by OMLT, for
 the original, for what is made of it, and for that with its bounds, with five seeds; and the same as
-queries to Marabou. And which of four consumers reads what each `--form` gives. What came out goes
+queries to Marabou. And which of four consumers reads what each `--goal` gives. What came out goes
 to `benchmarks/results/consumers.json` after each part, and into the tables of `docs/bounds.md`.
 Needs PySCIPOpt-ML, OMLT, gurobi-machinelearning and maraboupy.
 """
@@ -32,7 +32,7 @@ from benchmarks.networks import MODELS
 from benchmarks.processes import RESULTS, machine, now, write_text
 from onnx_exact.domains import DomainLike, resolve_domain
 from onnx_exact.graph.read import inputs_of
-from onnx_exact.methods import FORMS
+from onnx_exact.methods import GOALS
 
 PAGE = Path(__file__).parents[1] / "docs" / "bounds.md"
 RECORD = RESULTS / "consumers.json"
@@ -168,7 +168,7 @@ def gains(found: Entry) -> list[str]:
 
 
 def read_all() -> Entry:
-    """Which consumer reads what each form gives, and the originals."""
+    """Which consumer reads what each goal gives, and the originals."""
     chosen: dict[str, tuple[Path, str | list[list[float]]]] = {
         "mnist_2x100_l1": (MODELS / "mnist_2x100_l1.onnx", "0:1"),
         "mnist_2x400_l1": (MODELS / "mnist_2x400_l1.onnx", "0:1"),
@@ -184,10 +184,10 @@ def read_all() -> Entry:
         box: DomainLike = domain if isinstance(domain, str) else (domain[0], domain[1])
         with tempfile.TemporaryDirectory() as folder:
             files = {"as it was": file}
-            for form in FORMS:
-                files[f"--form {form}"] = Path(folder) / f"{form}.onnx"
+            for goal in GOALS:
+                files[f"--goal {goal}"] = Path(folder) / f"{goal}.onnx"
                 onnx_exact.optimize_file(
-                    file, files[f"--form {form}"], domain=box, form=form, method="bounds"
+                    file, files[f"--goal {goal}"], domain=box, goal=goal, method="bounds"
                 )
             found[name] = {
                 what: {consumer: _read(consumer, path, inputs) for consumer in READERS}

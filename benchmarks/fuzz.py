@@ -205,7 +205,7 @@ def options_of(rng: np.random.Generator) -> dict[str, Any]:
     if rng.random() < 0.2:
         options["reductions"] = "published"
     elif rng.random() < 0.15:
-        options["form"] = "split"
+        options["goal"] = "size"
     if rng.random() < 0.3:
         options["method"] = "bounds"
     return options
@@ -232,7 +232,7 @@ def attack_graph(
         return [("touched", "the model that was given is another one now")]
     block.changed += report.changed
     found = list(_judged(old, new, report, Inputs(inputs, boxes, rng), rng))
-    if number % VERIFIED == 0 and "form" not in options:
+    if number % VERIFIED == 0 and "goal" not in options:
         found += _verified(old, boxes, options, block, folder)
     return found
 

@@ -2,7 +2,7 @@
 
 Every network is a whole ONNX file of one of `tests.oracle.families`, in float16, float32 or
 float64; what it computes is known exactly, in rational arithmetic (`tests.oracle.pieces`). It is
-optimized in six ways, in which all methods, forms and choices of reductions occur, and every
+optimized in six ways, in which all methods, goals and choices of reductions occur, and every
 verdict, every bound and every statement on the deviation is held to the truth.
 
 The record is one JSON object a line, for a hundred networks each, so that a run can be ended at any
@@ -161,7 +161,7 @@ def page(blocks: Mapping[int, Block]) -> str:
         f"{totals['certified']:,} had a certified deviation. {seconds / 60:.0f} minutes of "
         "processor time.",
         _table("network", "networks", networks),
-        _table("method, form, reductions", "runs", runs),
+        _table("method, goal, reductions", "runs", runs),
     ]
     if wrong:
         parts.append("\n".join(f"- {line}" for line in wrong))

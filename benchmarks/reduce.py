@@ -34,7 +34,7 @@ from onnx_exact.graph.metadata import metadata_of
 from onnx_exact.graph.ranges import ChainDomain, Ranges
 from onnx_exact.graph.read import inputs_of, read_model
 from onnx_exact.graph.splice import splice
-from onnx_exact.methods import SPLIT_FORM
+from onnx_exact.methods import SIZE
 from onnx_exact.network.affine import Array
 from onnx_exact.network.chain import Chain
 from onnx_exact.network.split import SplitChain
@@ -50,7 +50,7 @@ ORIGINAL = "original"
 KINDS = {
     "published": ReduceOptions("published"),
     "all": ReduceOptions("all"),
-    "split": ReduceOptions("all", form=SPLIT_FORM),
+    "split": ReduceOptions("all", goal=SIZE),
 }
 
 Entry = dict[str, Any]
@@ -107,7 +107,7 @@ def run_case(case: Case, limit: float, seed: int) -> Entry:
         models[name] = decided.model
         if reduction.changed:
             models[name] = splice(decided.model, [(located, reduction.network)])
-        if options.form == SPLIT_FORM and reduction.split is None:
+        if options.goal == SIZE and reduction.split is None:
             models[name] = models["all"]
         kinds[name] = _sizes(models[name], reduction.network) | _refused(reduction)
         kinds[name]["within_need"] = _within_need(decided.stability, reduction)

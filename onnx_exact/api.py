@@ -46,7 +46,7 @@ class SettingKeywords(TypedDict, total=False):
     samples: SamplesLike | None
     reductions: str
     max_deviation: float
-    form: str
+    goal: str
     rtol: float | None
     atol: float | None
     seed: int
@@ -73,7 +73,7 @@ def optimize(
     Args:
         model: a file name or a model, which is not changed.
         **settings: the fields of `Settings`: `domain`, `rebase`, `method`, `time_limit` (seconds
-            for everything), `samples`, `reductions`, `max_deviation`, `form`, `rtol`, `atol`,
+            for everything), `samples`, `reductions`, `max_deviation`, `goal`, `rtol`, `atol`,
             `seed`, `jobs`, `lp_solver`, `trust_solver`, `certificate` (a file name), `progress`. A
             certificate speaks of a file's bytes, or those of `SerializeToString`; none can be
             written of an `onnx_ir.Model`, which has none.

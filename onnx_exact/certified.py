@@ -154,7 +154,7 @@ def write_record(
     chains = tuple(
         ChainRecord(
             *(located.input, located.output, located.chain, reduction.chain),
-            *(proof, reduction.origins, allowed.box),
+            *(proof, reduction.origins, reduction.gone, allowed.box),
         )
         for (located, _, _), proof, reduction, allowed in zip(
             run.chains, run.proofs, reductions, run.allowed, strict=True

@@ -180,7 +180,7 @@ def _claims(proof: ChainProof) -> Claims:
             if layer.slopes is not None
         },
         tuple(_tree(tree, proof.bounds.chain) for tree in proof.trees),
-        *((), (), ()),
+        *((), (), (), {}),
     )
 
 

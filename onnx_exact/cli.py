@@ -148,10 +148,12 @@ def _run(arguments: argparse.Namespace) -> None:
             api.check_bounds(bounds, (*models, *reports))
 
         if arguments.command == "optimize":
+            if arguments.form is not None:
+                raise UsageError("--form is gone: --goal size does what --form split did")
             options |= {
                 "reductions": arguments.reductions,
                 "max_deviation": arguments.max_deviation,
-                "form": arguments.form,
+                "goal": arguments.goal,
                 "certificate": arguments.certificate,
             }
             export = None if bounds is None else api.bounds_of_both(bounds, target, **options)

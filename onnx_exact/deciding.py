@@ -24,6 +24,7 @@ from onnx_exact.graph.ranges import ChainDomain, Ranges
 from onnx_exact.graph.read import inputs_of, read_model
 from onnx_exact.limit import TimeLimit
 from onnx_exact.network.affine import Array
+from onnx_exact.predecide import decide_chain
 from onnx_exact.report.report import OPTIMIZE
 from onnx_exact.run import Allowance, Run, Settings
 from onnx_exact.samples import Samples, load_samples
@@ -116,7 +117,9 @@ def _decide_chain(
     )
     points = _chain_points(where, run.samples)
     with run.stage("decide"):
-        stability = analyze_chain(chain.chain, where.box, options, points)
+        stability = decide_chain(
+            analyze_chain, chain.chain, where.box, chain.dtype, options, points
+        )
     if stability.count(Status.UNDECIDED) and not interrupted and deciding.passed:
         limit.cut("decide")
     if settings.certificate is None or stays:

@@ -14,7 +14,7 @@ from onnx_exact._version import __version__
 from onnx_exact.methods import (
     DEFAULT_LP_SOLVER,
     DEFAULT_MAX_DEVIATION,
-    FORMS,
+    GOALS,
     METHODS,
     REDUCTIONS,
 )
@@ -130,13 +130,15 @@ def _parser() -> argparse.ArgumentParser:
         " model's own rounding may; 0 for no rewrite that rounds anything (default: %(default)g)",
     )
     optimize.add_argument(
-        "--form",
-        choices=FORMS,
-        default=FORMS[0],
-        help="where what stably active units compute goes: chain, through the ReLU, which any tool"
-        " for ReLU networks reads; split, around it as a product of its own wherever that saves"
-        " connections; auto, around it where that is faster (default: %(default)s)",
+        "--goal",
+        choices=GOALS,
+        default=GOALS[0],
+        help="what the result is for: deploy, the fewest connections in a plain chain; verify, no"
+        " mixtures of units, and biases by which plain intervals show every stable unit; size, the"
+        " fewest connections, around the ReLU too (default: %(default)s)",
     )
+    # Its place was taken by --goal.
+    optimize.add_argument("--form", help=argparse.SUPPRESS)
     optimize.add_argument(
         "--certificate",
         metavar="FILE",

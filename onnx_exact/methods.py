@@ -11,10 +11,13 @@ DEFAULT_LP_SOLVER = "HIGHS"
 # 2021), to compare with.
 REDUCTIONS = ("all", "published")
 
-# Where the linear part of a layer goes. chain: through the ReLU, shifted so that it stays active,
-# in a plain chain. split: around the ReLU wherever that saves connections. auto: around the ReLU
-# where that saves enough to be faster.
-CHAIN_FORM, SPLIT_FORM, AUTO_FORM = FORMS = ("chain", "split", "auto")
+# What the result is for. deploy: the fewest connections in a plain chain, which any tool reads.
+# verify: units of the file, and inputs passed through, with biases by which plain intervals show
+# every stable unit. size: the fewest connections, around the ReLU too where that saves any.
+DEPLOY, VERIFY, SIZE = GOALS = ("deploy", "verify", "size")
+
+# Where the linear part of a layer goes: through the ReLU, in a plain chain, or around it.
+CHAIN_FORM, SPLIT_FORM = "chain", "split"
 
 # In units of one rounding of the terms that the model itself adds up.
 DEFAULT_MAX_DEVIATION = 1.0

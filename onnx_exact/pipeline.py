@@ -53,7 +53,7 @@ def optimize(model: ModelLike, **settings: Any) -> tuple[ModelProto, Report]:
     Args:
         model: a file name or a model; neither is changed.
         **settings: the fields of `Settings`: `domain`, `rebase`, `method`, `time_limit` (seconds
-            for everything), `samples`, `reductions`, `max_deviation`, `form`, `rtol`, `atol`,
+            for everything), `samples`, `reductions`, `max_deviation`, `goal`, `rtol`, `atol`,
             `seed`, `trust_solver`, `certificate` (a file name), `progress`. A certificate speaks
             of the bytes of `SerializeToString`.
 
@@ -230,7 +230,7 @@ def _reduced(run: Run, place: int) -> tuple[Reduction, Certified]:
 
     if allowed.reason:
         return _unchanged(run, place, f"no certificate can speak of it: {allowed.reason}")
-    options = ReduceOptions(settings.reductions, settings.max_deviation, settings.form)
+    options = ReduceOptions(settings.reductions, settings.max_deviation, settings.goal)
 
     def attempt(exact: frozenset[int], removal: bool) -> tuple[Reduction, Certified]:
         with run.stage("reduce"):

@@ -16,7 +16,7 @@ def provenance(run: Run) -> dict[str, str]:
         "method": run.settings.method,
         "reductions": run.settings.reductions,
         "max_deviation": run.settings.max_deviation,
-        "form": run.settings.form,
+        "goal": run.settings.goal,
         "seed": run.settings.seed,
     }
     if run.settings.time_limit is not None:

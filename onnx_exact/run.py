@@ -23,9 +23,10 @@ from onnx_exact.limit import TimeLimit
 from onnx_exact.methods import (
     DEFAULT_LP_SOLVER,
     DEFAULT_MAX_DEVIATION,
-    FORMS,
+    GOALS,
     METHODS,
     REDUCTIONS,
+    SIZE,
 )
 from onnx_exact.network import Box
 from onnx_exact.progress import Progress, Silent
@@ -47,7 +48,7 @@ class Settings:
         reductions: of `REDUCTIONS`.
         max_deviation: how far a rewrite may move a pre-activation or round it off further, in
             units of the model's own rounding; 0 for none that rounds anything.
-        form: of `FORMS`.
+        goal: of `GOALS`.
         rtol, atol: tolerances for the model's outputs in onnxruntime; None to judge the chains
             alone.
         seed: of every random choice.
@@ -68,7 +69,7 @@ class Settings:
     samples: SamplesLike | None = None
     reductions: str = REDUCTIONS[0]
     max_deviation: float = DEFAULT_MAX_DEVIATION
-    form: str = FORMS[0]
+    goal: str = GOALS[0]
     rtol: float | None = None
     atol: float | None = None
     seed: int = 0
@@ -89,10 +90,10 @@ class Settings:
         if self.reductions not in REDUCTIONS:
             choices = " or ".join(REDUCTIONS)
             raise UsageError(f"unknown reductions {self.reductions!r}; choose {choices}")
-        if self.form not in FORMS:
-            raise UsageError(f"unknown form {self.form!r}; choose one of {', '.join(FORMS)}")
-        if self.certificate is not None and self.form != FORMS[0]:
-            raise UsageError(f"a certificate is about the form {FORMS[0]} alone; leave out --form")
+        if self.goal not in GOALS:
+            raise UsageError(f"unknown goal {self.goal!r}; choose one of {', '.join(GOALS)}")
+        if self.certificate is not None and self.goal == SIZE:
+            raise UsageError(f"a certificate is about plain chains; leave out --goal {SIZE}")
         numbers = {
             "rtol": self.rtol,
             "atol": self.atol,

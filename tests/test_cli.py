@@ -118,7 +118,7 @@ def test_flags_reach_the_pipeline(
     recorder = Recorder(monkeypatch)
     text = "--method bounds --time-limit 2.5 --samples s.npy --rtol 1e-3 --atol 0 --seed 7"
     arguments = ["optimize", str(source), str(tmp_path / "o.onnx"), *text.split()]
-    arguments += ["--reductions", "published", "--max-deviation", "0.5", "--form", "auto"]
+    arguments += ["--reductions", "published", "--max-deviation", "0.5", "--goal", "size"]
     arguments += ["--trust-solver", "--rebase", "--certificate", "c.npz"]
     assert main([*arguments, "--domain", "a=0:1", "--domain", "-1:2", "--in-place"]) == 1
     recorder.options.pop("progress")
@@ -137,7 +137,7 @@ def test_flags_reach_the_pipeline(
         "lp_solver": DEFAULT_LP_SOLVER,
         "reductions": "published",
         "max_deviation": 0.5,
-        "form": "auto",
+        "goal": "size",
         "trust_solver": True,
         "certificate": "c.npz",
         "in_place": True,
@@ -209,7 +209,7 @@ def test_interruption_exits_with_130_and_one_line(
         "--seed 1.5",
         "--method guess",
         "--reductions some",
-        "--form some",
+        "--goal some",
         "--max-deviation -1",
         "--max-deviation nan",
         "--domain 1:0",

@@ -115,14 +115,16 @@ def test_over_an_unbounded_domain_only_what_is_exact_is_done(tmp_path: Path) -> 
 def test_the_split_form_is_within_its_bound_all_over_the_domain(seed: int) -> None:
     case = random_case("normal", seed)
     stability = analyze_chain(case.chain, case.box, Options(method="bounds"))
-    options = ReduceOptions(form="split")
+    options = ReduceOptions(goal="size")
     reduction = reduce_chain(case.chain, stability, case.box, F32, options)
     if reduction.split is None:
         return
     bounds = Bounds.of(case.chain, stability, case.box)
     bound, _, _ = certify_chain(bounds, case.box, reduction, F32, True, lambda: None)
     assert bound is not None
-    chain_form = compare(bounds, case.box, reduction.chain, reduction.origins).outputs.max()
+    chain_form = compare(
+        bounds, case.box, reduction.chain, reduction.origins, reduction.gone
+    ).outputs.max()
     assert bound >= chain_form
     rng = np.random.default_rng(seed)
     x = case.box.sample(rng, 500)
@@ -134,7 +136,7 @@ def test_the_split_form_is_within_its_bound_all_over_the_domain(seed: int) -> No
 
 def test_split_networks_have_a_certified_deviation(tmp_path: Path) -> None:
     model = gemm_model(mixed() + mixed()[:0])
-    _, report = onnx_exact.optimize(model, domain=(-1.0, 1.0), form="split", method="bounds")
+    _, report = onnx_exact.optimize(model, domain=(-1.0, 1.0), goal="size", method="bounds")
     assert report.certified is not None
     assert report.certified.max_abs is not None
 

@@ -24,7 +24,7 @@ from onnx_exact.network.domain import Box
 from onnx_exact.reduce import UnitMap
 
 FORMAT = "onnx-exact certificate"
-VERSION = 1
+VERSION = 2
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -46,6 +46,7 @@ class ChainRecord:
         before, after: the chain; weights are those of the models and not written.
         proof: of the verdicts on the units before.
         origins: for each layer after, where the units of the original live on.
+        gone: the same for other layers, where some are gone together.
         box: of its input, where that is not the domain itself.
     """
 
@@ -55,6 +56,7 @@ class ChainRecord:
     after: Chain
     proof: ChainProof
     origins: Sequence[UnitMap]
+    gone: Sequence[UnitMap] = ()
     box: Box | None = None
 
 
@@ -142,10 +144,12 @@ def _arrays(chain: ChainRecord) -> Arrays:
     for number, tree in enumerate(chain.proof.trees):
         found = arrays_of_tree(tree, chain.before)
         arrays |= {f"t{number}_{name}": array for name, array in found.items()}
-    for number, origin in enumerate(chain.origins):
-        arrays[f"m{number}_unit"] = origin.place.astype(np.int32)
+    maps = {f"m{number}": origin for number, origin in enumerate(chain.origins)}
+    maps |= {f"g{origin.source}": origin for origin in chain.gone}
+    for name, origin in maps.items():
+        arrays[f"{name}_unit"] = origin.place.astype(np.int32)
         if (origin.factor != 1.0).any():
-            arrays[f"m{number}_factor"] = origin.factor
+            arrays[f"{name}_factor"] = origin.factor
     return arrays
 
 

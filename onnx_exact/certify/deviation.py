@@ -6,18 +6,19 @@ With h the outputs of the original's layers and h' those of the reduced chain, a
 
 is bounded by going back through both chains at once. Unit i lives on as a_i times unit j:
 
-    |g_i - a_i g'_j| <= e_i    hence    |h_i - a_i h'_j| <= e_i,
+    |g_i - a_i g'_j| <= e_i    hence    |h_i - |a_i| h'_j - (g_i if a_i < 0 else 0)| <= e_i,
 
 since a ReLU never makes a difference larger, and the two together add at most
 
-    |sum_i F_i a_i - F'_j| max |h'_j| + sum_i |F_i| e_i,
+    |sum_i F_i |a_i| - F'_j| max |h'_j| + sum_i |F_i| e_i
 
-with e_i a bound of the same kind, one layer further down. What is linear on the domain (stably
-active units, units that were put in their place) is replaced by its pre-activation, stably inactive
-units by 0, one of two opposite units as `opposites` has it, and the rest is a functional of the
-layers before. In the end an affine function of the
-inputs is left, which is bounded over the box. Equal numbers leave exactly 0, so that removing units
-alone deviates by exactly 0.
+to a linear part, with e_i a bound of the same kind, one layer further down. What is linear on the
+domain (stably active units, units that were put in their place) is replaced by its pre-activation,
+stably inactive units by 0, units that are gone together as `hyperplanes` has it. Any other that is
+gone counts with all that it can be, as it is or beside its pre-activation, whichever is less. The
+rest is a functional of the layers before; in the end an affine function of the inputs is left,
+which is bounded over the box. Equal numbers leave exactly 0, so that removing units alone deviates
+by exactly 0.
 
 Rounding is allowed for as in `onnx_exact.bounds.crown` (Higham 2002, section 3.1).
 """
@@ -33,21 +34,14 @@ from numpy.typing import NDArray
 from onnx_exact.bounds import crown
 from onnx_exact.bounds.interval import interval_bounds
 from onnx_exact.certify.bounds import Bounds
-from onnx_exact.certify.opposites import Opposites, find_opposites
+from onnx_exact.certify.hyperplanes import Together, gone_together
+from onnx_exact.certify.pull_back import Rows, SizedLayer
 from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.chain import Chain
 from onnx_exact.network.domain import Box
-from onnx_exact.network.rounding import (
-    SMALLEST,
-    SMALLEST_NORMAL,
-    gamma,
-    slack,
-    smallest_nonzero,
-    total_terms,
-)
+from onnx_exact.network.rounding import SMALLEST, gamma, slack
 from onnx_exact.reduce import UnitMap
 from onnx_exact.reduce.budget import reach
-from onnx_exact.reduce.units import GONE
 
 # Operations on a bound whose own rounding has to be covered.
 FEW = 8
@@ -71,6 +65,7 @@ def compare(
     box: Box,
     new: Chain,
     origins: Sequence[UnitMap],
+    gone: Sequence[UnitMap] = (),
     go_on: Callable[[], None] = lambda: None,
 ) -> Comparison:
     """Bounds the deviation of a reduced chain from its original over a finite box.
@@ -80,11 +75,12 @@ def compare(
         box: shape (inputs,).
         new: the reduced chain, weights as stored.
         origins: for each of its layers, where the units of the original live on.
+        gone: the same for layers of the original that no layer stands for.
         go_on: called before each layer; what it raises ends the comparison.
     """
     last = origins[-1]
     with np.errstate(over="ignore", invalid="ignore"):
-        pairing = _Pairing(bounds, box, new, origins)
+        pairing = _Pairing(bounds, box, new, origins, gone)
         for k in range(len(new.layers)):
             go_on()
             pairing.add_layer(k)
@@ -95,14 +91,6 @@ def compare(
 
 
 @dataclass(frozen=True, eq=False)
-class _Rows:
-    """Functionals weight h + bias of a layer's output, one a row."""
-
-    weight: Array
-    bias: Array
-
-
-@dataclass(frozen=True, eq=False)
 class _Link:
     """The units of an original layer that live on in a new one.
 
@@ -110,8 +98,7 @@ class _Link:
         units, place, factor: unit units[m] lives on as factor[m] times new unit place[m].
         width: of the new layer.
         common: new units that all stand for linear ones.
-        opposites: units that do not live on but are negative multiples of others.
-        moved: e, a bound on |h - factor h'| for each.
+        moved: e, a bound on |h - |factor| h'| for each, on |h - g - |factor| h'| if factor < 0.
     """
 
     units: NDArray[np.intp]
@@ -119,19 +106,18 @@ class _Link:
     factor: Array
     width: int
     common: NDArray[np.bool_]
-    opposites: Opposites
     moved: Array
 
     @staticmethod
-    def of(origin: UnitMap, width: int, linear: NDArray[np.bool_], opposites: Opposites) -> _Link:
+    def of(origin: UnitMap, width: int, linear: NDArray[np.bool_]) -> _Link:
         """The link of a layer with those `linear` units, with nothing known of what was moved."""
-        units = np.flatnonzero(origin.place != GONE)
+        units = np.flatnonzero(origin.place >= 0)
         place = origin.place[units]
         common = np.zeros(width, dtype=bool)
         common[place] = True
         common[place[~linear[units]]] = False
         unknown = np.full(units.size, np.inf)
-        return _Link(units, place, origin.factor[units], width, common, opposites, unknown)
+        return _Link(units, place, origin.factor[units], width, common, unknown)
 
     @property
     def mapped(self) -> NDArray[np.bool_]:
@@ -139,15 +125,15 @@ class _Link:
         return np.bincount(self.place, minlength=self.width) > 0
 
     def gather(self, columns: Array) -> Array:
-        """sum_i columns_i factor_i for each new unit, shape (rows, width)."""
+        """sum_i columns_i |factor_i| for each new unit, shape (rows, width)."""
         total = np.zeros((len(columns), self.width))
-        np.add.at(total.T, self.place, (columns * self.factor).T)
+        np.add.at(total.T, self.place, (columns * np.abs(self.factor)).T)
         return total
 
     def rounded(self) -> Array:
         """How far `gather` may be off, relative to what it is for the magnitudes; (width,)."""
         count = np.bincount(self.place, minlength=self.width)
-        count[self.place[self.factor != 1.0]] += 1
+        count[self.place[np.abs(self.factor) != 1.0]] += 1
         return np.where(count > 1, gamma(int(count.max(initial=0))), 0.0)
 
 
@@ -159,16 +145,29 @@ class _Pairing:
         lower, upper: bounds on the new pre-activations.
     """
 
-    def __init__(self, bounds: Bounds, box: Box, new: Chain, origins: Sequence[UnitMap]) -> None:
+    def __init__(
+        self,
+        bounds: Bounds,
+        box: Box,
+        new: Chain,
+        origins: Sequence[UnitMap],
+        gone: Sequence[UnitMap],
+    ) -> None:
         self._old, self._bounds, self._box = bounds.chain, bounds, box
         self._new, self._origins = new, origins
         self._input = np.maximum(np.abs(box.lower), np.abs(box.upper))
         layers = self._old.layers
         self._old_size = [bounds.magnitude(s) for s in range(len(layers))]
         before = [self._input, *self._old_size]
-        self._old_layers = [_Layer.of(layers[s].affine, before[s]) for s in range(len(layers))]
+        self._old_layers = [SizedLayer.of(layers[s].affine, before[s]) for s in range(len(layers))]
+        self._together: dict[int, list[Together]] = {}
+        for origin in (*origins, *gone):
+            s, size = origin.source, before[origin.source]
+            among = ~bounds.linear(s) & (self._old_size[s] > 0.0)
+            found = gone_together(origin, layers[s].affine, among, size, bounds.upper[s])
+            self._together[s] = found
         self._new_size: list[Array] = []
-        self._new_layers: list[_Layer] = []
+        self._new_layers: list[SizedLayer] = []
         self.links: list[_Link] = []
         self.lower: list[Array] = []
         self.upper: list[Array] = []
@@ -178,33 +177,42 @@ class _Pairing:
         source, layer = self._origins[k].source, self._new.layers[k]
         old = self._old.layers[source]
         linear = self._bounds.linear(source)
-        opposites = self._opposites(self._origins[k], linear)
-        link = _Link.of(self._origins[k], layer.width, linear, opposites)
-        self._new_layers.append(_Layer.of(layer.affine, self._new_size[-1] if k else self._input))
+        link = _Link.of(self._origins[k], layer.width, linear)
+        self._new_layers.append(
+            SizedLayer.of(layer.affine, self._new_size[-1] if k else self._input)
+        )
         units, place, factor = link.units, link.place, link.factor
         weight = layer.affine.weight[place] * factor[:, None]
         e = self._pair(
-            _Rows(old.affine.weight[units], old.affine.bias[units]),
+            Rows(old.affine.weight[units], old.affine.bias[units]),
             source - 1,
-            _Rows(weight, layer.affine.bias[place] * factor),
+            Rows(weight, layer.affine.bias[place] * factor),
             k - 1,
         )
         e = (e + self._read_off(k, link)) * (1.0 + gamma(FEW))
         reader = self._new_layers[k]
         underflow = SMALLEST * (1.0 + reader.total)
-        e += np.where(factor != 1.0, slack(factor * reader.terms[place], FEW, underflow), 0.0)
+        e += np.where(
+            factor != 1.0, slack(np.abs(factor) * reader.terms[place], FEW, underflow), 0.0
+        )
         self._bound(k, link, e)
         # A ReLU on one side alone changes what is negative.
         if old.relu and not layer.relu:
             e = e + np.maximum(-self._bounds.lower[source][units], 0.0)
         if layer.relu and not old.relu:
-            e = e + np.maximum(-self.lower[k][place], 0.0) * factor
+            e = e + np.maximum(-self.lower[k][place], 0.0) * np.abs(factor)
+        # What is linear on one side cannot face the other way.
+        turned = (factor < 0.0) & (not (old.relu and layer.relu))
+        e = np.where(turned, np.inf, e)
         self.links.append(replace(link, moved=np.fmin(e, self._most(k, link))))
 
     def _most(self, k: int, link: _Link) -> Array:
         """What outputs can differ by at most, for what both can be."""
         source = self._origins[k].source
-        old, new = self._old_size[source][link.units], self._new_size[k][link.place] * link.factor
+        factor = np.abs(link.factor)
+        other = np.maximum(-self._bounds.lower[source], 0.0)[link.units]
+        old = np.where(link.factor < 0.0, other, self._old_size[source][link.units])
+        new = self._new_size[k][link.place] * factor
         if self._old.layers[source].relu and self._new.layers[k].relu:
             return np.maximum(old, new * (1.0 + gamma(1)))
         return (old + new) * (1.0 + gamma(FEW))
@@ -221,7 +229,7 @@ class _Pairing:
         if new is old:
             return new.off(self._inputs_moved(k, inputs), shared=True)[link.units]
         own = new.off(self._new_size[k - 1] if k else self._input)
-        return old.off(inputs)[link.units] + own[link.place] * link.factor
+        return old.off(inputs)[link.units] + own[link.place] * np.abs(link.factor)
 
     def _inputs_moved(self, k: int, inputs: Array) -> Array:
         """Bounds on what the inputs of a layer that was not changed differ by."""
@@ -235,29 +243,21 @@ class _Pairing:
                 return link.moved
         return inputs + (self._new_size[k - 1] if k else self._input)
 
-    def _opposites(self, origin: UnitMap, linear: NDArray[np.bool_]) -> Opposites:
-        """Units that are gone, neither linear nor inactive, and opposite to others."""
-        s = origin.source
-        gone = (origin.place == GONE) & ~linear & (self._old_size[s] > 0.0)
-        layer = self._old_layers[s]
-        inputs = self._old_size[s - 1] if s else self._input
-        found = find_opposites(layer.affine, np.flatnonzero(gone), inputs, layer.terms)
-        off = found.off + layer.off[found.units] + found.factors * layer.off[found.partners]
-        return replace(found, off=off * (1.0 + gamma(FEW)))
-
     def _bound(self, k: int, link: _Link, e: Array) -> None:
         """Bounds the pre-activations of a new layer: directly, and by way of the old ones."""
         source, layer = self._origins[k].source, self._new.layers[k]
         lower, upper = interval_bounds(layer.affine, *self._outputs(k - 1))
-        for side, new, choose in (
-            (-self._bounds.lower[source], lower, np.fmax),
-            (self._bounds.upper[source], upper, np.fmin),
-        ):
-            old = side[link.units]
-            above = (old + e) / link.factor
-            exact = (e == 0.0) & (link.factor == 1.0)
-            above += np.where(exact, 0.0, slack(np.abs(above) + e, FEW, SMALLEST))
-            choose.at(new, link.place, -above if choose is np.fmax else above)
+        share, place = 1.0 / link.factor, link.place
+        exact = (e == 0.0) & (np.abs(link.factor) == 1.0)
+        ends = []
+        for side, sign in ((self._bounds.lower[source], -1.0), (self._bounds.upper[source], 1.0)):
+            end = (sign * side[link.units] + e) * np.abs(share)
+            ends.append(
+                end + np.where(exact, 0.0, slack(np.abs(end) + e * np.abs(share), FEW, SMALLEST))
+            )
+        below, above = (np.where(share < 0.0, *pair) for pair in (ends[::-1], ends))
+        np.fmax.at(lower, place, -below)
+        np.fmin.at(upper, place, above)
         # What is not negative is linear; nothing more has to be known of new units.
         fresh = np.flatnonzero((lower < 0.0) & ~link.mapped)
         if layer.relu and fresh.size and k:
@@ -287,7 +287,7 @@ class _Pairing:
             )
         ]
 
-    def _pair(self, old: _Rows, s: int, new: _Rows, k: int) -> Array:
+    def _pair(self, old: Rows, s: int, new: Rows, k: int) -> Array:
         """Bounds on |old(h_s) - new(h'_k)|, row by row."""
         error = np.zeros(len(old.bias))
         if not error.size:
@@ -309,11 +309,10 @@ class _Pairing:
         wide = 1.0 + gamma(FEW * (1 + len(self._old.layers)))
         return np.asarray((np.maximum(np.abs(low), np.abs(high)) + error) * wide)
 
-    def _step(self, old: _Rows, s: int, new: _Rows, k: int) -> tuple[Array, _Rows, _Rows]:
+    def _step(self, old: Rows, s: int, new: Rows, k: int) -> tuple[Array, Rows, Rows]:
         """Back through a layer that both chains have."""
         link, width = self.links[k], self._new.layers[k].width
-        extra, weight = link.opposites.explain(old.weight, self._old_size[s])
-        outgoing = weight[:, link.units]
+        outgoing = old.weight[:, link.units]
         difference = np.where(link.mapped, link.gather(outgoing) - new.weight, 0.0)
         # A row in which what is linear on both sides differs is compared one layer further down.
         further = (difference[:, link.common] != 0.0).any(axis=1)
@@ -325,66 +324,35 @@ class _Pairing:
         here = matched[:, link.place]
         cost = cost + reach(np.where(here, outgoing, 0.0), link.moved)
         cost = cost * (1.0 + gamma(2 * width + outgoing.shape[1]))
-        weight = weight.copy()
-        weight[:, link.units] = np.where(here, 0.0, outgoing)
+        turned, weight = link.factor < 0.0, old.weight.copy()
+        weight[:, link.units] = np.where(here & ~turned, 0.0, outgoing)
         linear = self._bounds.linear(s)
-        linear[link.opposites.units] = True
+        linear[link.units[turned]] = True
         more, old = self._old_step(old, s, weight, linear)
         most, new = self._new_step(new, k, np.where(matched, 0.0, new.weight))
-        return cost + extra + more + most, old, new
+        return cost + more + most, old, new
 
     def _old_step(
-        self, rows: _Rows, s: int, weight: Array, linear: NDArray[np.bool_]
-    ) -> tuple[Array, _Rows]:
+        self, rows: Rows, s: int, weight: Array, linear: NDArray[np.bool_]
+    ) -> tuple[Array, Rows]:
         """Back through a layer of the original, with what `weight` keeps of `rows`."""
-        # A unit that is neither linear nor stably inactive counts with all that it can be.
-        cost = reach(weight[:, ~linear], self._old_size[s][~linear]) * (1.0 + gamma(linear.size))
-        return self._old_layers[s].back(np.where(linear, weight, 0.0), rows.bias, cost)
+        cost = np.zeros(len(weight))
+        for together in self._together.get(s, []):
+            more, weight = together.explain(weight)
+            cost = cost + more
+            linear[together.linear] = True
+        # A unit that is neither linear nor stably inactive counts with all that it can be, or with
+        # how far it can be from its pre-activation.
+        below = np.maximum(-self._bounds.lower[s], 0.0)
+        size = np.minimum(self._old_size[s], below)
+        cost = cost + reach(weight[:, ~linear], size[~linear]) * (1.0 + gamma(linear.size))
+        nearly = linear | (below < self._old_size[s])
+        return self._old_layers[s].back(np.where(nearly, weight, 0.0), rows.bias, cost)
 
-    def _new_step(self, rows: _Rows, k: int, weight: Array) -> tuple[Array, _Rows]:
+    def _new_step(self, rows: Rows, k: int, weight: Array) -> tuple[Array, Rows]:
         """Back through a layer of the new chain, as if it had no ReLU."""
         layer = self._new.layers[k]
         cost = np.zeros(len(weight))
         if layer.relu:
             cost = reach(weight, np.maximum(-self.lower[k], 0.0)) * (1.0 + gamma(layer.width))
         return self._new_layers[k].back(weight, rows.bias, cost)
-
-
-@dataclass(frozen=True, eq=False)
-class _Layer:
-    """An affine map, and how large what it adds up can be.
-
-    Attributes:
-        terms: an upper bound on the sum of absolute terms of each output.
-        off: an upper bound on what each output is off by for the numbers being off.
-        total: an upper bound on the sum of the magnitudes of the inputs.
-    """
-
-    affine: Affine
-    terms: Array
-    off: Array
-    total: float
-
-    @staticmethod
-    def of(affine: Affine, size: Array) -> _Layer:
-        """The map where inputs have at most the magnitudes `size`."""
-        terms = (reach(affine.weight, size) + np.abs(affine.bias)) * (1.0 + gamma(affine.n_in))
-        terms = np.where(affine.weight.any(axis=1), terms + 2 * affine.n_in * SMALLEST, terms)
-        return _Layer(affine, terms, affine.off(size), float(size.sum()))
-
-    def back(self, weight: Array, bias: Array, cost: Array) -> tuple[Array, _Rows]:
-        """weight (W h + b) + bias as a functional of h, and `cost` with what that rounds off."""
-        read = np.flatnonzero(weight.any(axis=0))
-        if not read.size:
-            return cost, _Rows(np.zeros((len(weight), self.affine.n_in)), bias)
-        part, terms = self.affine.rows(read), self.terms[read]
-        weight = weight[:, read]
-        n = part.n_in + part.n_out
-        numbers = np.concatenate([part.weight.ravel(), part.bias, terms])
-        underflow = 0.0
-        if smallest_nonzero(weight) * smallest_nonzero(numbers) < SMALLEST_NORMAL:
-            underflow = 2 * n * SMALLEST * (1.0 + self.total + float(terms.sum()))
-        rounded = slack(total_terms(reach(weight, terms), bias, underflow), n, underflow)
-        cost = cost + np.where(weight.any(axis=1), rounded, 0.0)
-        cost = cost + reach(weight, self.off[read])
-        return cost * (1.0 + gamma(n)), _Rows(weight @ part.weight, bias + weight @ part.bias)

@@ -22,7 +22,6 @@ from onnx_exact.network.domain import Box
 from onnx_exact.reduce import Reduction
 from onnx_exact.reduce.budget import FloatType
 from onnx_exact.reduce.overflow import may_overflow
-from onnx_exact.reduce.units import GONE
 
 # A unit is lifted by this share more than it needs, and by no more than the largest value it has.
 MARGIN = 1e-9
@@ -51,10 +50,11 @@ def lifted(
         if deadline is not None and deadline.passed:
             break
         fresh = np.ones(reduction.chain.layers[k].width, dtype=bool)
-        fresh[reduction.origins[k].place[reduction.origins[k].place != GONE]] = False
+        place = reduction.origins[k].place
+        fresh[place[place >= 0]] = False
         if not (fresh.any() and reduction.chain.layers[k].relu):
             continue
-        found = compare(bounds, box, reduction.chain, reduction.origins).bounds
+        found = compare(bounds, box, reduction.chain, reduction.origins, reduction.gone).bounds
         low, high = found.lower[k], found.upper[k]
         missing = np.where(fresh & (low < 0.0) & (-low <= high), -low, 0.0)
         if not missing.any():

@@ -60,7 +60,7 @@ def certify_chain(
     before = _largest(runtime_rounding(bounds, box, dtype)) if plain else None
     if not reduction.changed:
         return 0.0, before, before
-    comparison = compare(bounds, box, reduction.chain, reduction.origins, go_on)
+    comparison = compare(*(bounds, box, reduction.chain, reduction.origins, reduction.gone, go_on))
     if reduction.split is not None:
         with np.errstate(over="ignore", invalid="ignore"):
             outputs = comparison.outputs + split_deviation(comparison.bounds, reduction.split)

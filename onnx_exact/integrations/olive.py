@@ -28,7 +28,7 @@ from olive.passes.onnx.common import get_external_data_config, model_proto_to_ol
 from olive.passes.pass_config import BasePassConfig, PassConfigParam
 
 from onnx_exact import pipeline
-from onnx_exact.methods import DEFAULT_MAX_DEVIATION, FORMS, METHODS, REDUCTIONS
+from onnx_exact.methods import DEFAULT_MAX_DEVIATION, GOALS, METHODS, REDUCTIONS
 
 PASS = "OnnxExactCompression"
 
@@ -85,10 +85,10 @@ class OnnxExactCompression(Pass):  # type: ignore[misc]
                 default_value=DEFAULT_MAX_DEVIATION,
                 description="how far a rewrite may move a value, in units of the model's rounding",
             ),
-            "form": PassConfigParam(
+            "goal": PassConfigParam(
                 type_=str,
-                default_value=FORMS[0],
-                description=f"where linear parts go: {', '.join(FORMS)}",
+                default_value=GOALS[0],
+                description=f"what the result is for: {', '.join(GOALS)}",
             ),
             "seed": PassConfigParam(
                 type_=int, default_value=0, description="of every random choice"
@@ -108,7 +108,7 @@ class OnnxExactCompression(Pass):  # type: ignore[misc]
             samples=config.samples,
             reductions=config.reductions,
             max_deviation=config.max_deviation,
-            form=config.form,
+            goal=config.goal,
             seed=config.seed,
         )
         return model_proto_to_olive_model(new, target, config)

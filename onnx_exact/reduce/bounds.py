@@ -1,6 +1,6 @@
-"""Bounds on linear functions of a layer's output, from the bounds on units that are at hand.
+"""Bounds on linear functions of a layer's inputs, from the bounds on units that are at hand.
 
-The least of: the interval over the layer's outputs, and backward linear bounds down to the domain
+The least of: the interval over the inputs, and backward linear bounds down to the domain
 (`onnx_exact.bounds.crown`) where everything on the way is bounded.
 """
 
@@ -15,20 +15,22 @@ from onnx_exact.reduce.state import State
 
 
 def functional_bounds(state: State, index: int, weight: Array) -> tuple[Array, Array]:
-    """Sound bounds on weight h, with h the output of layer `index`, over the domain.
+    """Sound bounds on weight h, with h the inputs of layer `index`, over the domain.
 
     Args:
         state: the network with verdicts.
         index: of the layer.
-        weight: shape (functionals, units).
+        weight: shape (functionals, inputs).
 
     Returns:
         Lower and upper, shape (functionals,); infinite where nothing is known.
     """
+    if not len(weight):
+        return np.zeros(0), np.zeros(0)
     rows = Affine(weight, np.zeros(len(weight)))
-    lower, upper = interval_bounds(rows, *state.layers[index].output_bounds)
-    layers = _relaxations(state, index + 1)
-    if layers is None:
+    lower, upper = interval_bounds(rows, *state.input_bounds(index))
+    layers = _relaxations(state, index)
+    if not layers:
         return lower, upper
     above, _ = upper_bounds(rows, layers, state.box)
     below, _ = upper_bounds(Affine(-weight, rows.bias), layers, state.box)

@@ -6,27 +6,26 @@ u. A rewrite is admitted where that moves no pre-activation of the layer it chan
     u (|V| H + |c|),
 
 one rounding of the terms that the original layer V h + c adds up (H an upper bound on |h|): less
-than what the model's own arithmetic may add in evaluating them. A rewrite that changes what is
-added up on the way is measured against the roundings of that layer and the one before it,
+than what the model's own arithmetic may add in evaluating them (the published reductions). The
+normal form changes what is added up on the way as well; there each pre-activation of the original
+has one budget for all that is ever done to it, the roundings of its layer and of the one before it,
 
     u (|V| (|W| X + |b|) + |V| H + |c|),
 
-and what it adds has to cover the roundings of its own evaluation as well.
+out of which what moves it is paid, and what evaluating the new layers may round off more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.rounding import gamma
-
-if TYPE_CHECKING:
-    from onnx_exact.reduce.state import State
 
 # float16, float32 or float64: what a model stores its weights in.
 FloatType: TypeAlias = "np.dtype[np.floating[Any]]"
@@ -91,9 +90,72 @@ def reach(matrix: Array, magnitude: Array) -> Array:
     return np.where(hit, np.inf, absolute @ np.where(infinite, 0.0, magnitude))
 
 
-def evaluation_terms(state: State, index: int) -> Array:
-    """|V| (|W| X + |b|) + |V| H + |c| of layer `index` + 1 and the one before, shape (units,)."""
-    decided, after = state.layers[index], state.layers[index + 1]
-    first, second = decided.layer.affine, after.layer.affine
-    inner = reach(first.weight, state.input_magnitude(index)) + np.abs(first.bias)
-    return reach(second.weight, inner) + reach(second.weight, decided.magnitude) + abs(second.bias)
+@dataclass(frozen=True, eq=False)
+class Budget:
+    """What the pre-activations of a layer may be moved by, altogether; shape (units,).
+
+    Attributes:
+        allowed: by how much, if the user allows one rounding of the model's own terms.
+        moved: by how much they are.
+        terms: the sums that `allowed` is one rounding of.
+    """
+
+    allowed: Array
+    moved: Array
+    terms: Array
+
+    @staticmethod
+    def of(terms: Array, roundoff: float) -> Budget:
+        """A budget that nothing is taken of yet."""
+        return Budget(roundoff * terms, np.zeros_like(terms), terms)
+
+    def left(self, max_deviation: float) -> Array:
+        """How far each may still be moved."""
+        return np.maximum(allowance(max_deviation, self.allowed) - self.moved, 0.0)
+
+    def select(self, units: NDArray[np.intp] | NDArray[np.bool_]) -> Budget:
+        """That of some units."""
+        return Budget(self.allowed[units], self.moved[units], self.terms[units])
+
+    def widened(self, more: int) -> Budget:
+        """That of these units and others that have none."""
+        return Budget(
+            *(np.append(v, np.zeros(more)) for v in (self.allowed, self.moved, self.terms))
+        )
+
+    def where(self, own: NDArray[np.bool_], new: Budget) -> Budget:
+        """That of these units where they are a layer's own, and a new one elsewhere."""
+        pairs = ((self.allowed, new.allowed), (self.moved, new.moved), (self.terms, new.terms))
+        return Budget(*(np.where(own, *pair) for pair in pairs))
+
+    def spend(self, moved: Array) -> Budget:
+        """After the pre-activations have been moved."""
+        return replace(self, moved=self.moved + moved)
+
+
+def evaluation_terms(layers: Sequence[Affine], magnitudes: Sequence[Array]) -> Array:
+    """|V| (|W| X + |b|) + |V| H + |c| of the last of two layers, or |W| X + |b| of one alone.
+
+    Args:
+        layers: the layer, with the one that it reads before it where there is one.
+        magnitudes: bounds on the magnitudes of the inputs of each.
+    """
+    first, last = layers[0], layers[-1]
+    terms = reach(last.weight, magnitudes[-1]) + np.abs(last.bias)
+    if len(layers) == 1:
+        return terms
+    return terms + reach(last.weight, reach(first.weight, magnitudes[0]) + np.abs(first.bias))
+
+
+def stored(values: Array, dtype: FloatType) -> Array:
+    """`values` as a type holds them; inf where they do not fit."""
+    with np.errstate(over="ignore"):
+        return np.asarray(values.astype(dtype), dtype=np.float64)
+
+
+def stored_above(values: Array, dtype: FloatType) -> Array:
+    """The least numbers of a type that are not below `values`."""
+    with np.errstate(over="ignore"):
+        nearest = values.astype(dtype)
+        above = np.nextafter(nearest, np.array(np.inf, dtype=dtype))
+    return np.asarray(np.where(nearest < values, above, nearest), dtype=np.float64)

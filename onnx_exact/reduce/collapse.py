@@ -66,5 +66,5 @@ def collapse(
         return state, (Refusal("collapse", last.source, reason, figures(moved, allowed)),)
     affine = Affine(np.zeros((width, state.layers[0].layer.affine.n_in)), stored)
     status = np.full(width, Status.ACTIVE, dtype=np.int8)
-    single = Decided(Layer(affine, False), status, stored, stored, last.origin)
+    single = Decided(Layer(affine, False), status, stored, stored, last.origin, last.budget)
     return state.with_layers(0, len(state.layers), single), ()

@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from onnx_exact.deadline import Deadline
-from onnx_exact.decide.verdict import Stability
-from onnx_exact.methods import CHAIN_FORM, DEFAULT_MAX_DEVIATION, FORMS, REDUCTIONS
-from onnx_exact.network.chain import Chain
+from onnx_exact.decide.verdict import Stability, Status
+from onnx_exact.methods import DEFAULT_MAX_DEVIATION, GOALS, REDUCTIONS, SIZE, VERIFY
+from onnx_exact.network.chain import Chain, Layer
 from onnx_exact.network.domain import Box
 from onnx_exact.network.split import SplitChain
 from onnx_exact.reduce.budget import FloatType, Refusal
 from onnx_exact.reduce.collapse import collapse
-from onnx_exact.reduce.constant import constant
-from onnx_exact.reduce.fold import fold
-from onnx_exact.reduce.merge import merge
-from onnx_exact.reduce.needed import needed
-from onnx_exact.reduce.opposite import opposite
+from onnx_exact.reduce.layer import Edit, prune, rewrite
 from onnx_exact.reduce.overflow import overflowing
-from onnx_exact.reduce.prune import prune
-from onnx_exact.reduce.runs import fold_runs
-from onnx_exact.reduce.scale import scale
+from onnx_exact.reduce.published import fold, merge
+from onnx_exact.reduce.realise import ALL_KINDS, COLUMNS
+from onnx_exact.reduce.shift import shifted
 from onnx_exact.reduce.split import FormChoice, Split, split
 from onnx_exact.reduce.state import State
 from onnx_exact.reduce.store import store, unstorable
 from onnx_exact.reduce.units import UnitMap
-from onnx_exact.reduce.unread import unread
 from onnx_exact.threads import one_thread
+
+Rewrite = Callable[[State], Edit]
+# What a unit that goes counts as.
+WAYS = ("removed", "negligible", "merged", "folded")
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class LayerReduction:
     Attributes:
         units: how many there were.
         removed: stably inactive, or read by nobody.
+        negligible: dropped, since they cost every reader next to nothing.
         merged: multiples of others, positive or negative, or stably active and now combinations of
             others or of fewer linear units that took their place, or went around the ReLU.
         folded: constant, or in a layer that went into the next, or into the constant that the
@@ -48,6 +50,7 @@ class LayerReduction:
 
     units: int
     removed: int = 0
+    negligible: int = 0
     merged: int = 0
     folded: int = 0
     units_after: int = 0
@@ -67,6 +70,7 @@ class Reduction:
         layers: one entry a layer of the original chain.
         origins: for each layer of `chain`, the layer of the original that it stands for and
             where the units of that one live on.
+        gone: the same for other layers, where there is anything to say of their units.
         refused: rewrites that were allowed by the verdicts and not made.
     """
 
@@ -76,6 +80,7 @@ class Reduction:
     layers: tuple[LayerReduction, ...]
     origins: tuple[UnitMap, ...]
     refused: tuple[Refusal, ...]
+    gone: tuple[UnitMap, ...] = ()
     split: Split | None = None
     forms: tuple[FormChoice, ...] = ()
 
@@ -107,50 +112,65 @@ class ReduceOptions:
         max_deviation: how far a rewrite may move a pre-activation or round it off further, in
             units of the model's own rounding (see `onnx_exact.reduce.budget`); 0 refuses every
             rewrite that rounds anything.
-        form: of `onnx_exact.methods.FORMS`.
+        goal: of `onnx_exact.methods.GOALS`.
         exact: layers in which no rewrite may round anything.
         removal: units are removed, and nothing else is done.
+        simplify: nothing is done but what is exact and makes no new unit.
     """
 
     reductions: str = REDUCTIONS[0]
     max_deviation: float = DEFAULT_MAX_DEVIATION
-    form: str = FORMS[0]
+    goal: str = GOALS[0]
     exact: frozenset[int] = frozenset()
     removal: bool = False
+    simplify: bool = False
 
 
-@dataclass(frozen=True)
-class _Step:
-    """A reduction: what it counts as, what it does, and whether it computes new numbers."""
-
-    counts_as: str
-    apply: Callable[[State], tuple[State, tuple[Refusal, ...]]]
-    rounds: bool = True
-
-
-def _steps(options: ReduceOptions) -> tuple[_Step, ...]:
-    """The reductions in their order: first those that round nothing or least."""
+def _rewrites(state: State, options: ReduceOptions, exactly: bool) -> Iterator[Rewrite]:
+    """The reductions in their order, each of what the ones before it have left."""
+    hidden = range(len(state.layers) - 2, -1, -1)
+    published = options.reductions == "published" and not options.removal
+    for index in hidden:
+        yield partial(prune, index=index, unread=not published)
     most = options.max_deviation
-    pruning = _Step("removed", lambda state: (prune(state), ()), rounds=False)
-    unreading = _Step("removed", lambda state: (unread(state), ()), rounds=False)
-    if options.removal:
-        return pruning, unreading
-    collapsing = _Step("folded", lambda state: collapse(state, most))
-    merging = _Step("merged", lambda state: merge(state, most))
-    if options.reductions == "published":
-        return pruning, collapsing, merging, _Step("folded", lambda state: fold(state, most))
-    return (
-        pruning,
-        unreading,
-        collapsing,
-        _Step("folded", lambda state: constant(state, most)),
-        _Step("merged", lambda state: scale(state, most)),
-        _Step("folded", lambda state: fold_runs(state, most)),
-        # The next layer never needs more than linear independence leaves: merging comes last.
-        _Step("merged", lambda state: needed(state, most)),
-        _Step("merged", lambda state: opposite(state, most)),
-        merging,
-    )
+    if not options.removal:
+        yield lambda now: _edit(now, "folded", collapse(now, most))
+    if published:
+        yield lambda now: _edit(now, "merged", merge(now, most))
+        yield lambda now: _edit(now, "folded", fold(now, most))
+    elif not options.removal:
+        yield lambda now: Edit(without_last_relu(now))
+        for index in hidden:
+            yield partial(_rewrite, index=index, options=options, exactly=exactly)
+
+
+def _rewrite(state: State, index: int, options: ReduceOptions, exactly: bool) -> Edit:
+    if index + 1 >= len(state.layers):
+        # The network is constant by now.
+        return Edit(state)
+    limit = state.limit(index, options.max_deviation)
+    kinds = (COLUMNS,) if options.goal == VERIFY else ALL_KINDS
+    return rewrite(state, index, None if exactly else limit, () if exactly else kinds)
+
+
+def without_last_relu(state: State) -> State:
+    """The state without the ReLU of the outputs where they are all stably active."""
+    last = state.layers[-1]
+    if not last.layer.relu or (last.status != Status.ACTIVE).any():
+        return state
+    linear = replace(last, layer=Layer(last.layer.affine, relu=False))
+    return state.with_layers(len(state.layers) - 1, len(state.layers), linear)
+
+
+def _edit(before: State, what: str, done: tuple[State, tuple[Refusal, ...]]) -> Edit:
+    """What a reduction of several layers at a time did."""
+    state, refused = done
+    width = {decided.source: decided.layer.width for decided in state.layers}
+    counts = {
+        (decided.source, what): decided.layer.width - width.get(decided.source, 0)
+        for decided in before.layers
+    }
+    return Edit(state, counts, rounds=_shape(state) != _shape(before), refused=refused)
 
 
 def reduce_chain(
@@ -187,11 +207,8 @@ def reduce_chain(
         staying |= {index: strict[index] for index in options.exact & strict.keys()}
         start = replace(start, frozen=frozenset(staying), exact=options.exact)
         state, reduction = _reduce(
-            start,
-            _steps(options),
-            folded or [False] * len(chain.layers),
-            options.max_deviation,
-            deadline or Deadline(),
+            *(start, options),
+            *(folded or [False] * len(chain.layers), deadline or Deadline()),
         )
         known = {(r.layer, r.reason) for r in reduction.refused}
         more = (r for r in staying.values() if (r.layer, r.reason) not in known)
@@ -199,8 +216,9 @@ def reduce_chain(
         if state is start:
             reduction = replace(reduction, chain=chain)
         # A layer that cannot be written keeps its nodes, which a split network may not leave it.
-        asked = CHAIN_FORM if unstorable(state, 0.0) else options.form
-        form, forms = split(state, asked, options.max_deviation)
+        if options.goal != SIZE or unstorable(state, 0.0):
+            return reduction
+        form, forms = split(state, options.max_deviation)
         reduction = replace(reduction, forms=forms)
         return reduction if form is None else _in_split_form(reduction, state, form)
 
@@ -217,46 +235,53 @@ def _in_split_form(reduction: Reduction, state: State, form: Split) -> Reduction
 
 def _reduce(
     start: State,
-    steps: Sequence[_Step],
+    options: ReduceOptions,
     folded: Sequence[bool],
-    max_deviation: float,
     deadline: Deadline,
 ) -> tuple[State, Reduction]:
-    state = start
-    none = dict.fromkeys(("removed", "merged", "folded"), 0)
-    counts = [none.copy() for _ in start.layers]
+    state, rounded = start, False
+    counts: Counter[tuple[int, str]] = Counter()
     refused: dict[tuple[str, int, str], Refusal] = {}
-    rounded = False
+    # First what is exact: what cancels is no part of any budget.
+    exactly = options.reductions != "published" and not options.removal
     while True:
         before = state
-        for step in steps:
+        for apply in _rewrites(state, options, exactly):
             if deadline.passed:
                 break
-            new, refusals = step.apply(state)
-            overflow = overflowing(state, new)
+            edit = apply(state)
+            refused |= {(r.what, r.layer, r.reason): r for r in edit.refused}
+            if edit.state is state or state.thaws(edit.state):
+                continue
+            overflow = overflowing(state, edit.state)
             if overflow is not None:
-                new, refusals = state, (*refusals, overflow)
-            if state.thaws(new):
-                new = state
-            _count(counts, step.counts_as, state, new)
-            rounded |= step.rounds and _shape(new) != _shape(state)
-            refused |= {(r.what, r.layer, r.reason): r for r in refusals}
-            state = new
-        if state is before or deadline.passed:
+                refused[overflow.what, overflow.layer, overflow.reason] = overflow
+                continue
+            state, rounded = edit.state, rounded or edit.rounds
+            counts.update(edit.counts)
+        if deadline.passed or (state is before and (options.simplify or not exactly)):
             break
+        if state is before:
+            exactly, state = False, state if state is start else state.budgeted()
+    if options.goal == VERIFY and state is not start and not deadline.passed:
+        state = shifted(state, options.max_deviation)
     reduced = state
-    state, refusals = store(start, state, folded, max_deviation)
+    state, refusals = store(start, state, folded, options.max_deviation)
     refused |= {(r.what, r.layer, r.reason): r for r in refusals}
     rounded |= any(
         not a.layer.affine.equals(b.layer.affine)
         for a, b in zip(state.layers, reduced.layers, strict=False)
     )
     if state is start:
-        rounded, counts = False, [none.copy() for _ in start.layers]
-    widths = _widths(state, len(start.layers))
+        rounded, counts = False, Counter()
+    widths = {decided.source: decided.layer.width for decided in state.layers}
     layers = tuple(
-        LayerReduction(decided.layer.width, **count, units_after=width)
-        for decided, count, width in zip(start.layers, counts, widths, strict=True)
+        LayerReduction(
+            decided.layer.width,
+            **{what: counts[index, what] for what in WAYS},
+            units_after=widths.get(index, 0),
+        )
+        for index, decided in enumerate(start.layers)
     )
     return state, Reduction(
         state.chain,
@@ -265,26 +290,10 @@ def _reduce(
         layers,
         tuple(decided.origin for decided in state.layers),
         tuple(refused.values()),
+        state.gone,
     )
 
 
 def _shape(state: State) -> tuple[int, ...]:
     """The widths of the layers."""
     return tuple(decided.layer.width for decided in state.layers)
-
-
-def _widths(state: State, layers: int) -> list[int]:
-    """How many units of each original layer are left; none of a constant's hidden layers."""
-    widths = [0] * layers
-    for decided in state.layers:
-        widths[decided.source] = decided.layer.width
-    return widths
-
-
-def _count(counts: list[dict[str, int]], what: str, before: State, after: State) -> None:
-    """Adds the units that a reduction took to the tally of their original layers."""
-    if after is before:
-        return
-    had, has = _widths(before, len(counts)), _widths(after, len(counts))
-    for count, units_before, units_after in zip(counts, had, has, strict=True):
-        count[what] += units_before - units_after

@@ -21,20 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_exact.decide.verdict import Status
-from onnx_exact.methods import AUTO_FORM, CHAIN_FORM, SPLIT_FORM
+from onnx_exact.methods import CHAIN_FORM, SPLIT_FORM
 from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.approximate import Approximate
 from onnx_exact.network.chain import Layer
 from onnx_exact.network.rounding import gamma
 from onnx_exact.network.split import SplitChain
-from onnx_exact.reduce.budget import allowance, evaluation_terms, reach
+from onnx_exact.reduce.budget import allowance, reach
 from onnx_exact.reduce.state import State
-
-# onnxruntime computes outputs in blocks of this many: a matrix takes as long as one with the next
-# multiple of rows (measured, see `docs/reducing.md`).
-BLOCK = 16
-# A second matrix product costs as much as this many connections at a batch of one.
-FASTER_FROM_SAVED = 4000
 
 
 @dataclass(frozen=True)
@@ -45,9 +39,9 @@ class FormChoice:
         layer: index of the layer of the original chain.
         form: CHAIN_FORM or SPLIT_FORM.
         reason: in words.
-        numbers: connections of the linear part in both forms; those of the layer and the next, in
-            whole blocks (`BLOCK`); bounds on what evaluating the next layer's pre-activations may
-            round off, and on what storing the product moves, for the row with the most.
+        numbers: connections of the linear part in both forms; bounds on what evaluating the next
+            layer's pre-activations may round off, and on what storing the product moves, for the
+            row with the most.
     """
 
     layer: int
@@ -79,33 +73,25 @@ class _Bypass:
     matrix: Array
     bias: Array
     saved: int
-    time_saved: int
     moved: Array
     admitted: bool
     numbers: Mapping[str, float]
 
 
-def split(
-    state: State, form: str, max_deviation: float
-) -> tuple[Split | None, tuple[FormChoice, ...]]:
+def split(state: State, max_deviation: float) -> tuple[Split | None, tuple[FormChoice, ...]]:
     """The split form of a state that is reduced in the chain form, None where that stays.
 
     Args:
         state: the network with verdicts.
-        form: SPLIT_FORM for the fewest connections, AUTO_FORM for those bypasses alone that save
-            enough to be faster and round off no more.
         max_deviation: see `onnx_exact.reduce.budget`.
     """
-    if form == CHAIN_FORM:
-        return None, ()
     found = {
         index: _bypass(state, index, state.limit(index, max_deviation))
         for index in range(len(state.layers) - 1)
     }
     pays = {index: bypass for index, bypass in found.items() if bypass and bypass.saved > 0}
-    against = {index: _against(bypass, form) for index, bypass in pays.items()}
     gains = [
-        pays[index].saved if index in pays and not against[index] else 0
+        pays[index].saved if index in pays and pays[index].admitted else 0
         for index in range(len(state.layers))
     ]
     taken = _most_apart(gains)
@@ -113,23 +99,11 @@ def split(
     for index, bypass in pays.items():
         of, reason = SPLIT_FORM, f"saves {bypass.saved:,} connections"
         if index not in taken:
-            of, reason = CHAIN_FORM, against[index] or "the layer next to it saves more when split"
+            of, reason = CHAIN_FORM, "the layer next to it saves more when split"
+            if not bypass.admitted:
+                reason = "the product would deviate by more than is allowed"
         choices.append(FormChoice(state.layers[index].source, of, reason, bypass.numbers))
     return (_split(state, {i: pays[i] for i in taken}) if taken else None), tuple(choices)
-
-
-def _against(bypass: _Bypass, form: str) -> str:
-    """What speaks against a bypass that saves connections, empty where nothing does."""
-    if not bypass.admitted:
-        return "the product would deviate by more than is allowed"
-    if form != AUTO_FORM:
-        return ""
-    if bypass.time_saved < FASTER_FROM_SAVED:
-        return f"splitting saves {bypass.saved:,} connections, but hardly any time"
-    chain, split_form = (bypass.numbers.get(f"rounding_{n}", np.inf) for n in ("chain", "split"))
-    if split_form > chain:
-        return "splitting may round off more"
-    return ""
 
 
 def _bypass(state: State, index: int, max_deviation: float) -> _Bypass | None:
@@ -151,7 +125,7 @@ def _bypass(state: State, index: int, max_deviation: float) -> _Bypass | None:
         moved = moved * (1.0 + gamma(first.n_in))
         # What the float64 product may be off by counts on both sides.
         in_product = gamma(int(active.sum()) + 1)
-        rounding = (state.unit_roundoff + in_product) * evaluation_terms(state, index)
+        rounding = (state.unit_roundoff + in_product) * state.terms(index + 1)
         rest = second.weight[:, ~active]
         inner = reach(first.weight[~active], size) + np.abs(first.bias[~active])
         new_terms = reach(rest, inner) + reach(rest, decided.magnitude[~active])
@@ -159,14 +133,9 @@ def _bypass(state: State, index: int, max_deviation: float) -> _Bypass | None:
         new_rounding = (state.unit_roundoff + in_product) * new_terms
     units = int(active.sum())
     before = units * (first.n_in + second.n_out)
-    chain_blocks = _blocks((first.n_out, first.n_in), (second.n_out, first.n_out))
-    others = first.n_out - units
-    split_blocks = _blocks((others, first.n_in), matrix.shape, (second.n_out, others))
     numbers = {
         "connections_chain": float(before),
         "connections_split": float(matrix.size),
-        "blocks_chain": float(chain_blocks),
-        "blocks_split": float(split_blocks),
         "rounding_chain": float(rounding.max()),
         "rounding_split": float(new_rounding.max()),
         "deviation": float(moved.max()),
@@ -183,16 +152,10 @@ def _bypass(state: State, index: int, max_deviation: float) -> _Bypass | None:
         matrix,
         new_bias,
         before - matrix.size,
-        chain_blocks - split_blocks,
         moved,
         admitted and bool((moved <= allowance(max_deviation, rounding)).all()),
         {name: number for name, number in numbers.items() if np.isfinite(number)},
     )
-
-
-def _blocks(*shapes: tuple[int, ...]) -> int:
-    """Entries of matrices (outputs, inputs), with the outputs of each in whole blocks."""
-    return sum(-(-outputs // BLOCK) * BLOCK * inputs for outputs, inputs in shapes)
 
 
 def _most_apart(gains: list[int]) -> set[int]:

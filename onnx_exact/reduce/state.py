@@ -12,8 +12,15 @@ from onnx_exact.decide.verdict import Stability, Status
 from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.chain import Chain, Layer
 from onnx_exact.network.domain import Box
-from onnx_exact.reduce.budget import FloatType
-from onnx_exact.reduce.units import UnitMap
+from onnx_exact.network.rounding import gamma
+from onnx_exact.reduce.budget import (
+    Budget,
+    FloatType,
+    evaluation_terms,
+    stored,
+    stored_above,
+)
+from onnx_exact.reduce.units import GONE, UnitMap
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +32,7 @@ class Decided:
         status: of `Status`; ACTIVE throughout for a layer without ReLU.
         lower, upper: sound bounds on the pre-activations.
         origin: which layer of the original chain this one stands for, and where its units are now.
+        budget: how far each pre-activation may be moved.
     """
 
     layer: Layer
@@ -32,6 +40,7 @@ class Decided:
     lower: Array
     upper: Array
     origin: UnitMap
+    budget: Budget
 
     @property
     def source(self) -> int:
@@ -59,13 +68,15 @@ class Decided:
 
     def keep(self, kept: NDArray[np.bool_]) -> Decided:
         """The layer with only the units that `kept` selects."""
+        affine = self.layer.affine.rows(kept)
         return replace(
             self,
-            layer=Layer(self.layer.affine.rows(kept), self.layer.relu),
+            layer=Layer(affine, self.layer.relu),
             status=self.status[kept],
             lower=self.lower[kept],
             upper=self.upper[kept],
             origin=self.origin.keep(kept),
+            budget=self.budget.select(kept),
         )
 
     def reading(self, kept: NDArray[np.bool_]) -> Decided:
@@ -86,6 +97,7 @@ class State:
         dtype: what weights are stored in.
         frozen: layers of the original chain that have to stay as they are.
         exact: layers of the original chain in which no rewrite may round anything.
+        gone: where the units are of layers that none stands for any more.
     """
 
     layers: tuple[Decided, ...]
@@ -93,6 +105,7 @@ class State:
     dtype: FloatType
     frozen: frozenset[int] = frozenset()
     exact: frozenset[int] = frozenset()
+    gone: tuple[UnitMap, ...] = ()
 
     @staticmethod
     def of(chain: Chain, stability: Stability, box: Box, dtype: FloatType) -> State:
@@ -106,8 +119,16 @@ class State:
             else:
                 status, low, high = verdicts.status, verdicts.lower, verdicts.upper
             origin = UnitMap.identity(index, layer.width)
-            layers.append(Decided(layer, status, low, high, origin))
-        return State(tuple(layers), box, dtype)
+            nothing = np.zeros(layer.width)
+            budget = Budget(nothing, nothing, nothing)
+            layers.append(Decided(layer, status, low, high, origin, budget))
+        return State(tuple(layers), box, dtype).budgeted()
+
+    def budgeted(self) -> State:
+        """The state with budgets that nothing is taken of."""
+        budgets = [self.new_budget(index) for index in range(len(self.layers))]
+        layers = (replace(d, budget=b) for d, b in zip(self.layers, budgets, strict=True))
+        return replace(self, layers=tuple(layers))
 
     @property
     def chain(self) -> Chain:
@@ -124,6 +145,32 @@ class State:
         if index:
             return self.layers[index - 1].magnitude
         return np.maximum(np.abs(self.box.lower), np.abs(self.box.upper))
+
+    def terms(self, index: int, *, alone: bool = False) -> Array:
+        """What evaluating a layer and the one that it reads adds up, see `budget`; or it `alone`.
+
+        Of inputs that are not bounded nothing is counted: they allow nothing.
+        """
+        first = index if alone else max(index - 1, 0)
+        sizes = [self.input_magnitude(i) for i in range(first, index + 1)]
+        sizes = [np.where(np.isfinite(size), size, 0.0) for size in sizes]
+        return evaluation_terms([d.layer.affine for d in self.layers[first : index + 1]], sizes)
+
+    def rebased(self, index: int) -> State:
+        """The state where a layer reads another one than it did: its terms are new."""
+        decided = self.layers[index]
+        terms = np.maximum(decided.budget.terms, self.terms(index))
+        budget = replace(decided.budget, terms=terms)
+        return self.with_layers(index, index + 1, replace(decided, budget=budget))
+
+    def new_budget(self, index: int) -> Budget:
+        """The budget of a layer as it stands; what float64 itself rounds is allowed for as well."""
+        first = max(index - 1, 0)
+        terms = 1 + sum(d.layer.affine.n_in for d in self.layers[first : index + 1])
+        with np.errstate(over="ignore", invalid="ignore"):
+            bounded = self.terms(index)
+        found = np.where(np.isfinite(bounded), bounded, 0.0)
+        return Budget.of(found, self.unit_roundoff + gamma(terms))
 
     def input_bounds(self, index: int) -> tuple[Array, Array]:
         """Sound bounds on the inputs of a layer."""
@@ -146,16 +193,17 @@ class State:
 
     def with_layers(self, start: int, stop: int, *new: Decided) -> State:
         """The state with layers[start:stop] replaced by `new`."""
-        return replace(self, layers=(*self.layers[:start], *new, *self.layers[stop:]))
+        stay = {decided.source for decided in new}
+        gone = (d.origin for d in self.layers[start:stop] if d.source not in stay)
+        # Of most there is nothing to say.
+        gone = (m for origin in gone if ((m := origin.lost()).place < GONE).any())
+        layers = (*self.layers[:start], *new, *self.layers[stop:])
+        return replace(self, layers=layers, gone=(*self.gone, *gone))
 
     def stored(self, values: Array) -> Array:
         """`values` as the model's dtype holds them; inf where they do not fit."""
-        with np.errstate(over="ignore"):
-            return np.asarray(values.astype(self.dtype), dtype=np.float64)
+        return stored(values, self.dtype)
 
     def stored_above(self, values: Array) -> Array:
         """The least numbers of the model's dtype that are not below `values`."""
-        with np.errstate(over="ignore"):
-            nearest = values.astype(self.dtype)
-            above = np.nextafter(nearest, np.array(np.inf, dtype=self.dtype))
-        return np.asarray(np.where(nearest < values, above, nearest), dtype=np.float64)
+        return stored_above(values, self.dtype)

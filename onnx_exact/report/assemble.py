@@ -146,6 +146,7 @@ def _layer(
     return replace(
         found,
         removed=reduction.removed,
+        negligible=reduction.negligible,
         merged=reduction.merged,
         folded=reduction.folded,
         units_after=reduction.units_after,

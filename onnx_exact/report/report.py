@@ -25,8 +25,9 @@ class LayerReport:
             where `relu`, and are 0 for a layer without ReLU, which has no verdicts.
         by_solver: stable units whose verdict rests on a solver that the user trusts.
         proved: all other decided units: their verdicts hold in real arithmetic.
-        removed, merged, folded: units taken away, by how; those that linear units took the place
-            of count as merged, as far as there are fewer.
+        removed, negligible, merged, folded: units taken away, by how. Those that linear units took
+            the place of count as merged, as far as there are fewer; negligible ones cost every
+            reader less than half a unit in the last place of its largest term, all together.
         units_after: width of what is left; 0 where the layer is gone. None if only analyzed.
         relu: whether a ReLU follows.
         status: for each unit "undecided", "inactive", "active" or "unstable"; empty where not
@@ -47,6 +48,7 @@ class LayerReport:
     by_solver: int = 0
     proved: int = 0
     removed: int = 0
+    negligible: int = 0
     merged: int = 0
     folded: int = 0
     units_after: int | None = None

@@ -67,18 +67,19 @@ def _chain_table(chain: ChainReport, unicode: bool) -> Table:
     table = _table(
         f"Chain {chain.name}",
         [
-            *("layer", "units", "stably\ninactive", "stably\nactive", "unstable", "undecided"),
-            *("removed", "merged", "folded", "units\nafter"),
+            *("layer", "units", "stably\ninactive", "stably\nactive", "un-\nstable", "undecided"),
+            *("re-\nmoved", "negli-\ngible", "mer-\nged", "fold-\ned", "units\nafter"),
         ],
         unicode,
     )
     for number, layer in enumerate(chain.layers, start=1):
+        ways = (layer.removed, layer.negligible, layer.merged, layer.folded)
         verdicts = (layer.stably_inactive, layer.stably_active, layer.unstable, layer.undecided)
         table.add_row(
             f"{number}" if layer.relu else f"{number} linear",
             _count(layer.units),
             *(_count(units) if layer.relu else "" for units in verdicts),
-            *(_count(units) for units in (layer.removed, layer.merged, layer.folded)),
+            *(_count(units) for units in ways),
             _count(layer.units_after),
         )
     return table
@@ -218,7 +219,9 @@ def proved(report: Report) -> str:
     dtype = "/".join(sorted({chain.dtype for chain in report.chains}))
     same = "the new network is the same function over the reals"
     if any(chain.rounded for chain in report.chains):
-        same += f" apart from rounding its merged and folded weights to {dtype}"
+        dropped = sum(layer.negligible for chain in report.chains for layer in chain.layers)
+        same += f" apart from {dropped:,} negligible units and" if dropped else " apart from"
+        same += f" rounding its merged and folded weights to {dtype}"
     return f"{how} {where}: {same}{_certified(report.certified, dtype)}."
 
 

@@ -95,8 +95,10 @@ def check(
     compare_signatures(old, new)
     domain = _certified_domain(old, new, certificate, asked)
     claimed = float(certificate.entry(float, "deviation", "certified_max_abs"))
-    heads = certificate.entries(dict, "chains", of=certificate.header)
-    pairs = [_pair(old, new, certificate, head) for head in heads]
+    pairs = [
+        _pair(old, new, certificate, chain)
+        for chain in certificate.entries(dict, "chains", of=certificate.header)
+    ]
     compared = compare_outside(old, new, pairs)
     front = Front(old, {name: (box.lower, box.upper) for name, box in domain.boxes.items()})
     order = sorted(range(len(pairs)), key=lambda i: old.producer[pairs[i].output])
@@ -130,6 +132,8 @@ def read_pair(
         UncheckedError: it cannot be read in one of them, or has other layers.
         NotVerifiedError: the two do not lie at the same entries of the same tensors.
     """
+    # Open sizes are those with which the original runs, whatever still tells them in the result.
+    new.told = {**new.told, **old.told}
     first = read_chain(old, source, output)
     second = read_constant(new, source, output, first) or read_chain(new, source, output)
     if second.form != form:

@@ -2,24 +2,28 @@
 
 Layer k of the new chain stands for layer s = sources[k] of the old one, and unit i of that lives
 on as a_i times unit j of the new one. For each such pair, a bound e_i on |g_i - a_i g'_j| over the
-domain; ReLUs do not make it larger. With functionals F of the old and F' of the new layer,
+domain; ReLUs do not make it larger: |h_i - |a_i| h'_j - t_i| <= e_i with t_i = g_i where a_i < 0,
+and 0 elsewhere. With functionals F of the old and F' of the new layer,
 
-    F h - F' h' = sum_i F_i (h_i - a_i h'_j) + D h' + R h,    D_j = sum_(i -> j) F_i a_i - F'_j,
+    F h - F' h' = sum_i F_i (h_i - |a_i| h'_j - t_i) + D h' + F t + R h,
+    D_j = sum_(i -> j) F_i |a_i| - F'_j,
 
-where R are the old units that live nowhere: those that are stably active are linear, those that
-are stably inactive 0. Of D h', the linear units of the new layer join R; the others count with
-|D_j| max |h'_j|. R h and the linear part of D h' are pulled back through their layers and compared
-below, down to the input. Equal numbers cancel exactly, so that removing units gives 0.
+where R are the old units that live nowhere: those that are stably active are linear, those that are
+stably inactive 0, others no further from one of the two than their bounds say, unless they are
+gone together (`hyperplanes`). F t is linear. Of D h', the linear units of the new layer join R; the
+others count with |D_j| max |h'_j|. R h and the linear part of D h' are pulled back through their
+layers and compared below, down to the input. Equal numbers cancel exactly, so that removing units
+gives 0.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from onnx_exact.verifier.bounds import Ranges, backward, intervals, tighten
-from onnx_exact.verifier.opposites import replace_opposites
+from onnx_exact.verifier.hyperplanes import replace_together
 from onnx_exact.verifier.products import Products
 from onnx_exact.verifier.refusals import require, require_known
 from onnx_exact.verifier.rounding import (
@@ -64,8 +68,13 @@ def compare(old: Products, new: Products, claims: Claims, ranges: Ranges) -> Com
     Raises:
         NotVerifiedError: the new chain is not what the map says.
     """
-    relu = tuple(layer.relu for layer in new.layers)
-    compared = Comparison(old, new, claims, ranges, Ranges([], [], ranges.box, relu), [], [])
+    # What is linear or 0 anyway is taken for that, where it would have to face the other way.
+    stable = [ranges.linear(s) | ranges.inactive(s) for s in claims.sources]
+    found = zip(claims.places, claims.factors, stable, strict=True)
+    places = tuple(np.where(sure & (a < 0.0), -1, np.maximum(p, -1)) for p, a, sure in found)
+    claims = replace(claims, places=places)
+    fresh = Ranges([], [], ranges.box, tuple(layer.relu for layer in new.layers))
+    compared = Comparison(old, new, claims, ranges, fresh, [], [])
     require(
         len(claims.places[-1]) == new.layers[-1].width and _same_units(compared, -1),
         "the map does not keep the outputs of a chain",
@@ -98,7 +107,7 @@ def _compare_layer(c: Comparison, k: int) -> None:
     units = np.flatnonzero(c.claims.places[k] >= 0)
     place, factor = c.claims.places[k][units], c.claims.factors[k][units]
     new = np.column_stack([second.weight, second.bias])[place] * factor[:, None]
-    rounding = (ROUNDOFF * np.abs(new) + SMALLEST) * (factor != 1.0)[:, None]
+    rounding = (ROUNDOFF * np.abs(new) + SMALLEST) * (np.abs(factor) != 1.0)[:, None]
     loss = add_up(
         dot_up(rounding, np.append(c.new_ranges.magnitude(k - 1), 1.0)), _off(c, k, units)
     )
@@ -125,10 +134,8 @@ def _off(c: Comparison, k: int, units: Units) -> Array:
     lined_up = s == 0 if not k else s == c.claims.sources[k - 1] + 1
     if first.weight_error is not None and all(alone) and lined_up and first.same(second):
         return dot_up(first.weight_error, _after_relu(c, k - 1) if k else np.zeros(1))
-    return add_up(
-        first.off(c.ranges.magnitude(s - 1))[units],
-        mul_up(second.off(c.new_ranges.magnitude(k - 1))[place], factor),
-    )
+    off = first.off(c.ranges.magnitude(s - 1))[units]
+    return add_up(off, mul_up(second.off(c.new_ranges.magnitude(k - 1))[place], np.abs(factor)))
 
 
 def _same_units(c: Comparison, k: int) -> bool:
@@ -142,14 +149,16 @@ def _bound_layer(c: Comparison, k: int, units: Units) -> None:
     s, layer = c.claims.sources[k], c.new.layers[k]
     lower, upper = intervals(layer, *c.new_ranges.outputs(k - 1), exact=True)
     place, factor, apart = c.claims.places[k][units], c.claims.factors[k][units], c.apart[k][units]
-    for bounds, own, sign, better in (
-        (c.ranges.upper[s], upper, 1.0, np.fmin),
-        (c.ranges.lower[s], lower, -1.0, np.fmax),
+    # Of g and -g, those of the new unit being the other way round where a < 0.
+    ends = [add_up(end, apart) for end in (c.ranges.upper[s][units], -c.ranges.lower[s][units])]
+    for own, sign, better, both in (
+        (upper, 1.0, np.fmin, ends),
+        (lower, -1.0, np.fmax, ends[::-1]),
     ):
-        shifted = add_up(sign * bounds[units], apart)
+        end, size = np.where(factor > 0.0, *both), np.abs(factor)
         # Division rounds to nearest.
-        share = np.nextafter(shifted / factor, np.inf)
-        better.at(own, place, sign * np.where(factor == 1.0, shifted, share))
+        end = np.where(size == 1.0, end, np.nextafter(end / size, np.inf))
+        better.at(own, place, sign * end)
     fresh = np.setdiff1d(np.arange(layer.width), place)
     fresh = fresh[(lower[fresh] < 0.0) & layer.relu]
     if k and fresh.size:
@@ -164,10 +173,10 @@ def _below_zero(c: Comparison, k: int) -> Array:
 
 
 def _after_relu(c: Comparison, k: int) -> Array:
-    """Bounds on |h_i - a_i h'_j|, nan for old units that live nowhere."""
+    """Bounds on |h_i - |a_i| h'_j - t_i|, nan for old units that live nowhere."""
     s, place, apart = c.claims.sources[k], c.claims.places[k], c.apart[k].copy()
     if not c.old.layers[s].relu:
-        more = mul_up(c.claims.factors[k], _below_zero(c, k)[place])
+        more = mul_up(np.abs(c.claims.factors[k]), _below_zero(c, k)[place])
         return add_up(apart, np.where(place >= 0, more, 0.0))
     if not c.new.layers[k].relu:
         apart[~c.ranges.linear(s)] = np.nan
@@ -217,10 +226,15 @@ class PairLevel:
         c, s, k = self.c, self.s, self.k
         width = c.old.layers[s].width
         old, new = rows[:, :width], -rows[:, width:]
-        lives = c.claims.places[k] >= 0 if self.matched else np.zeros(width, dtype=bool)
-        gone = ~lives & ~c.ranges.linear(s) & ~c.ranges.inactive(s)
-        old, turned, loss = replace_opposites(old, c.old.layers[s], gone, lives, c.ranges, s)
+        turned, loss = np.zeros_like(old), np.zeros(len(old))
+        if s in c.claims.together:
+            among = ~c.ranges.linear(s) & ~c.ranges.inactive(s)
+            old, turned, loss = replace_together(
+                old, c.old.layers[s], among, *c.claims.together[s], c.ranges, s
+            )
         if self.matched:
+            lives = (c.claims.places[k] >= 0) & (c.claims.factors[k] < 0.0)
+            turned = turned + np.where(lives, old, 0.0)
             old, new, more = _match(c, old, new, s, k)
             loss = add_up(loss, more)
             back, more = c.new.pull_back(k, -new, *c.new_ranges.outputs(k - 1))
@@ -252,9 +266,9 @@ def _match(c: Comparison, old: Array, new: Array, s: int, k: int) -> tuple[Array
     read = np.where(moved | (place < 0), 0.0, np.abs(old))
     # Units that nobody reads may be as far apart as they like.
     loss = dot_up(read, np.where(read.any(axis=0), _after_relu(c, k), 0.0))
-    error = error + ROUNDOFF * np.abs(difference)
-    lost = np.where(linear, 0.0, np.abs(difference))
-    loss = add_up(loss, dot_up(add_up(lost, error), c.new_ranges.magnitude(k)))
+    size = np.abs(difference)
+    lost = add_up(np.where(linear, 0.0, size), error + ROUNDOFF * size)
+    loss = add_up(loss, dot_up(lost, c.new_ranges.magnitude(k)))
     joins = np.where(linear, difference, 0.0)
     loss = add_up(loss, dot_up(np.abs(joins), np.where(linear, _below_zero(c, k), 0.0)))
     left, more = _left_over(c, old, moved | (place < 0), s)
@@ -266,7 +280,7 @@ def _matched(c: Comparison, old: Array, k: int) -> tuple[Array, Array]:
     place = c.claims.places[k]
     lives = np.flatnonzero(place >= 0)
     share = np.zeros((len(place), c.new.layers[k].width))
-    share[lives, place[lives]] = c.claims.factors[k][lives]
+    share[lives, place[lives]] = np.abs(c.claims.factors[k][lives])
     counts = np.count_nonzero(share, axis=0)
     rounded = (counts > 1) | (share * (share != 1.0)).any(axis=0)
     error = ROUNDOFF * (counts + 2.0) * (np.abs(old) @ share) + SMALLEST * counts
@@ -277,8 +291,12 @@ def _left_over(c: Comparison, old: Array, among: Flags, s: int) -> tuple[Array, 
     """R: the functionals of the old units `among`, and what those that are not stable add."""
     left = np.where(among & ~c.ranges.inactive(s), old, 0.0)
     lost = np.where(c.ranges.linear(s), 0.0, left)
-    high = c.ranges.outputs(s)[1]
+    # h is between 0 and its bound, and g no further below it than below 0.
+    high, below = c.ranges.outputs(s)[1], np.maximum(-c.ranges.lower[s], 0.0)
+    nearly = c.ranges.linear(s) | (below < high)
+    high = np.minimum(high, below)
     for unit in np.flatnonzero((lost * high).any(axis=0))[:1]:
-        what = f"unit {unit} of layer {s + 1} is gone, but it is read and not shown to be stable"
-        c.missing.append(what)
-    return left - lost, dot_up(np.abs(lost), high)
+        c.missing.append(
+            f"unit {unit} of layer {s + 1} is gone, but it is read and not shown to be stable"
+        )
+    return np.where(nearly, left, 0.0), dot_up(np.abs(lost), high)

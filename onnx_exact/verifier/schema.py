@@ -23,7 +23,7 @@ from onnx_exact.verifier.intervals import Interval
 from onnx_exact.verifier.refusals import require, require_known
 from onnx_exact.verifier.rounding import LARGEST, Flags
 
-FORMAT, VERSION = "onnx-exact certificate", 1
+FORMAT, VERSIONS = "onnx-exact certificate", (1, 2)
 MOST_HEADER = 2**23
 # Of all that is unpacked: so much, and so many times what the two models have.
 MOST_BYTES, MOST_TIMES = 2**26, 8
@@ -70,8 +70,8 @@ FIELDS = {
     "relu_nodes": Field((np.int32,), (None, 2), -1, "units"),
     "leaf_slopes": Field((np.uint8,), ("leaves", "loose")),
     "multipliers": Field((np.float32,), (None,), 0.0),
-    "unit": Field((np.int32,), ("units",), -1, "result_units"),
-    "factor": Field((np.float64,), ("units",), 5e-324),
+    "unit": Field((np.int32,), ("units",), -math.inf, "result_units"),
+    "factor": Field((np.float64,), ("units",)),
 }
 
 
@@ -102,7 +102,7 @@ class Certificate:
         if not marked or len(self._members) != len(listed):
             raise UsageError(f"{path} is no certificate (nothing that onnx-exact writes)")
         require_known(
-            self.header.get("version") == VERSION, f"{path} is of another version than {VERSION}"
+            self.header.get("version") in VERSIONS, f"{path} is of another version than {VERSIONS}"
         )
 
     def require(self, holds: object, why: str) -> None:
@@ -222,6 +222,7 @@ class Claims:
     sources: tuple[int, ...]
     places: tuple[NDArray[np.int32], ...]
     factors: tuple[NDArray[np.float64], ...]
+    together: dict[int, tuple[NDArray[np.int32], NDArray[np.float64]]]
 
     def loose(self, layer: int) -> Flags:
         """Units of a layer with ReLUs that have slopes: those of which no bound shows the sign."""
@@ -238,6 +239,8 @@ class ClaimsReader:
         self.file, self.prefix = file, f"c{number}_"
         self.head = file.entry(list, "chains")[number]
         self.widths, self.relu, self.inputs = widths, relu, inputs
+        after = file.entries(bool, "result_relu", of=self.head)
+        self.result_relu = {f"m{k}": relu for k, relu in enumerate(after)}
 
     def claims(self) -> Claims:
         """All of it."""
@@ -324,10 +327,11 @@ class ClaimsReader:
         multipliers = self.array(f"{name}multipliers", "multipliers")
         return Tree(kind, layer, units, positive, nodes, slopes, multipliers)
 
-    def map(
-        self,
-    ) -> tuple[tuple[int, ...], tuple[NDArray[np.int32], ...], tuple[NDArray[np.float64], ...]]:
-        """The layers that those of the result stand for, where their units went, and how often."""
+    def map(self) -> tuple[tuple[int, ...], Any, Any, dict[int, Any]]:
+        """The layers that those of the result stand for, where their units went, and how often.
+
+        Then the two of all layers of the original in which some are gone together.
+        """
         sources = self.file.entries(int, "sources", of=self.head)
         after = self.file.entries(int, "result_widths", of=self.head)
         last = len(self.widths) - 1
@@ -336,12 +340,25 @@ class ClaimsReader:
             ordered and sources[-1:] == [last] and len(after) == len(sources),
             "its layers are not those of the original in their order",
         )
-        places, factors = [], []
-        for k, source in enumerate(sources):
-            units = {"units": self.widths[source], "result_units": after[k]}
-            places.append(self.array(f"m{k}_unit", "unit", **units))
-            factor = np.ones(self.widths[source])
-            if self.file.has(f"{self.prefix}m{k}_factor"):
-                factor = self.array(f"m{k}_factor", "factor", **units)
-            factors.append(factor)
-        return tuple(sources), tuple(places), tuple(factors)
+        found = {s: self.units(f"m{k}", s, after[k]) for k, s in enumerate(sources)}
+        gone = [
+            s for s in range(last) if s not in found and self.file.has(f"{self.prefix}g{s}_unit")
+        ]
+        together = found | {s: self.units(f"g{s}", s, 0) for s in gone}
+        places, factors = zip(*(found[s] for s in sources), strict=True)
+        return tuple(sources), places, factors, together
+
+    def units(
+        self, name: str, source: int, width: int
+    ) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+        """Where the units of a layer of the original went, and how often."""
+        units = {"units": self.widths[source], "result_units": width}
+        place, factor = self.array(f"{name}_unit", "unit", **units), np.ones(self.widths[source])
+        if self.file.has(f"{self.prefix}{name}_factor"):
+            factor = self.array(f"{name}_factor", "factor", **units)
+        relu = self.relu[source] and self.result_relu.get(name, True)
+        self.file.require(
+            (factor != 0.0).all() and (relu or (factor > 0.0).all()),
+            f"{name} turns what has no ReLU, or makes it 0",
+        )
+        return place, factor

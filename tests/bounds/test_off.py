@@ -113,7 +113,13 @@ def test_the_deviation_bound_holds_whatever_was_meant(size: float, widths: tuple
         stability = analyze_chain(chain, box, Options(method="bounds"))
         reduction = reduce_chain(chain, stability, box, np.dtype(np.float32), ReduceOptions())
         changed += reduction.changed
-        found = compare(Bounds.of(chain, stability, box), box, reduction.chain, reduction.origins)
+        found = compare(
+            Bounds.of(chain, stability, box),
+            box,
+            reduction.chain,
+            reduction.origins,
+            reduction.gone,
+        )
         rng = np.random.default_rng(seed)
         for _ in range(20):
             true = meant(chain, rng)

@@ -50,7 +50,7 @@ def test_a_certificate_holds_what_its_format_says(source: Path, tmp_path: Path) 
     out, certificate = tmp_path / "o.onnx", tmp_path / "c.npz"
     report = onnx_exact.optimize_file(source, out, domain=(0.0, 1.0), certificate=certificate)
     header, arrays = read(certificate)
-    assert (header["format"], header["version"]) == ("onnx-exact certificate", 1)
+    assert (header["format"], header["version"]) == ("onnx-exact certificate", 2)
     assert header["original"] == mark(source.read_bytes())
     assert header["result"] == mark(out.read_bytes())
     assert header["domain"] == {"x": {"lower": 0.0, "upper": 1.0}}
@@ -167,9 +167,9 @@ def test_over_an_infinite_domain_nothing_is_certain_but_that_removal_rounds_noth
     assert report.to_json_dict()["deviation"]["runtime_rounding_before"] is None
 
 
-def test_another_form_has_no_certificate(source: Path) -> None:
-    with pytest.raises(UsageError, match="the form chain alone"):
-        onnx_exact.optimize(source, domain=(0.0, 1.0), certificate="c.npz", form="split")
+def test_what_is_no_plain_chain_has_no_certificate(source: Path) -> None:
+    with pytest.raises(UsageError, match="about plain chains"):
+        onnx_exact.optimize(source, domain=(0.0, 1.0), certificate="c.npz", goal="size")
 
 
 def test_no_certificate_is_left_where_the_result_is_refused(

@@ -32,7 +32,7 @@ def reduced(
     stability = analyze_chain(chain, box, Options(method="bounds"))
     reduction = reduce_chain(chain, stability, box, F32, ReduceOptions(reductions))
     bounds = Bounds.of(chain, stability, box)
-    return reduction, compare(bounds, box, reduction.chain, reduction.origins)
+    return reduction, compare(bounds, box, reduction.chain, reduction.origins, reduction.gone)
 
 
 def points_of(box: Box, count: int = 12) -> Array:
@@ -97,7 +97,7 @@ def test_a_weight_that_is_changed_counts_with_all_that_it_moves(family: str) -> 
         changed = Chain(tuple(layers))
         stability = analyze_chain(case.chain, case.box, Options(method="bounds"))
         bounds = Bounds.of(case.chain, stability, case.box)
-        found = compare(bounds, case.box, changed, reduction.origins).outputs
+        found = compare(bounds, case.box, changed, reduction.origins, reduction.gone).outputs
         exact = exact_deviation(case.chain, changed, points_of(case.box))
         for bound, seen in zip(found.tolist(), exact, strict=True):
             assert bound == np.inf or Fraction(bound) >= seen
@@ -198,5 +198,5 @@ def test_a_comparison_may_be_ended_before_any_layer() -> None:
             raise TimeLimitError("late")
 
     with pytest.raises(TimeLimitError):
-        compare(bounds, case.box, case.chain, origins, go_on)
+        compare(bounds, case.box, case.chain, origins, (), go_on)
     assert len(asked) == len(case.chain.layers)

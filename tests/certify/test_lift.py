@@ -81,7 +81,9 @@ def test_lifting_never_makes_a_network_deviate_further() -> None:
         reduction = sunk(reduce_chain(case.chain, stability, case.box, F32))
         found = lifted(bounds, case.box, reduction, F32)
         changed += found.chain is not reduction.chain
-        before = compare(bounds, case.box, reduction.chain, reduction.origins).outputs.max()
+        before = compare(
+            bounds, case.box, reduction.chain, reduction.origins, reduction.gone
+        ).outputs.max()
         after = compare(bounds, case.box, found.chain, found.origins).outputs
         # A bias that is rounded once more.
         largest = max(float(np.abs(layer.affine.bias).max()) for layer in found.chain.layers)

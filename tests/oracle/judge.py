@@ -20,7 +20,7 @@ from onnx import ModelProto
 from onnx_exact import pipeline
 from onnx_exact.decide.verdict import LayerVerdicts, Status
 from onnx_exact.errors import OnnxExactError, ValidationError
-from onnx_exact.methods import DEFAULT_MAX_DEVIATION, FORMS, METHODS, REDUCTIONS
+from onnx_exact.methods import DEFAULT_MAX_DEVIATION, GOALS, METHODS, REDUCTIONS
 from onnx_exact.report import Report
 from onnx_exact.report.assemble import assemble
 from onnx_exact.run import Run
@@ -35,16 +35,16 @@ class Way:
     """How the tool is run; `exact` asks for rewrites alone that round nothing."""
 
     method: str
-    form: str
+    goal: str
     reductions: str
     exact: bool = False
 
     def __str__(self) -> str:
-        return f"{self.method} {self.form} {self.reductions}{' exact' if self.exact else ''}"
+        return f"{self.method} {self.goal} {self.reductions}{' exact' if self.exact else ''}"
 
 
-# Every form with every choice of reductions.
-REWRITES = tuple((form, reductions) for form in FORMS for reductions in REDUCTIONS)
+# Every goal with every choice of reductions.
+REWRITES = tuple((goal, reductions) for goal in GOALS for reductions in REDUCTIONS)
 # Of so many networks one has only rewrites that round nothing.
 EXACT_EVERY = 5
 # For deciding; what is then open is undecided.
@@ -103,7 +103,7 @@ def judge(known: Known, way: Way) -> Judgement:
     settings: dict[str, Any] = {
         "domain": {"x": (network.box.lower.tolist(), network.box.upper.tolist())},
         "method": way.method,
-        "form": way.form,
+        "goal": way.goal,
         "reductions": way.reductions,
         "max_deviation": 0.0 if way.exact else DEFAULT_MAX_DEVIATION,
         "time_limit": SECONDS,

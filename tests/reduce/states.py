@@ -63,8 +63,9 @@ def assert_consistent(chain: Chain, reduction: Reduction, dtype: Any) -> None:
     assert len(reduction.layers) == len(chain.layers)
     for layer, tally in zip(chain.layers, reduction.layers, strict=True):
         assert tally.units == layer.width
-        assert tally.units == tally.removed + tally.merged + tally.folded + tally.units_after
-        assert min(tally.removed, tally.merged, tally.folded, tally.units_after) >= 0
+        gone = (tally.removed, tally.negligible, tally.merged, tally.folded)
+        assert tally.units == sum(gone) + tally.units_after
+        assert min(*gone, tally.units_after) >= 0
     assert sum(t.units_after for t in reduction.layers) == sum(x.width for x in new.layers)
     for layer in new.layers:
         assert 0 not in layer.affine.weight.shape

@@ -14,16 +14,12 @@ from hypothesis import strategies as st
 from onnx_exact.deadline import Deadline
 from onnx_exact.decide.run import Options, analyze_chain
 from onnx_exact.decide.verdict import Stability
-from onnx_exact.methods import DEFAULT_MAX_DEVIATION, FORMS, REDUCTIONS
+from onnx_exact.methods import DEFAULT_MAX_DEVIATION, GOALS, REDUCTIONS
 from onnx_exact.reduce import ReduceOptions, reduce_chain
-from onnx_exact.reduce.constant import constant
-from onnx_exact.reduce.fold import fold
-from onnx_exact.reduce.merge import merge
-from onnx_exact.reduce.needed import needed
-from onnx_exact.reduce.runs import fold_runs
-from onnx_exact.reduce.scale import scale
+from onnx_exact.reduce.layer import prune, rewrite
+from onnx_exact.reduce.published import fold, merge
+from onnx_exact.reduce.realise import ALL_KINDS
 from onnx_exact.reduce.state import State
-from onnx_exact.reduce.unread import unread
 from tests.oracle.networks import SOURCES, Case, random_case
 from tests.oracle.regions import Enumeration, enumerate_regions, largest_difference
 from tests.oracle.rounding import own_rounding
@@ -38,14 +34,25 @@ def only(step: Callable[..., Any]) -> Reduce:
     return lambda state: step(state, DEFAULT_MAX_DEVIATION)[0]
 
 
+def each_layer(step: Callable[..., Any], **options: Any) -> Reduce:
+    def reduce(state: State) -> State:
+        for index in range(len(state.layers) - 2, -1, -1):
+            state = step(state, index, **options).state
+        return state
+
+    return reduce
+
+
+FORM = {"max_deviation": DEFAULT_MAX_DEVIATION, "kinds": ALL_KINDS}
 STEPS: dict[str, Reduce] = {
-    "unread": unread,
-    "constant": only(constant),
-    "scale": only(scale),
+    "prune": each_layer(prune),
     "fold": only(fold),
-    "fold runs": only(fold_runs),
     "merge": only(merge),
-    "needed": only(needed),
+    "normal form": each_layer(rewrite, **FORM, negligible=False),
+    "normal form, negligible": each_layer(rewrite, **FORM, negligible=True),
+    "directions only": each_layer(
+        rewrite, max_deviation=DEFAULT_MAX_DEVIATION, kinds=(), negligible=False
+    ),
 }
 every_step = pytest.mark.parametrize("name", STEPS)
 every_family = pytest.mark.parametrize("family", SOURCES)
@@ -79,7 +86,7 @@ def test_a_reduction_alone_leaves_the_function_as_it_was(name: str, family: str)
         for moved, limit in zip(
             largest_difference(truth.regions, after.chain), allowed, strict=True
         ):
-            assert moved <= (0 if name == "unread" else limit), case
+            assert moved <= (0 if name == "prune" else limit), case
         assert after.chain.connections <= before.chain.connections
         assert after.chain.relu_units <= before.chain.relu_units
     assert reduced >= 5, "too few networks that this reduction changes"
@@ -179,7 +186,7 @@ def test_any_chain_over_any_box_keeps_its_values(data: st.DataObject) -> None:
     options = ReduceOptions(
         data.draw(st.sampled_from(REDUCTIONS)),
         data.draw(st.sampled_from([0.0, 1.0, 10.0])),
-        data.draw(st.sampled_from(FORMS)),
+        data.draw(st.sampled_from(GOALS)),
     )
     stability = analyze_chain(chain, box, Options(method="bounds"))
     reduction = reduce_chain(chain, stability, box, DTYPES[1], options)

@@ -47,7 +47,8 @@ def assert_needed(chain: ChainReport, index: int) -> None:
     assert inputs is not None
     need = min(layer.stably_active, inputs, after.units_after)
     assert layer.units_after <= layer.unstable + layer.undecided + need
-    assert layer.units == layer.removed + layer.merged + layer.folded + layer.units_after
+    gone = layer.removed + layer.negligible + layer.merged + layer.folded
+    assert layer.units == gone + layer.units_after
 
 
 @every_network

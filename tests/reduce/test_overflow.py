@@ -49,9 +49,9 @@ def shifted(scale: float, rows: int) -> tuple[Chain, Box]:
 
     A single linear unit would do for them, shifted so that it is always on.
     """
-    first = Affine(
-        np.vstack([np.eye(rows) * scale, [-1.0] + [1.0] * (rows - 1)]), np.zeros(rows + 1)
-    )
+    beside = np.zeros(rows)
+    beside[:2] = -scale, scale
+    first = Affine(np.vstack([np.eye(rows) * scale, beside]), np.zeros(rows + 1))
     read = np.where(np.arange(rows + 1) < rows // 2, 1.0, -1.0)[None, :]
     return Chain.of([first, Affine(read, np.zeros(1))]), Box(np.zeros(rows), np.ones(rows))
 

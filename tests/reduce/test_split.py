@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onnx_exact.decide.run import Options, analyze_chain
-from onnx_exact.methods import AUTO_FORM, CHAIN_FORM, SPLIT_FORM
+from onnx_exact.methods import CHAIN_FORM, SIZE, SPLIT_FORM
 from onnx_exact.network import Affine, Chain, Layer, SplitChain
 from onnx_exact.reduce import ReduceOptions, reduce_chain
-from onnx_exact.reduce.split import FASTER_FROM_SAVED, _most_apart, split
+from onnx_exact.reduce.run import WAYS
+from onnx_exact.reduce.split import _most_apart, split
 from tests.nets import cube
 from tests.oracle.networks import SOURCES, random_case
 from tests.oracle.regions import enumerate_regions, largest_difference
@@ -44,7 +45,7 @@ def test_stably_active_units_go_around_the_relu() -> None:
     before = state(
         affine([[1, -1], [1, 1], [0, 1]], [0, 1, 2]), affine([[5, 2, 0], [5, 0, 3]], [7, 8])
     )
-    form, choices = split(before, SPLIT_FORM, 1.0)
+    form, choices = split(before, 1.0)
     assert form is not None
     first, second = form.chain.layers
     assert (first.affine.weight.tolist(), first.affine.bias.tolist()) == ([[1, -1]], [0])
@@ -59,11 +60,6 @@ def test_stably_active_units_go_around_the_relu() -> None:
     assert choice.numbers["rounding_split"] <= 1.001 * choice.numbers["rounding_chain"]
 
 
-def test_the_chain_form_weighs_nothing() -> None:
-    before = state(affine([[1, -1], [1, 1]], [0, 1]), affine([[5, 2]], [7]))
-    assert split(before, CHAIN_FORM, 1.0) == (None, ())
-
-
 @pytest.mark.parametrize(
     "rows",
     [[[1, -1], [-1, 1]], [[1, 1], [0, 1]]],
@@ -71,39 +67,23 @@ def test_the_chain_form_weighs_nothing() -> None:
 )
 def test_a_layer_of_one_kind_of_unit_stays(rows: list[list[float]]) -> None:
     before = state(affine(rows, [0, 0]), affine([[1, 2]], [3]))
-    assert split(before, SPLIT_FORM, 1.0) == (None, ())
+    assert split(before, 1.0) == (None, ())
 
 
 def test_a_layer_where_the_product_has_more_connections_stays() -> None:
     """One stably active unit, 4 inputs and 4 readers: 8 connections in place of 16."""
     rows = [[1, 1, 1, 1], *(np.eye(4) - 0.5).tolist()]
     before = state(affine(rows, [0] * 5), affine(np.ones((4, 5)).tolist(), [0] * 4))
-    assert split(before, SPLIT_FORM, 1.0) == (None, ())
+    assert split(before, 1.0) == (None, ())
 
 
 def test_a_product_that_deviates_too_much_stays_in_the_chain_form() -> None:
     third = float(np.float32(1 / 3))
     before = state(affine([[third, third], [1, -1]], [third, 0]), affine([[third, 1]], [third]))
-    form, (choice,) = split(before, SPLIT_FORM, 0.0)
+    form, (choice,) = split(before, 0.0)
     assert form is None
     assert choice.form == CHAIN_FORM
     assert "deviate by more than is allowed" in choice.reason
-
-
-def test_auto_takes_the_split_form_only_where_it_is_faster() -> None:
-    rng = np.random.default_rng(0)
-    # The chain form has 5 + 27 units in two blocks, the split form 5 and 27 in one and in two.
-    for width, expected in ((27, CHAIN_FORM), (80, SPLIT_FORM)):
-        # As many stably active units as the next layer has.
-        first = np.vstack([rng.normal(size=(5, 200)), rng.random((width, 200))]).astype(np.float32)
-        second = rng.normal(size=(width, width + 5)).astype(np.float32)
-        before = state(affine(first, [0.0] * (width + 5)), affine(second, [0.0] * width))
-        form, (choice,) = split(before, AUTO_FORM, 1.0)
-        assert choice.form == expected
-        saved = choice.numbers["blocks_chain"] - choice.numbers["blocks_split"]
-        assert (saved >= FASTER_FROM_SAVED) == (expected == SPLIT_FORM)
-        assert (form is not None) == (expected == SPLIT_FORM)
-        assert split(before, SPLIT_FORM, 1.0)[0] is not None
 
 
 @given(st.lists(st.integers(0, 9), max_size=8))
@@ -126,7 +106,7 @@ def test_the_split_form_computes_the_same_with_fewer_connections(family: str) ->
     for seed in range(NETWORKS):
         case = random_case(family, seed)
         stability = analyze_chain(case.chain, case.box, Options(method="bounds"))
-        options = ReduceOptions(form=SPLIT_FORM)
+        options = ReduceOptions(goal=SIZE)
         reduction = reduce_chain(case.chain, stability, case.box, F32, options)
         in_chain = reduce_chain(case.chain, stability, case.box, F32)
         assert reduction.chain.connections == in_chain.chain.connections
@@ -142,7 +122,7 @@ def test_the_split_form_computes_the_same_with_fewer_connections(family: str) ->
         widths = [layer.width for layer in reduction.split.chain.layers]
         assert sum(tally.units_after for tally in reduction.layers) == sum(widths)
         for tally in reduction.layers:
-            assert tally.units == tally.removed + tally.merged + tally.folded + tally.units_after
+            assert tally.units == sum(getattr(tally, way) for way in WAYS) + tally.units_after
         regions = enumerate_regions(case.chain, case.box).regions
         allowed = own_rounding(case.chain, case.box, F32)
         for moved, limit in zip(
@@ -164,7 +144,7 @@ def test_bypasses_of_a_deep_network_lie_apart() -> None:
     chain = Chain.of(affines)
     box = cube(6, -1.0, 1.0)
     stability = analyze_chain(chain, box, Options(method="bounds"))
-    reduction = reduce_chain(chain, stability, box, F64, ReduceOptions(form=SPLIT_FORM))
+    reduction = reduce_chain(chain, stability, box, F64, ReduceOptions(goal=SIZE))
     assert reduction.split is not None
     at = [i for i, around in enumerate(reduction.split.chain.bypasses) if around is not None]
     assert len(at) >= 2

@@ -54,13 +54,13 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("form", ["chain", "split"])
+@pytest.mark.parametrize("goal", ["deploy", "size"])
 @pytest.mark.parametrize("name", MODELS)
 def test_wrong_weights_and_biases_in_the_file_are_refused(
-    name: str, form: str, monkeypatch: pytest.MonkeyPatch
+    name: str, goal: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = MODELS[name]()
-    new, report = optimize(old, domain="0:1", form=form)
+    new, report = optimize(old, domain="0:1", goal=goal)
     assert report.deviation is not None
     allowed = max(chain.expected for chain in report.deviation.chains)
     planted = [
@@ -72,7 +72,7 @@ def test_wrong_weights_and_biases_in_the_file_are_refused(
     for wrong in planted:
         monkeypatch.setattr(pipeline, "splice", lambda *_, wrong=wrong: wrong)
         with pytest.raises(ValidationError, match="the chain that was written"):
-            optimize(old, domain="0:1", form=form)
+            optimize(old, domain="0:1", goal=goal)
 
 
 def plant(made: ModelProto, name: str, size: float) -> ModelProto | None:

@@ -70,12 +70,12 @@ def test_chain_behind_a_chain_is_judged_by_its_own_inputs() -> None:
     assert not any(chain.unexpected for chain in report.deviation.chains)
 
 
-@pytest.mark.parametrize("form", ["chain", "split"])
+@pytest.mark.parametrize("goal", ["deploy", "verify", "size"])
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-def test_chains_of_every_type_and_form_are_accepted(dtype: Any, form: str) -> None:
+def test_chains_of_every_type_and_form_are_accepted(dtype: Any, goal: str) -> None:
     kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
     made = plain(dtype=dtype, elem_type=kind, inputs=[Input("x", (None, 6), kind)])
-    _, report = shrunk(made, form=form)
+    _, report = shrunk(made, goal=goal)
     assert report.deviation is not None
     assert not any(chain.unexpected for chain in report.deviation.chains)
 

@@ -129,7 +129,7 @@ def write(
     ]
     header = {
         "format": "onnx-exact certificate",
-        "version": 1,
+        "version": 2,
         "written_by": "a test",
         "original": marks[0],
         "result": marks[1],

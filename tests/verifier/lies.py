@@ -253,7 +253,7 @@ def place(written: Written, rng: Random) -> Written | None:
     names = sorted(n for n in written.arrays if n.startswith("c0_m") and n.endswith("_unit"))
     name = _any(names, rng)
     places = written.arrays[name].copy()
-    places[int(rng.integers(len(places)))] = rng.integers(-1, max(places.max(), 0) + 1)
+    places[int(rng.integers(len(places)))] = rng.integers(-3, max(places.max(), 0) + 1)
     return weights(_with(written, {name: places}), rng)
 
 
@@ -262,7 +262,7 @@ def factor(written: Written, rng: Random) -> Written | None:
     k = int(rng.integers(len(written.header["chains"][0]["sources"])))
     units = len(written.arrays[f"c0_m{k}_unit"])
     factors = written.arrays.get(f"c0_m{k}_factor", np.ones(units)).copy()
-    factors[int(rng.integers(units))] *= _any((0.5, 2.0, 1e-3, 1e3, 1.0 + 1e-3), rng)
+    factors[int(rng.integers(units))] *= _any((0.5, 2.0, -1.0, -2.0, 1e-3, 1e3, 1.0 + 1e-3), rng)
     return weights(_with(written, {f"c0_m{k}_factor": factors}), rng)
 
 

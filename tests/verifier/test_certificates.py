@@ -116,7 +116,16 @@ TAMPERED: dict[str, Change] = {
     "the map to a unit that is not there": lambda w: w.changed(
         c0_m0_unit=np.array([0, -1, 2], np.int32)
     ),
-    "the map below -1": lambda w: w.changed(c0_m0_unit=np.array([0, -2, 1], np.int32)),
+    "an unstable unit gone together with nothing": lambda w: w.changed(
+        c0_m0_unit=np.array([-2, -1, 1], np.int32)
+    ),
+    "units gone together that do not cancel": lambda w: w.changed(
+        c0_m0_unit=np.array([-2, -2, -2], np.int32)
+    ),
+    "a factor of 0": lambda w: w.changed(c0_m0_factor=np.array([0.0, 1, 1])),
+    "units gone together in a layer that stays": lambda w: w.changed(
+        c0_g0_unit=np.array([-2, -2, -1], np.int32)
+    ),
     "an unstable unit gone": lambda w: w.changed(c0_m0_unit=np.array([-1, -1, 1], np.int32)),
     "another factor": lambda w: w.changed(c0_m0_factor=np.array([2.0, 1, 1])),
     "a negative factor": lambda w: w.changed(c0_m0_factor=np.array([-1.0, 1, 1])),
@@ -149,7 +158,7 @@ TAMPERED: dict[str, Change] = {
     "trees of another kind": lambda w: w.chain(trees=[{"kind": "bush", "layer": 1}]),
     "a tree of a layer that is not there": lambda w: w.chain(trees=[{"kind": "box", "layer": -1}]),
     "another format": lambda w: w.changed({"format": "something else"}),
-    "another version": lambda w: w.changed({"version": 2}),
+    "another version": lambda w: w.changed({"version": 3}),
     "no deviation": lambda w: w.changed({"deviation": {}}),
     "a deviation that is nan": lambda w: w.changed({"deviation": {"certified_max_abs": np.nan}}),
     "a huge deviation": lambda w: w.changed({"deviation": {"certified_max_abs": 10**400}}),

@@ -345,7 +345,7 @@ def test_exit_codes_tell_who_is_to_blame(
     garbage.write_bytes(b"garbage")
     lie = written.changed(c0_l0_status=np.array([3, 2, 2], np.int8)).certificate.read_bytes()
     (tmp_path / "lie.npz").write_bytes(lie)
-    newer = written.changed({"version": 2}).certificate.read_bytes()
+    newer = written.changed({"version": 3}).certificate.read_bytes()
     (tmp_path / "newer.npz").write_bytes(newer)
     written.save()
     for arguments, code, culprit in (

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from onnx_exact.errors import NotVerifiedError
+from onnx_exact.errors import NotVerifiedError, UncheckedError
 from onnx_exact.network import Affine, Box, Chain, Layer
 from onnx_exact.verified import verify
 from tests.oracle.regions import enumerate_regions, largest_difference
@@ -84,16 +84,84 @@ def test_an_opposite_unit_becomes_linear(tmp_path: Path) -> None:
     """relu(2 y - 2 x) = 2 relu(x - y) + 2 y - 2 x, which is shifted by 2 to pass the ReLU."""
     old = [([[1, -1], [-2, 2]], [0, 0], True), ([[1, 1]], [0.5], False)]
     new = [([[1, -1], [-2, 2]], [0, 2], True), ([[3, 1]], [-1.5], False)]
-    written = certified(tmp_path, old, new, [0, 1], [[0, -1], [0]], [[3, 3]])
+    turned = np.array([1.0, -2.0])
+    written = certified(tmp_path, old, new, [0, 1], [[0, 0], [0]], [[3, 3]], c0_m0_factor=turned)
     assert exact(old, new) == 0
     assert bound(written) < ROUNDING
+    for wrong in (2.0, -2.001, -1.999):
+        changed = written.changed(c0_m0_factor=np.array([1.0, wrong]))
+        assert bound(changed) > Fraction(1, 10**4)
 
 
 def test_a_unit_that_is_nearly_opposite_costs_what_it_is_off_by(tmp_path: Path) -> None:
     old = [([[1, -1], [-2, 2.125]], [0, 0], True), ([[1, 1]], [0.5], False)]
     new = [([[1, -1], [-2, 2]], [0, 2], True), ([[3, 1]], [-1.5], False)]
-    written = certified(tmp_path, old, new, [0, 1], [[0, -1], [0]], [[3, 3]])
+    turned = np.array([1.0, -2.0])
+    written = certified(tmp_path, old, new, [0, 1], [[0, 0], [0]], [[3, 3]], c0_m0_factor=turned)
     assert exact(old, new) <= bound(written) < 1
+
+
+def test_a_kink_may_face_the_other_way(tmp_path: Path) -> None:
+    """relu(x - y) - x + y = relu(y - x), with x + 1 and y + 1 active."""
+    old = [
+        ([[1, -1], [1, 0], [0, 1]], [0, 1, 1], True),
+        ([[1, -1, 1]], [0.5], False),
+    ]
+    new = [([[-1, 1]], [0], True), ([[1]], [0.5], False)]
+    turned, places = np.array([-1.0, 1.0, 1.0]), [[0, -1, -1], [0]]
+    written = certified(tmp_path, old, new, [0, 1], places, [[3, 2, 2]], c0_m0_factor=turned)
+    assert exact(old, new) == 0
+    assert bound(written) < ROUNDING
+    straight = written.changed(c0_m0_factor=np.ones(3))
+    assert bound(straight) >= 1
+
+
+def test_a_stable_unit_that_is_said_to_face_the_other_way_is_not_left_out(tmp_path: Path) -> None:
+    """x + 1 is not |-1| relu(-x - 1) = 0: what is linear is taken for linear."""
+    old = [([[1, 0], [1, -1]], [1, 0], True), ([[1, 1]], [0], False)]
+    new = [([[-1, 0], [1, -1]], [-1, 0], True), ([[1, 1]], [0], False)]
+    turned = np.array([-1.0, 1.0])
+    written = certified(tmp_path, old, new, [0, 1], [[0, 1], [0]], [[2, 3]], c0_m0_factor=turned)
+    assert exact(old, new) == 2
+    assert bound(written) >= 2
+
+
+@pytest.mark.parametrize("folded", [True, False])
+def test_units_that_cancel_are_gone_together(tmp_path: Path, folded: bool) -> None:
+    """relu(x - y) - relu(2 y - 2 x) / 2 = x - y: the layer is linear, or one unit of it is."""
+    old = [([[1, -1], [-2, 2]], [0, 0], True), ([[1, -0.5]], [0.5], False)]
+    new = [([[1, -1]], [1], True), ([[1]], [-0.5], False)]
+    arrays = {"c0_m0_factor": np.array([1.0, -2.0])}
+    if folded:
+        new = [([[1, -1]], [0.5], False)]
+        arrays = {
+            "c0_g0_factor": arrays["c0_m0_factor"],
+            "c0_g0_unit": np.array([-2, -2], np.int32),
+        }
+    places = [[0]] if folded else [[-2, -2], [0]]
+    written = certified(tmp_path, old, new, [1] if folded else [0, 1], places, [[3, 3]], **arrays)
+    assert exact(old, new) == 0
+    assert bound(written) < ROUNDING
+    name = "c0_g0_factor" if folded else "c0_m0_factor"
+    for wrong in (-2.001, 2.0, -1e300, 1e-300):
+        changed = written.changed(**{name: np.array([1.0, wrong])})
+        try:
+            found = bound(changed)
+        except UncheckedError:
+            continue
+        assert found > Fraction(1, 10**4)
+
+
+def test_a_unit_that_hardly_matters_costs_the_less_of_two(tmp_path: Path) -> None:
+    """relu(x - y - 1 + 1/1024) is at most 1/1024; relu(x + 1/1024 - y/512) nearly linear."""
+    old = [
+        ([[1, -1], [1, -(2.0**-9)], [1, 1]], [2.0**-10 - 1, 2.0**-10, -1], True),
+        ([[1, 1, 1]], [0.5], False),
+    ]
+    new = [([[1, -(2.0**-9)], [1, 1]], [1, -1], True), ([[1, 1]], [2.0**-10 - 0.5], False)]
+    written = certified(tmp_path, old, new, [0, 1], [[-1, -1, 0], [0]], [[3, 3, 3]])
+    written = written.changed(c0_m0_unit=np.array([-1, -1, 1], np.int32))
+    assert exact(old, new) <= bound(written) <= Fraction(1, 500)
 
 
 def test_active_units_are_combined_and_shifted(tmp_path: Path) -> None:

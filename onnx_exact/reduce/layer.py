@@ -1,0 +1,337 @@
+"""Writes a layer anew in its normal form (`onnx_exact.reduce.form`), within its reader's budget.
+
+Deciding and doing are two things: a proposal is a layer, its reader and what it moves; the first
+one with fewer units, or fewer entries where the layer is folded into its reader, that the budget
+admits is taken, and what stood against the others is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from onnx_exact.decide.verdict import Status
+from onnx_exact.network.affine import Affine, Array
+from onnx_exact.network.approximate import Approximate
+from onnx_exact.network.chain import Layer
+from onnx_exact.reduce.bounds import functional_bounds
+from onnx_exact.reduce.budget import Refusal, allowance, figures, reach
+from onnx_exact.reduce.collinear import Index
+from onnx_exact.reduce.form import NormalForm
+from onnx_exact.reduce.ledger import Flags, Ledger, Units
+from onnx_exact.reduce.overflow import overflowing
+from onnx_exact.reduce.realise import DIRECTIONS, Linear, Map, realisations
+from onnx_exact.reduce.state import Decided, State
+from onnx_exact.reduce.units import GONE
+
+FOLD = "fold"
+
+
+@dataclass(frozen=True, eq=False)
+class Edit:
+    """What a reduction did to a network.
+
+    Attributes:
+        state: the network.
+        counts: how many units went, by the layer of the original and by what they count as.
+        rounds: whether anything but removal was done.
+        refused: what was not done.
+    """
+
+    state: State
+    counts: Mapping[tuple[int, str], int] = field(default_factory=dict)
+    rounds: bool = False
+    refused: tuple[Refusal, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class _Proposal:
+    """Layers in the place of a layer and its reader."""
+
+    what: str
+    layers: tuple[Decided, ...]
+    moved: Array
+    entries: int
+    counts: Mapping[str, int]
+    unusable: str = ""
+    lost: Decided | None = None
+
+    def terms(self, new: State, index: int) -> Array:
+        """What evaluating the reader adds up in the new network."""
+        if self.lost is None:
+            return new.terms(index + 1)
+        # The layers before it are what they were.
+        return new.terms(index, alone=True)
+
+
+def prune(state: State, index: int, *, unread: bool = True) -> Edit:
+    """Removes the units of a layer that are stably inactive, or that its reader does not read.
+
+        h_i = 0 on the domain, or V_i = 0:    V h + c = V_K h_K + c     with K the other units
+
+    Nothing is rounded. A layer that loses all its units is left to `collapse`.
+    """
+    decided, after = state.layers[index], state.layers[index + 1]
+    kept = (decided.status != Status.INACTIVE) | (not decided.layer.relu)
+    if unread:
+        kept &= after.layer.affine.reads.any(axis=0)
+    if kept.all() or not kept.any() or not state.may_drop_units(index):
+        return Edit(state)
+    new = state.with_layers(index, index + 2, decided.keep(kept), after.reading(kept))
+    return Edit(new, {(decided.source, "removed"): int((~kept).sum())})
+
+
+def rewrite(
+    state: State,
+    index: int,
+    max_deviation: float | None,
+    kinds: tuple[str, ...],
+    negligible: bool = True,
+) -> Edit:
+    """Writes layer `index` anew, or leaves it as it is.
+
+    Args:
+        state: the network with verdicts.
+        index: of the layer; it has a reader.
+        max_deviation: see `onnx_exact.reduce.budget`; 0 where nothing may be rounded, None where
+            nothing that rounds is looked for either.
+        kinds: of realisations, see `onnx_exact.reduce.realise`.
+        negligible: whether what costs next to nothing is dropped.
+    """
+    decided, after = state.layers[index], state.layers[index + 1]
+    # A layer that reads nothing is `collapse`'s.
+    if not (state.may_drop_units(index) and after.layer.affine.reads.any()):
+        return Edit(state)
+    refused: list[Refusal] = []
+    for form in _forms(state, index, max_deviation, negligible):
+        for proposal in _proposals(state, index, form, kinds):
+            old = state
+            if proposal.lost is not None:
+                # For where its units have gone to be known.
+                old = state.with_layers(index, index + 1, proposal.lost)
+            new = old.with_layers(index, index + 2, *proposal.layers)
+            refusal = _against(state, new, index, proposal, max_deviation or 0.0)
+            if refusal is None:
+                new = new if proposal.lost is None else new.rebased(index)
+                counts = {(decided.source, what): n for what, n in proposal.counts.items()}
+                return Edit(new, counts, True, () if max_deviation is None else tuple(refused))
+            refused.append(refusal)
+    # What nobody looked for is not refused.
+    return Edit(state, refused=() if max_deviation is None else tuple(refused))
+
+
+def _forms(
+    state: State, index: int, max_deviation: float | None, negligible: bool
+) -> Iterator[NormalForm]:
+    """The layer's normal form as far as it may go; then with nothing dropped, or rounded at all."""
+    decided, after = state.layers[index], state.layers[index + 1]
+    affine, budget = after.layer.affine, after.budget
+    limit, nothing = max_deviation or 0.0, np.zeros(affine.n_out)
+    # Where nothing may be rounded, what could be done is looked for all the same, and refused.
+    attempts = [] if max_deviation is None else [(budget.left(limit or 1.0), limit, False)]
+    for room, own, fixed in [*attempts, (nothing, 0.0, False), (nothing, 0.0, True)]:
+        units = Units(
+            decided.layer.affine,
+            state.input_magnitude(index),
+            decided.lower,
+            decided.upper,
+            (decided.status == Status.ACTIVE) | (not decided.layer.relu),
+            decided.status != Status.UNDECIDED,
+            decided.budget.left(own),
+        )
+        for drop in (True, False) if negligible and own > 0.0 else (False,):
+            ledger = Ledger(room.copy(), affine.bias, state.dtype, fixed=fixed)
+            form = NormalForm(units, affine.weight, ledger)
+            if drop:
+                sizes = np.where(np.isfinite(decided.magnitude), decided.magnitude, 0.0)
+                largest = (np.abs(affine.weight) * sizes).max(axis=1)
+                half = ledger.roundoff * np.maximum(largest, np.abs(affine.bias))
+                form.drop(allowance(min(limit, 1.0), half))
+            if form.negligible or not drop:
+                if own > 0.0:
+                    ledger = Ledger(room.copy(), affine.bias, state.dtype, fixed=fixed)
+                    oriented = NormalForm(units, affine.weight, ledger)
+                    if oriented.orient():
+                        yield oriented
+                yield form
+
+
+def _proposals(
+    state: State, index: int, form: NormalForm, kinds: tuple[str, ...]
+) -> Iterator[_Proposal]:
+    """Layers that are smaller, the smallest first."""
+    decided, after = state.layers[index], state.layers[index + 1]
+    n_in, n_out = decided.layer.affine.n_in, after.layer.width
+    before = decided.layer.width * (n_in + n_out)
+
+    def bounds(rows: Array) -> tuple[Array, Array]:
+        return functional_bounds(state, index, rows)
+
+    found = (
+        _written(state, index, form, linear)
+        for linear in realisations(form, decided.layer.relu, bounds, kinds)
+    )
+    folding = not form.kink.any()
+    # What passes its inputs on, each by itself, leaves its reader as it was.
+    passing = bool((np.count_nonzero(form.units.affine.weight, axis=1) <= 1).all())
+    for proposal in found:
+        entries = before if passing else min(before, proposal.entries)
+        if folding and n_in * n_out <= entries:
+            folding = False
+            yield _folded(state, index, form)
+        if proposal.entries < before:
+            yield proposal
+
+
+def _folded(state: State, index: int, form: NormalForm) -> _Proposal:
+    """A layer without kinks as a part of its reader: V h + c = L h + (c' + o)."""
+    decided, after = state.layers[index], state.layers[index + 1]
+    linear, ledger = Map.of(form), form.ledger
+    constant = ledger.constant + linear.offset
+    weight, bias = ledger.stored(linear.weight.value), ledger.stored(constant.value)
+    moved = ledger.moved + ledger.rounding(constant)
+    moved = moved + reach(ledger.rounding(linear.weight), form.units.size)
+    counts = {"negligible": form.negligible, "folded": len(form.kink) - form.negligible}
+    if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
+        why = f"the product does not fit {state.dtype}"
+        return _Proposal(FOLD, (), moved, weight.size, counts, why)
+    reader = replace(after.with_affine(weight, bias), budget=after.budget.spend(moved))
+    place = np.where(form.units.active, GONE, GONE - 1 - form.place)
+    lost = replace(decided, origin=decided.origin.then(place, form.factor))
+    return _Proposal(FOLD, (reader,), moved, weight.size, counts, lost=lost)
+
+
+def _written(state: State, index: int, form: NormalForm, linear: Linear) -> _Proposal:
+    """The layer with the kinks of the form and linear units, and its reader."""
+    decided, after, ledger = state.layers[index], state.layers[index + 1], form.ledger
+    kept = _kept(form, linear)
+    fresh = 0 if linear.how == DIRECTIONS else linear.count
+    width = kept.units.size + fresh
+    heights = np.where(kept.turned, -decided.lower[kept.units], decided.upper[kept.units])
+    constant = ledger.constant + linear.added
+    weight, bias = ledger.stored(kept.columns.value), ledger.stored(constant.value)
+    moved = ledger.moved + linear.moved + ledger.rounding(constant)
+    moved = moved + reach(ledger.rounding(kept.columns), np.maximum(heights, 0.0))
+    counts = {"folded": form.constants, "negligible": form.negligible}
+    counts["merged"] = decided.layer.width - width - sum(counts.values())
+    entries = width * (decided.layer.affine.n_in + after.layer.width)
+    what = f"{width} units for {decided.layer.width} (linear part: {linear.how})"
+    numbers = (weight, bias, linear.bias, linear.weight, linear.read, linear.lower)
+    if not all(np.isfinite(v).all() for v in numbers[: 6 if fresh else 2]):
+        why = f"their numbers are not bounded, or do not fit {state.dtype}"
+        return _Proposal(what, (), moved, entries, counts, why)
+    if fresh:
+        weight = np.hstack([weight, linear.read])
+    layer = _layer(decided, kept, linear if fresh else None)
+    reader = replace(after.with_affine(weight, bias), budget=after.budget.spend(moved))
+    if fresh:
+        new = state.with_layers(index, index + 2, layer, reader).new_budget(index)
+        own = np.arange(width) < kept.units.size
+        layer = replace(layer, budget=layer.budget.where(own, new))
+    return _Proposal(what, (layer, reader), moved, entries, counts)
+
+
+@dataclass(frozen=True, eq=False)
+class _Kept:
+    """Units of a layer that stay: which, the other way where turned, and how they are read.
+
+    `place` and `factor` say where all units of the layer go, as in `UnitMap.then`.
+    """
+
+    units: Index
+    turned: Flags
+    columns: Approximate
+    place: Index
+    factor: Array
+
+
+def _kept(form: NormalForm, linear: Linear) -> _Kept:
+    """The kinks of a form, and its directions where these are units that stay."""
+    kinks = {int(k): form.jump.of(int(k)) for k in np.flatnonzero(form.kink)}
+    place, factor = form.place.copy(), form.factor.copy()
+    if linear.how == DIRECTIONS:
+        for place_, unit in enumerate(linear.units.tolist()):
+            kinks[unit] = Approximate(linear.read[:, place_])
+        for kink in np.flatnonzero(np.isin(form.opposite, linear.units)).tolist():
+            _pair(form, kink, kinks, place, factor)
+    for kink in np.flatnonzero(form.turned & form.kink & (form.opposite != GONE)).tolist():
+        del kinks[kink]
+        kinks[int(form.opposite[kink])] = form.over(kink)
+        _move(place, factor, place == kink, form, kink)
+    units = np.array(sorted(kinks), dtype=np.intp)
+    if not units.size and not linear.count:
+        # The reader reads nothing any more; `collapse` makes that a constant.
+        units, kinks = np.array([0]), {0: Approximate(np.zeros(len(form.ledger.room)))}
+    turned = form.turned[units] & form.kink[units]
+    shape = (len(form.ledger.room), 0)
+    value = np.column_stack([np.zeros(shape), *(kinks[u].value for u in units.tolist())])
+    off = np.column_stack([np.zeros(shape), *(kinks[u].off for u in units.tolist())])
+    # What is linear and goes is not gone with others: others give it.
+    moved = np.where(form.units.active, GONE, GONE - 1 - np.arange(place.size))
+    moved[units] = np.arange(units.size)
+    sign = np.where(np.isin(place, units[turned]), -1.0, 1.0)
+    return _Kept(units, turned, Approximate(value, off), moved[place], factor * sign)
+
+
+def _pair(
+    form: NormalForm, kink: int, columns: dict[int, Approximate], place: Index, factor: Array
+) -> None:
+    """Gives a linear part by the unit opposite to a kink: g_q = max(g_q, 0) - ratio max(g_k, 0)."""
+    other = int(form.opposite[kink])
+    apart, amount = form.apart[kink], form.amount.of(other)
+    if np.array_equal(apart[1].value, amount.value):
+        columns[kink], columns[other] = apart
+    else:
+        back = -(amount * Approximate(form.ratio[[kink]]))
+        columns[kink], columns[other] = form.jump.of(kink) + back, amount
+    _move(place, factor, (place == kink) & (factor < 0.0), form, kink)
+
+
+def _move(place: Index, factor: Array, units: Flags, form: NormalForm, kink: int) -> None:
+    """Takes units from the hyperplane's kink to the unit opposite to it."""
+    place[units] = form.opposite[kink]
+    factor[units] /= -form.ratio[kink]
+
+
+def _layer(decided: Decided, kept: _Kept, fresh: Linear | None) -> Decided:
+    """The layer with units that stay and linear ones behind them."""
+    units, turned, affine = kept.units, kept.turned, decided.layer.affine
+    sign = np.where(turned, -1.0, 1.0)
+    status, budget = decided.status[units], decided.budget.select(units)
+    lower = np.where(turned, -decided.upper[units], decided.lower[units])
+    upper = np.where(turned, -decided.lower[units], decided.upper[units])
+    if fresh is None:
+        affine = affine.signed(units, sign) if turned.any() else affine.rows(units)
+    else:
+        active = np.full(fresh.count, Status.ACTIVE, dtype=np.int8)
+        rows, bias = sign[:, None] * affine.weight[units], sign * affine.bias[units]
+        affine = Affine(np.vstack([rows, fresh.weight]), np.append(bias, fresh.bias))
+        status = np.append(status, active)
+        lower, upper = np.append(lower, fresh.lower), np.append(upper, fresh.upper)
+        budget = budget.widened(fresh.count)
+    return Decided(
+        *(Layer(affine, decided.layer.relu), status, lower, upper),
+        *(decided.origin.then(kept.place, kept.factor), budget),
+    )
+
+
+def _against(
+    state: State, new: State, index: int, proposal: _Proposal, max_deviation: float
+) -> Refusal | None:
+    """What speaks against a proposal."""
+    source, budget = state.layers[index].source, state.layers[index + 1].budget
+    if proposal.unusable:
+        return Refusal(proposal.what, source, proposal.unusable)
+    overflow = overflowing(state, new)
+    if overflow is not None:
+        return overflow
+    with np.errstate(over="ignore", invalid="ignore"):
+        more = np.maximum(proposal.terms(new, index) - budget.terms, 0.0)
+        found = proposal.moved + state.unit_roundoff * more
+        allowed = budget.left(max_deviation)
+        if not (found <= allowed).all():
+            reason = "it would deviate by more than is allowed"
+            return Refusal(proposal.what, source, reason, figures(found, allowed))
+    return None
