@@ -55,9 +55,14 @@ class Search(ABC, Generic[N]):
         """Number of nodes made so far."""
         return len(self.tree)
 
+    @property
+    def spent(self) -> int:
+        """The work done so far, in nodes."""
+        return self.nodes
+
     def goes_on(self, most: int, deadline: Deadline) -> bool:
         """Whether there is anything to split, and hope to be done by so many nodes in all."""
-        nodes, left = self.nodes, most - self.nodes
+        nodes, left = self.spent, most - self.spent
         if not self.pending or left <= 0 or deadline.passed:
             return False
         hope = self.lenience * left * self.done

@@ -80,13 +80,18 @@ class ReluSearch(Search[_Node]):
         # What splitting on a unit gained, by side and unit, relative to its loss; and how often.
         self._gains = np.zeros((2, sum(self._widths)))
         self._counts = np.zeros(self._gains.shape)
-        self._root_bound, self.shown = 0.0, False
+        self._root_bound, self.shown, self._extra = 0.0, False, 0
         # Of the nodes that are closed: slopes of the free units, multipliers of the path.
         self._closed: dict[int, tuple[NDArray[np.uint8], NDArray[np.float32]]] = {}
         nothing = [np.zeros((1, n), dtype=np.int8) for n in self._widths]
         super().__init__([_Node(0, 1.0, (), self._functional.fresh(nothing))], Growing())
         if known is not None:
             self._replay(known)
+
+    @property
+    def spent(self) -> int:
+        """The work done so far, in nodes; one that is given many steps costs many."""
+        return self.nodes + self._extra
 
     def step(self) -> Iterator[Found]:
         """Bounds the last nodes; proposes points of the root, and those that seem witnesses."""
@@ -174,6 +179,7 @@ class ReluSearch(Search[_Node]):
         Where many steps do not close one, it is split on what is left; where nothing is, it stays
         open, and the sign with it.
         """
+        self._extra += len(nodes) * BUDGETS.node_steps // STEPS
         answer = self._functional.improve(cases, BUDGETS.node_steps)
         for i in self._close(nodes, answer.cases, answer.bounds):
             signs = np.concatenate([s[i] for s in cases.signs])
@@ -235,7 +241,7 @@ class ReluSearch(Search[_Node]):
 def split_sign(
     question: Question, most: int, deadline: Deadline, known: Tree | None = None
 ) -> tuple[Found, int]:
-    """Tries to settle one sign; what was found, and after how many nodes.
+    """Tries to settle one sign; what was found, and for the work of how many nodes.
 
     Args:
         question: on one sign, with a layer below at least.
@@ -247,7 +253,7 @@ def split_sign(
     points = [np.zeros((0, question.chain.n_in))]
     points += [found.points for found in search.run(most, deadline)]
     tree = search.finished()
-    return Found(np.concatenate(points), () if tree is None else (tree,)), search.nodes
+    return Found(np.concatenate(points), () if tree is None else (tree,)), search.spent
 
 
 def _with(cases: Cases, layer: int, unit: int, sign: int) -> Cases:
