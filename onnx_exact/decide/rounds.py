@@ -17,6 +17,7 @@ from onnx_exact.attack.samples import greatest_corners
 from onnx_exact.bab.input_split.search import MOST_INPUTS
 from onnx_exact.bab.question import bounded_by_slopes
 from onnx_exact.bounds.alpha_crown import optimize
+from onnx_exact.bounds.cases import bounds_of
 from onnx_exact.budgets import of_round
 from onnx_exact.decide.branching import BoxBranching, Splitter, question_of
 from onnx_exact.decide.knowledge import Knowledge
@@ -204,23 +205,24 @@ class Rounds:
         from onnx_exact.milp.triangle import TriangleRelaxation
 
         self._tell("relaxation", index)
-        program = TriangleRelaxation(
-            self._layers.below(index), self.knowledge.box, self.options.lp_solver
-        )
+        below = self._layers.below(index)
+        program = TriangleRelaxation(below, self.knowledge.box, self.options.lp_solver)
         failed = 0
         for query in self._by_bound(index):
             if self.options.deadline.passed or failed == self._budgets.relaxation_failures:
                 return
             if not self.knowledge.is_open(query):
                 continue
-            affine = self.knowledge.chain.layers[index].affine
-            row = affine.signed(np.array([query.unit]), query.sign)
-            answer = program.upper_bound(row, self._budgets.relaxation_iterations)
+            question = question_of(self.knowledge, index, [query], below)
+            answer = program.upper_bound(question.rows, self._budgets.relaxation_iterations)
             if answer is None:
                 # Nor will another query's program end.
                 return
-            bound, point = answer
+            bound, point, cases = answer
             self.knowledge.conclude(query, bound, Evidence.LINEAR)
+            kept = cases.rounded()
+            if bounds_of(question.rows, below, self.knowledge.box, kept)[0][0] <= 0.0:
+                self.knowledge.trees += bounded_by_slopes(question, kept)
             self.knowledge.show(point[None, :])
             failed = failed + 1 if self.knowledge.is_open(query) else 0
 

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_exact.bounds.crown import Relaxation, upper_bounds
+from onnx_exact.bounds.cases import Cases, bounds_of
+from onnx_exact.bounds.crown import Relaxation
 from onnx_exact.methods import DEFAULT_LP_SOLVER
 from onnx_exact.milp.highs import highs
 from onnx_exact.network.affine import Affine, Array
@@ -71,7 +72,7 @@ class TriangleRelaxation:
         ]
         return h
 
-    def upper_bound(self, row: Affine, iterations: int) -> tuple[float, Array] | None:
+    def upper_bound(self, row: Affine, iterations: int) -> tuple[float, Array, Cases] | None:
         """A sound upper bound on a functional of the last layer's output.
 
         Args:
@@ -79,8 +80,8 @@ class TriangleRelaxation:
             iterations: of the solver at most, where its limit is known.
 
         Returns:
-            The bound and the relaxation's input, shape (inputs,), which is worth running forward;
-            None where the solver gave no dual solution within them.
+            The bound, the relaxation's input, shape (inputs,), which is worth running forward, and
+            the slopes that give the bound; None where the solver gave no dual solution within them.
         """
         import cvxpy as cp
 
@@ -99,12 +100,10 @@ class TriangleRelaxation:
             return None
         if self._problem.status not in (cp.OPTIMAL, cp.OPTIMAL_INACCURATE):
             return None
-        slopes = [
-            self._slopes(layer, *line)
-            for layer, line in zip(self._layers, self._lines, strict=True)
-        ]
-        bounds, _ = upper_bounds(row, self._layers, self._box, slopes)
-        return float(bounds[0]), np.asarray(self._x.value, dtype=np.float64)
+        lines = zip(self._layers, self._lines, strict=True)
+        cases = Cases((), tuple(self._slopes(layer, *line) for layer, line in lines), ())
+        bounds, _ = bounds_of(row, self._layers, self._box, cases)
+        return float(bounds[0]), np.asarray(self._x.value, dtype=np.float64), cases
 
     @staticmethod
     def _slopes(layer: Relaxation, nonnegative: Any, above: Any, unstable: Index) -> Array:

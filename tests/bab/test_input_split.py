@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from onnx_exact.bab.input_split import search as branch
+from onnx_exact.bab.input_split.search import BoxSearch
 from onnx_exact.bab.trees import LEAF, Tree
 from onnx_exact.bounds.alpha_crown import optimize
 from onnx_exact.deadline import Deadline
@@ -15,7 +16,7 @@ from onnx_exact.decide.branching import BoxBranching
 from onnx_exact.decide.knowledge import Knowledge
 from onnx_exact.decide.propagate import Layers
 from onnx_exact.decide.verdict import Evidence, Status
-from onnx_exact.network import Affine, Box
+from onnx_exact.network import Affine, Box, Chain
 from onnx_exact.network.affine import Array
 from tests.nets import (
     MOST,
@@ -24,6 +25,7 @@ from tests.nets import (
     branched,
     chain_of,
     cube,
+    question_on,
     random_chain,
     relaxations_of,
     statuses,
@@ -271,3 +273,40 @@ class Steps(Deadline):
     def passed(self) -> bool:
         self.steps -= 1
         return self.steps < 0
+
+
+def search_on(chain: Chain, box: Box, layer: int = 1) -> BoxSearch:
+    """For the positive signs of a layer."""
+    knowledge, _ = bounded(chain, box)
+    return BoxSearch(question_on(knowledge, layer))
+
+
+def test_the_share_that_is_done_grows_to_all_of_the_box() -> None:
+    wave = chain_of(
+        ([[1.0], [1.0], [1.0]], [0.0, -0.5, -1.0]),
+        ([[2.0, -4.0, 2.0]], [-1.0625]),
+        relu_at_end=True,
+    )
+    search = search_on(wave, cube(1, -1.0, 2.0))
+    done = []
+    for _ in search.run(MOST, Deadline()):
+        done.append(search.done)
+    assert search.done == pytest.approx(1.0)
+    assert len(search.tree) > 3
+    assert all(0.0 <= share <= 1.0 + 1e-9 for share in done)
+
+
+def test_what_will_not_end_in_as_many_parts_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """|x| + |y| - |x + y| - |x - y| is 0 along two lines, so that most of the box is soon done."""
+    monkeypatch.setattr(BoxSearch, "patience", 200)
+    halves = [[1, 0], [-1, 0], [0, 1], [0, -1], [1, 1], [-1, -1], [1, -1], [-1, 1]]
+    signs = [[1.0, 1.0, 1.0, 1.0, -1.0, -1.0, -1.0, -1.0]]
+    chain = chain_of((halves, [0.0] * 8), (signs, [-1e-9]), relu_at_end=True)
+    nodes = []
+    for lenience in (1e9, 0.0):
+        monkeypatch.setattr(BoxSearch, "lenience", lenience)
+        search = search_on(chain, cube(2, -1.0, 1.0))
+        assert list(search.run(2_000, Deadline()))
+        assert search.open.all()
+        nodes.append(search.nodes)
+    assert nodes[0] >= 2_000 > nodes[1] >= 200

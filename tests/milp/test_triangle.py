@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from onnx_exact.bounds import crown
+from onnx_exact.bounds.cases import bounds_of
 from onnx_exact.milp.triangle import TriangleRelaxation
 from onnx_exact.network import Affine, Box
 from tests.nets import chain_of, cube, random_chain, relaxations_of
@@ -67,7 +68,8 @@ def test_the_rigorous_bound_is_the_optimum_of_the_relaxation(
     for row in rows_of(chain.layers[-1].affine):
         answer = program.upper_bound(row, ITERATIONS)
         assert answer is not None
-        bound, point = answer
+        bound, point, cases = answer
+        assert bounds_of(row, below, box, cases)[0].tolist() == [bound]
         best = optimum(row, below, box)
         plain, _ = crown.upper_bounds(row, below, box)
         # Intervals of the layers on the way may beat the relaxation, never lose to it.
