@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from onnx_exact.bounds.interval import Signed, maximum, times
 from onnx_exact.network.affine import Affine, Array
+from onnx_exact.network.chain import Layer
 from onnx_exact.network.domain import Box
 from onnx_exact.network.rounding import SMALLEST, absolute_sum, gamma, slack, total_terms
 
@@ -181,7 +182,8 @@ def relax(
         # Every step charges gamma(n) >= gamma(0) times this: so what the layer is off by counts.
         reach = reach + affine.off(input_magnitude) * (1.0 / gamma(0))
         total = float(input_magnitude.sum(axis=-1).max())
-    low, high = (np.maximum(v, 0.0) if relu else v for v in (lower, upper))
+    layer = Layer(affine, relu)
+    low, high = layer.activate(lower), layer.activate(upper)
     magnitude = np.maximum(np.abs(low), np.abs(high))
     live, read = _live(magnitude), _live(input_magnitude)
     whole = live.size == affine.n_out and read.size == affine.n_in

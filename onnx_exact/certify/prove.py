@@ -107,7 +107,7 @@ class _Prover:
         if not index:
             return
         for sign, side in ((1.0, upper), (-1.0, lower)):
-            loose = np.flatnonzero(((lower < 0.0) & (upper > 0.0)) | (not layer.relu))
+            loose = np.flatnonzero(crown.unstable_units(lower, upper) | (not layer.relu))
             if loose.size:
                 rows = self._rows(index, loose, sign > 0.0)
                 found, _ = crown.upper_bounds(rows, self._relaxations, self._box)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from onnx_exact.bab.trees import Tree
 from onnx_exact.bounds.chain_bounds import ChainBounds
+from onnx_exact.bounds.crown import unstable_units
 from onnx_exact.decide.verdict import Evidence, LayerVerdicts, Stability, Status
 from onnx_exact.errors import ContradictionError
 from onnx_exact.network.affine import Array
@@ -118,7 +119,7 @@ class Knowledge:
         low, high = self.lower[layer], self.upper[layer]
         new_low = low if lower is None else np.fmax(low, lower)
         new_high = high if upper is None else np.fmin(high, upper)
-        was_open = (low < 0.0) & (high > 0.0)
+        was_open = unstable_units(low, high)
         self._evidence[layer][was_open & ((new_low >= 0.0) | (new_high <= 0.0))] = evidence
         self.lower[layer], self.upper[layer] = new_low, new_high
         self._ties[layer] = TIE_TOLERANCE * self._reach(layer)

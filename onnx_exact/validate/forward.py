@@ -76,7 +76,7 @@ def run_forward(
         errors = {
             kind: forward_error(affine, size, error, kind) for kind, error in read.errors.items()
         }
-        before, here = here, _Tensor(np.maximum(g, 0.0) if layer.relu else g, errors)
+        before, here = here, _Tensor(layer.activate(g), errors)
     return Pass(here.values, finite, here.errors[FLOAT64], here.errors[dtype])
 
 
