@@ -31,6 +31,8 @@ from benchmarks.processes import (
 LIMIT = 20.0
 # Natural domains other than [0, 1], by the start of the file's name.
 BOXES = {"cartpole": "-1:1", "tll": "-2:2"}
+# How the domains of a network begin, by a part of its name.
+FAMILIES = {"ACASXU": "acasxu", "mnist-net": "mnistfc", "_kw": "cifar"}
 # Of the networks in `models/acasxu`, which are alike, every eighth.
 EVERY = 8
 
@@ -51,11 +53,9 @@ def cases() -> Iterator[Case]:
             yield Case(name, file, box)
         elif file.parent.name != "acasxu":
             yield Case(name, file, ACASXU_BOX)
-        family = "acasxu" if "ACASXU" in name else "mnistfc" if "mnist-net" in name else None
-        for domain in sorted(domains.glob(f"{family}_*.vnnlib")) if family else ():
-            # The radius that tells most of them apart is enough of the deepest.
-            if "256x6" not in name or "prop_0" in domain.stem:
-                yield Case(f"{file.parent.name}/{name} {domain.stem}", file, domain.name)
+        family = next((f for part, f in FAMILIES.items() if part in name), None)
+        for domain in sorted(domains.glob(f"{family}_*")):
+            yield Case(f"{file.parent.name}/{name} {domain.stem}", file, domain.name)
 
 
 def fails(entry: Entry) -> list[str]:

@@ -27,7 +27,8 @@ from benchmarks.climb import KINDS, Climb, Targets, starts
 from benchmarks.measure import load
 from benchmarks.verdicts import Verdicts
 from onnx_exact.attack.pgd import Effort
-from onnx_exact.decide.run import FIRST_EFFORT, LATER_EFFORTS, Options, analyze_chain
+from onnx_exact.decide.rounds import FIRST_EFFORT, LATER_EFFORTS
+from onnx_exact.decide.run import Options, analyze_chain
 from onnx_exact.decide.verdict import Status
 from onnx_exact.network.chain import Chain
 from onnx_exact.network.domain import Box

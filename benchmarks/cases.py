@@ -44,7 +44,7 @@ class Case:
     @property
     def domain_file(self) -> Path | None:
         """The file that holds the domain, where one does."""
-        if isinstance(self.domain, str) and self.domain.endswith(".vnnlib"):
+        if isinstance(self.domain, str) and self.domain.endswith((".vnnlib", ".npz")):
             return SHARED / "domains" / self.domain
         return None
 

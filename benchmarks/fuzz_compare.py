@@ -122,7 +122,8 @@ def first_difference(
             # Of such a batch the graph itself makes nothing.
             continue
         again = after.run(None, feed)
-        gaps = [_gap(a, b) for a, b in zip(values, again, strict=True)]
+        unit = _unit(feed)
+        gaps = [_gap(a, b, unit) for a, b in zip(values, again, strict=True)]
         index = int(np.argmax(gaps))
         climb.seen(gaps[index], feed)
         if gaps[index] > FREE_UNITS:
@@ -159,8 +160,14 @@ class _Climb:
                     yield self._inputs.near(best)
 
 
-def _gap(a: Array, b: Array) -> float:
-    """How far apart two arrays are, in units of the last place of the largest value."""
+def _gap(a: Array, b: Array, unit: float) -> float:
+    """How far apart two arrays are, in units of the last place of the largest value.
+
+    Args:
+        a, b: the arrays.
+        unit: that of the coarsest input; where an operator has no kernel for a type, onnxruntime
+            rounds to it or not, as the nodes around it are.
+    """
     if a.shape != b.shape or a.dtype != b.dtype:
         return float("inf")
     if a.dtype.kind != "f":
@@ -176,7 +183,13 @@ def _gap(a: Array, b: Array) -> float:
     if not np.isfinite(gap).all():
         return float("inf")
     scale = max(1.0, float(np.abs(x[np.isfinite(x)]).max(initial=0.0)))
-    return float(gap.max()) / (float(np.finfo(a.dtype).eps) * scale)
+    return float(gap.max()) / (max(unit, float(np.finfo(a.dtype).eps)) * scale)
+
+
+def _unit(feed: Feed) -> float:
+    """The unit in the last place of 1 in the coarsest type of the inputs."""
+    kinds = [values.dtype for values in feed.values() if values.dtype.kind == "f"]
+    return max((float(np.finfo(kind).eps) for kind in kinds), default=0.0)
 
 
 def _beyond_rounding(
@@ -184,8 +197,10 @@ def _beyond_rounding(
 ) -> Difference | None:
     """The difference at a point, unless moving the old weights a little does as much."""
     values = before.run([output], feed)[0]
-    found = _gap(values, after.run([output], feed)[0])
-    moves = [_gap(values, session(_moved(old, rng)).run([output], feed)[0]) for _ in range(MOVED)]
+    unit = _unit(feed)
+    found = _gap(values, after.run([output], feed)[0], unit)
+    others = (session(_moved(old, rng)).run([output], feed)[0] for _ in range(MOVED))
+    moves = [_gap(values, other, unit) for other in others]
     allowed = FREE_UNITS + SPARE * max(moves)
     return Difference(output, found, allowed, feed) if found > allowed else None
 
@@ -254,15 +269,10 @@ def _label(node: NodeProto) -> str:
 
 
 def _lost_node(old: ModelProto, new: ModelProto, chain_nodes: set[str]) -> str | None:
-    outside = [n for n in old.graph.node if _label(n) not in chain_nodes]
-    # What a chain alone read is its own.
-    read = {name for n in outside for name in n.input if n.op_type != "Constant"}
-    read |= {value.name for value in old.graph.output}
+    outside = _outside(old, chain_nodes)
     there = [n.SerializeToString(deterministic=True) for n in new.graph.node]
     position, is_sorted = 0, _is_sorted(old)
     for node in outside:
-        if node.op_type == "Constant" and node.output[0] not in read:
-            continue
         try:
             found = there.index(node.SerializeToString(deterministic=True), position)
             # Nodes that were in no order get one.
@@ -277,6 +287,34 @@ def _lost_node(old: ModelProto, new: ModelProto, chain_nodes: set[str]) -> str |
     return None
 
 
+def _outside(model: ModelProto, chain_nodes: set[str]) -> list[NodeProto]:
+    """The nodes that have to stay: constants that a chain alone read are its own."""
+    known = {tensor.name for tensor in model.graph.initializer}
+    constant = set()
+    for i, node in enumerate(model.graph.node):
+        if known.issuperset(filter(None, node.input)):
+            known.update(node.output)
+            constant.add(i)
+    read = {value.name for value in model.graph.output}
+    kept = []
+    for i in range(len(model.graph.node) - 1, -1, -1):
+        node = model.graph.node[i]
+        if _label(node) in chain_nodes or (i in constant and read.isdisjoint(node.output)):
+            continue
+        kept.append(node)
+        read |= _reads(node)
+    return kept[::-1]
+
+
+def _reads(node: NodeProto) -> set[str]:
+    """What a node reads, in its branches too."""
+    found = set(node.input)
+    for attribute in node.attribute:
+        for inner in attribute.g.node:
+            found |= _reads(inner)
+    return found
+
+
 def _is_sorted(model: ModelProto) -> bool:
     made = {name for node in model.graph.node for name in node.output}
     for node in model.graph.node:
@@ -288,9 +326,7 @@ def _is_sorted(model: ModelProto) -> bool:
 
 def _lost_tensor(old: ModelProto, new: ModelProto, chain_nodes: set[str]) -> str | None:
     stored = {tensor.name: tensor for tensor in new.graph.initializer}
-    outside = {
-        name for n in old.graph.node if _label(n) not in chain_nodes for name in n.input if name
-    }
+    outside = {name for node in _outside(old, chain_nodes) for name in node.input if name}
     for tensor in old.graph.initializer:
         after = stored.get(tensor.name)
         if after is None:

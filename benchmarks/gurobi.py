@@ -9,7 +9,7 @@ Verdicts keep the same distance from the solver's tolerance as those of SCIP.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,11 +21,11 @@ from onnx_exact.decide.knowledge import Knowledge
 from onnx_exact.decide.propagate import bound_by_intervals
 from onnx_exact.decide.published import Progress
 from onnx_exact.decide.verdict import Status
-from onnx_exact.milp.encode import Candidate, candidates_of
-from onnx_exact.milp.solve import conclude
+from onnx_exact.milp.encode import Target, targets_of
 from onnx_exact.milp.tolerance import FEASIBILITY_TOLERANCE
 from onnx_exact.network.affine import Array
 from onnx_exact.network.chain import Chain
+from onnx_exact.network.query import Query
 
 TOO_LARGE = 10010
 MOST_VARIABLES = 2000
@@ -64,17 +64,17 @@ def decide_at_once(knowledge: Knowledge, deadline: Deadline, progress: Progress)
     """
     for index in range(len(knowledge.chain.layers)):
         bound_by_intervals(knowledge, index)
-    candidates = candidates_of(knowledge)
-    if not candidates:
+    targets = _targets(knowledge, knowledge.relu_layers)
+    if not targets:
         return
-    progress("milp", f"{len(candidates)} signs open")
+    progress("milp", f"{len(targets)} signs open")
     program = _Program(knowledge)
-    switches = program.add_layers(max(c.layer for c in candidates) + 1, candidates)
+    switches = program.add_layers(max(t.query.layer for t in targets) + 1, targets)
     program.model.setObjective(program.sum(switches.values()), program.maximize)
     program.model.Params.LazyConstraints = 1
     # No solution that shows nothing: once none is left, the program is infeasible.
     program.model.Params.Cutoff = SHOWS_SOMETHING
-    gone: set[Candidate] = set()
+    gone: set[Target] = set()
 
     def show(point: Array) -> None:
         knowledge.show(point[None, :])
@@ -82,22 +82,24 @@ def decide_at_once(knowledge: Knowledge, deadline: Deadline, progress: Progress)
     def on_solution(point: Array) -> None:
         show(point)
         values = program.model.cbGetSolution(switches)
-        for candidate, switch in switches.items():
+        for target, switch in switches.items():
             # What a solution claims and its own forward pass denies would come up for ever.
-            if values[candidate] > SHOWS_SOMETHING or not _is_open(knowledge, candidate):
+            if values[target] > SHOWS_SOMETHING or not knowledge.is_open(target.query):
                 program.model.cbLazy(switch <= 0)
-                gone.add(candidate)
+                gone.add(target)
 
     def on_relaxation(point: Array) -> None:
         show(point)
         program.model.cbSetSolution(program.inputs, point.tolist())
 
     if program.excludes(deadline, on_solution, on_relaxation, show):
-        conclude(knowledge, [c for c in candidates if c not in gone and _is_open(knowledge, c)])
-    # What a solution claimed at -delta <= g <= 0 has to be asked for by itself.
-    for candidate in sorted(gone, key=lambda c: (c.layer, c.unit, c.positive)):
-        if _is_open(knowledge, candidate) and not deadline.passed:
-            _decide_sign(knowledge, candidate, deadline)
+        for target in targets:
+            if target not in gone and knowledge.is_open(target.query):
+                knowledge.claim(target.query, target.margin)
+    # What a solution claimed at -margin <= g <= 0 has to be asked for by itself.
+    for target in sorted(gone, key=lambda t: t.query):
+        if knowledge.is_open(target.query) and not deadline.passed:
+            _decide_sign(knowledge, target, deadline)
 
 
 def decide_one_by_one(knowledge: Knowledge, deadline: Deadline, progress: Progress) -> None:
@@ -109,34 +111,34 @@ def decide_one_by_one(knowledge: Knowledge, deadline: Deadline, progress: Progre
     for index in range(len(knowledge.chain.layers)):
         bound_by_intervals(knowledge, index)
         progress("milp", f"layer {index + 1}, {knowledge.open_units} units open")
-        for candidate in [c for c in candidates_of(knowledge) if c.layer == index]:
-            if _is_open(knowledge, candidate) and not deadline.passed:
-                _decide_sign(knowledge, candidate, deadline)
+        for target in _targets(knowledge, [index]):
+            if knowledge.is_open(target.query) and not deadline.passed:
+                _decide_sign(knowledge, target, deadline)
 
 
-def _decide_sign(knowledge: Knowledge, candidate: Candidate, deadline: Deadline) -> None:
-    program = _Program(knowledge)
-    program.add_layers(candidate.layer, [])
-    sign = 1.0 if candidate.positive else -1.0
-    affine = knowledge.chain.layers[candidate.layer].affine
+def _targets(knowledge: Knowledge, layers: Sequence[int]) -> list[Target]:
+    """What can be asked of the layers' open signs."""
+    queries = [query for layer in layers for query in knowledge.open_queries(layer)]
+    return targets_of(knowledge.bounds, [q for q in queries if q not in knowledge.claimed])
+
+
+def _decide_sign(knowledge: Knowledge, target: Target, deadline: Deadline) -> None:
+    program, query = _Program(knowledge), target.query
+    program.add_layers(query.layer, [])
+    affine = knowledge.chain.layers[query.layer].affine
     value = program.model.addVar(lb=-np.inf, name="g")
-    terms = program.row(sign * affine.weight[candidate.unit])
-    program.model.addConstr(terms + sign * float(affine.bias[candidate.unit]) == value)
+    terms = program.row(query.sign * affine.weight[query.unit])
+    program.model.addConstr(terms + query.sign * float(affine.bias[query.unit]) == value)
     program.model.setObjective(value, program.maximize)
-    program.model.Params.Cutoff = -candidate.delta
+    program.model.Params.Cutoff = -target.margin
 
     def try_point(point: Array) -> None:
         knowledge.show(point[None, :])
-        if not _is_open(knowledge, candidate):
+        if not knowledge.is_open(query):
             program.model.terminate()
 
     if program.excludes(deadline, try_point, try_point, try_point):
-        conclude(knowledge, [candidate])
-
-
-def _is_open(knowledge: Knowledge, candidate: Candidate) -> bool:
-    positive, negative = knowledge.open_signs(candidate.layer)
-    return bool((positive if candidate.positive else negative)[candidate.unit])
+        knowledge.claim(query, target.margin)
 
 
 @dataclass(frozen=True)
@@ -177,21 +179,21 @@ class _Program:
             [float(weights[j]) for j in used], [self._below[j] for j in used]
         )
 
-    def add_layers(self, count: int, candidates: list[Candidate]) -> dict[Candidate, Any]:
-        """Adds the first layers; the binary variable p or q of each candidate."""
-        switches: dict[Candidate, Any] = {}
-        by_unit = {(c.layer, c.unit, c.positive): c for c in candidates}
+    def add_layers(self, count: int, targets: Sequence[Target]) -> dict[Target, Any]:
+        """Adds the first layers; the binary variable p or q of each target."""
+        switches: dict[Target, Any] = {}
+        by_query = {target.query: target for target in targets}
         for index in range(count):
             width = self._knowledge.chain.layers[index].width
-            self._below = [self._add_unit(index, i, by_unit, switches) for i in range(width)]
+            self._below = [self._add_unit(index, i, by_query, switches) for i in range(width)]
         return switches
 
     def _add_unit(
         self,
         index: int,
         unit: int,
-        by_unit: dict[tuple[int, int, bool], Candidate],
-        switches: dict[Candidate, Any],
+        by_query: dict[Query, Target],
+        switches: dict[Target, Any],
     ) -> Any:
         layer, knowledge, model = self._knowledge.chain.layers[index], self._knowledge, self.model
         big = _Big(float(knowledge.lower[index][unit]), float(knowledge.upper[index][unit]))
@@ -209,14 +211,14 @@ class _Program:
         model.addConstr(h <= big.high * z)
         model.addConstr(hbar <= -big.low * (1 - z))
         for positive in (True, False):
-            candidate = by_unit.get((index, unit, positive))
-            if candidate is not None:
-                switches[candidate] = self._add_switch(candidate, h - hbar, big)
+            target = by_query.get(Query(index, unit, positive))
+            if target is not None:
+                switches[target] = self._add_switch(target, h - hbar, big)
         return h
 
-    def _add_switch(self, candidate: Candidate, g: Any, big: _Big) -> Any:
-        switch, delta = self.model.addVar(vtype="B"), candidate.delta
-        if candidate.positive:
+    def _add_switch(self, target: Target, g: Any, big: _Big) -> Any:
+        switch, delta = self.model.addVar(vtype="B"), target.margin
+        if target.query.positive:
             self.model.addConstr(g >= -delta * switch + big.low * (1 - switch))
         else:
             self.model.addConstr(g <= delta * switch + big.high * (1 - switch))

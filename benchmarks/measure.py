@@ -21,7 +21,6 @@ from benchmarks.cases import Case, case_from_json
 from benchmarks.data import BenchmarkError
 from benchmarks.searches import searches_counted
 from benchmarks.verdicts import Verdicts
-from onnx_exact.bab.trees import BoxTree
 from onnx_exact.deadline import Deadline
 from onnx_exact.decide.run import Options, analyze_chain
 from onnx_exact.decide.verdict import Evidence, Stability, Status
@@ -206,10 +205,7 @@ def _evidence(stability: Stability) -> dict[str, int]:
 def _splittings(stability: Stability) -> dict[str, dict[str, int]]:
     sizes: dict[str, list[int]] = {"box": [], "relu": []}
     for tree in stability.trees:
-        if isinstance(tree, BoxTree):
-            sizes["box"].append(len(tree.sides))
-        else:
-            sizes["relu"].append(len(tree.splits))
+        sizes["box" if tree.leaves is None else "relu"].append(len(tree.splits))
     return {
         kind: {"trees": len(nodes), "nodes": sum(nodes), "largest": max(nodes, default=0)}
         for kind, nodes in sizes.items()

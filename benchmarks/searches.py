@@ -10,11 +10,11 @@ from unittest.mock import patch
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_exact.attack import evolution as evolve
-from onnx_exact.attack import pgd as search
+from onnx_exact.attack import evolution
 from onnx_exact.attack.pgd import Effort
-from onnx_exact.decide import run as decide
+from onnx_exact.decide import rounds, searches
 from onnx_exact.decide.knowledge import Knowledge
+from onnx_exact.network.query import Query
 
 
 class Searches:
@@ -36,19 +36,19 @@ class Searches:
 @contextmanager
 def searches_counted() -> Iterator[Searches]:
     """Within it, every search of `analyze_chain` is counted."""
-    searches = Searches()
+    counted = Searches()
 
-    def search_layer(knowledge: Knowledge, layer: int, effort: Effort, *rest: Any) -> int:
+    def search_layer(knowledge: Knowledge, layer: int, effort: Effort, *rest: Any) -> float:
         positive, negative = knowledge.open_signs(layer)
         signs = positive.astype(np.int64) + negative
-        searches.add(knowledge, layer, signs * (effort.points * effort.steps))
-        return search.search_layer(knowledge, layer, effort, *rest)
+        counted.add(knowledge, layer, signs * (effort.points * effort.steps))
+        return searches.search_layer(knowledge, layer, effort, *rest)
 
-    def evolve_sign(knowledge: Knowledge, layer: int, unit: int, *rest: Any) -> bool:
-        steps = np.zeros(knowledge.chain.layers[layer].width, dtype=np.int64)
-        steps[unit] = evolve.POINTS * evolve.GENERATIONS * evolve.RESTARTS
-        searches.add(knowledge, layer, steps)
-        return evolve.evolve_sign(knowledge, layer, unit, *rest)
+    def evolve_query(knowledge: Knowledge, query: Query, *rest: Any) -> None:
+        steps = np.zeros(knowledge.chain.layers[query.layer].width, dtype=np.int64)
+        steps[query.unit] = evolution.POINTS * evolution.GENERATIONS * evolution.RESTARTS
+        counted.add(knowledge, query.layer, steps)
+        searches.evolve_query(knowledge, query, *rest)
 
-    with patch.multiple(decide, search_layer=search_layer, evolve_sign=evolve_sign):
-        yield searches
+    with patch.multiple(rounds, search_layer=search_layer, evolve_query=evolve_query):
+        yield counted

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from onnx_exact._version import __version__
 
 if TYPE_CHECKING:
+    from onnx_exact.api import analyze, optimize, optimize_file, verify
     from onnx_exact.network import Box
-    from onnx_exact.pipeline import analyze, optimize, optimize_file
     from onnx_exact.report import Report
-    from onnx_exact.verified import Verification, verify
+    from onnx_exact.verified import Verification
 
 __all__ = [
     "Box",
@@ -29,10 +29,10 @@ _HOMES = {
     "Box": "onnx_exact.network",
     "Report": "onnx_exact.report",
     "Verification": "onnx_exact.verified",
-    "analyze": "onnx_exact.pipeline",
-    "optimize": "onnx_exact.pipeline",
-    "optimize_file": "onnx_exact.pipeline",
-    "verify": "onnx_exact.verified",
+    "analyze": "onnx_exact.api",
+    "optimize": "onnx_exact.api",
+    "optimize_file": "onnx_exact.api",
+    "verify": "onnx_exact.api",
 }
 
 

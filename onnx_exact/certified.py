@@ -27,13 +27,13 @@ from onnx_exact.graph.plain import is_plain
 from onnx_exact.network.chain import Chain
 from onnx_exact.network.domain import Box
 from onnx_exact.reduce import Reduction
-from onnx_exact.run import Run
+from onnx_exact.run import Allowance, Run
 
 # A certificate stays below four times the model: what its splittings and witnesses may take at
-# most before they are compressed, slopes and verdicts coming on top.
+# most, slopes and verdicts coming on top.
 MOST_PROOF = 3.0
-# Seconds for proofs, at least; more where deciding took longer.
-LEAST_SECONDS = 20.0
+# Within this many times the deviation that is claimed `verify` finds its own bound.
+CHECKED = 1.02
 
 
 def prove(
@@ -41,20 +41,17 @@ def prove(
     box: Box,
     stability: Stability,
     nbytes: int,
-    seconds: float,
-    limit: Deadline,
+    deadline: Deadline,
 ) -> tuple[Stability, ChainProof]:
     """The verdicts on a chain that a certificate can record, and their proofs.
 
-    What cannot be proved once more, or only by a proof that is too large to give, is UNDECIDED.
+    What its evidence does not prove, or only evidence that is too large to give, is UNDECIDED.
 
     Args:
         chain, box, stability: as decided.
         nbytes: size of the model.
-        seconds: that deciding took.
-        limit: by when proofs have to end.
+        deadline: by when proofs have to end.
     """
-    deadline = limit.within(max(seconds, LEAST_SECONDS))
     proof = prove_chain(chain, box, stability, deadline, MOST_PROOF * nbytes)
     layers = tuple(
         _recorded(index, verdicts, proof) for index, verdicts in enumerate(stability.layers)
@@ -107,6 +104,12 @@ def certify(run: Run, place: int, reduction: Reduction) -> Certified:
     return Certified(numbers[0], located.output, whole, *numbers[1:])
 
 
+def exceeds(found: Certified, allowed: Allowance) -> bool:
+    """Whether a new chain may be further off than is allowed."""
+    most = np.inf if found.max_abs is None else found.max_abs
+    return allowed.deviation < np.inf and not CHECKED * most <= allowed.deviation
+
+
 def refuse_infinite(box: Box, what: str) -> None:
     """Raises unless a certificate can speak about the box.
 
@@ -151,10 +154,10 @@ def write_record(
     chains = tuple(
         ChainRecord(
             *(located.input, located.output, located.chain, reduction.chain),
-            *(proof, reduction.origins, reduction.gone),
+            *(proof, reduction.origins, reduction.gone, allowed.box),
         )
-        for (located, _, _), proof, reduction in zip(
-            run.chains, run.proofs, reductions, strict=True
+        for (located, _, _), proof, reduction, allowed in zip(
+            run.chains, run.proofs, reductions, run.allowed, strict=True
         )
         if proof is not None
     )

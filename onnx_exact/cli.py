@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnx_exact import streams
-from onnx_exact.errors import OnnxExactError, OutputError
+from onnx_exact.errors import OnnxExactError, OutputError, UsageError
 from onnx_exact.flags import read_arguments
 
 if TYPE_CHECKING:
@@ -54,6 +54,8 @@ def _main(argv: Sequence[str]) -> int:
         arguments = read_arguments(argv)
         if arguments.command == "verify":
             return _verify(arguments)
+        if arguments.command == "inspect":
+            return _inspect(arguments)
         _run(arguments)
     except OnnxExactError as error:
         _print_error(f"error: {error}")
@@ -98,6 +100,15 @@ def _verify(arguments: argparse.Namespace) -> int:
     return found.exit_code
 
 
+def _inspect(arguments: argparse.Namespace) -> int:
+    """Prints what is in a model, and gives the exit code."""
+    from onnx_exact.inspected import inspect
+
+    found = inspect(arguments.input, arguments.domain, rebase=arguments.rebase)
+    _print_or_warn(found.to_text())
+    return 0
+
+
 def _run(arguments: argparse.Namespace) -> None:
     from onnx_exact.outputs import appearing
     from onnx_exact.paths import check_report
@@ -109,6 +120,8 @@ def _run(arguments: argparse.Namespace) -> None:
         models = (source, target)
         if arguments.certificate is not None:
             models = (source, target, Path(arguments.certificate))
+    if arguments.units and arguments.report is None:
+        raise UsageError("--units is about the report: give --report FILE as well")
     if arguments.report not in (None, STDOUT):
         check_report(Path(arguments.report), models)
     with _progress(arguments) as progress:
@@ -126,11 +139,13 @@ def _run(arguments: argparse.Namespace) -> None:
             "trust_solver": arguments.trust_solver,
             "progress": progress,
         }
-        from onnx_exact import pipeline
-        from onnx_exact.errors import UsageError
+        from onnx_exact import api, pipeline
+        from onnx_exact.report.bounds import write_bounds
 
-        def deliver(report: Report, outputs: Outputs) -> None:
-            _deliver(report, arguments.report, outputs)
+        bounds = None if arguments.bounds is None else Path(arguments.bounds)
+        if bounds is not None:
+            reports = () if arguments.report in (None, STDOUT) else (Path(arguments.report),)
+            api.check_bounds(bounds, (*models, *reports))
 
         if arguments.command == "optimize":
             if arguments.form is not None:
@@ -141,13 +156,22 @@ def _run(arguments: argparse.Namespace) -> None:
                 "goal": arguments.goal,
                 "certificate": arguments.certificate,
             }
+            export = None if bounds is None else api.bounds_of_both(bounds, target, **options)
+
+            def deliver(report: Report, outputs: Outputs) -> None:
+                if export is not None:
+                    export(report, outputs)
+                _deliver(report, arguments.report, arguments.units, outputs)
+
             report = pipeline.optimize_file(
                 source, target, in_place=arguments.in_place, deliver=deliver, **options
             )
         else:
             with appearing() as outputs:
                 report = pipeline.analyze(source, **options)
-                deliver(report, outputs)
+                if bounds is not None:
+                    write_bounds(bounds, report, None, outputs)
+                _deliver(report, arguments.report, arguments.units, outputs)
     if arguments.report != STDOUT and not arguments.quiet:
         _print_or_warn(_text(report))
 
@@ -168,7 +192,7 @@ def _progress(arguments: argparse.Namespace) -> Iterator[Progress]:
             yield shown
 
 
-def _deliver(report: Report, where: str | None, outputs: Outputs) -> None:
+def _deliver(report: Report, where: str | None, units: bool, outputs: Outputs) -> None:
     """Writes the report where it is wanted: to a file that appears with the others.
 
     It is HTML where the file's name ends in .html or .htm, else JSON.
@@ -177,13 +201,14 @@ def _deliver(report: Report, where: str | None, outputs: Outputs) -> None:
     from onnx_exact.report import to_html, to_json
 
     if where == STDOUT:
-        failure = streams.write(to_json(report), sys.stdout)
+        failure = streams.write(to_json(report, units=units), sys.stdout)
         if failure is not None:
             raise OutputError(f"the report cannot be printed: {failure.strerror or failure}")
     elif where is not None:
         with reported(Path(where)):
-            written = to_html if Path(where).suffix.lower() in HTML else to_json
-            outputs.place(Path(where)).write_text(written(report), encoding="utf-8")
+            html = Path(where).suffix.lower() in HTML
+            text = to_html(report) if html else to_json(report, units=units)
+            outputs.place(Path(where)).write_text(text, encoding="utf-8")
 
 
 def _text(report: Report) -> str:

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_exact.domains import Domain, InputLike
+from onnx_exact.domains.rows import as_rows, rows_a_point
 from onnx_exact.elements import numpy_type
 from onnx_exact.errors import ModelError, UsageError
 from onnx_exact.network import Box
 from onnx_exact.network.affine import Array
-from onnx_exact.samples import as_rows, rows_a_point
 
 Feed = dict[str, NDArray[Any]]
 

@@ -21,9 +21,12 @@ from onnx_exact.methods import (
 
 _DOMAIN_HELP = (
     "where the network has to stay the same: LO:HI for every entry of the input (inf and -inf for"
-    " an unbounded side), NAME=LO:HI for one of several inputs (repeat the flag), or a file: .npz"
-    " or .json with lower and upper, or .vnnlib; default: the domain in the model's metadata, else"
-    " every finite input"
+    " an unbounded side); LO:HI,LO:HI,... for its channels; LO:HI:mean=M,...:std=S,... for an image"
+    " of pixels LO to HI that is normalised before the graph; data:FILE[:MARGIN] for the box around"
+    " the points of an .npy or .npz file, outside of which nothing is said; or a file: .npz or"
+    " .json with lower and upper, or .vnnlib (the hull of its input boxes). NAME= in front of any"
+    " of these for one of several inputs (repeat the flag). Default: the domain in the model's"
+    " metadata, else every finite input"
 )
 _NEXT = """\
 Makes ReLU networks in ONNX files smaller without changing what they compute. Try
@@ -154,6 +157,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     analyze.add_argument("input", metavar="IN", help="the .onnx file to read")
     _add_options(analyze)
+    inspect = commands.add_parser(
+        "inspect",
+        help="say what is in a model and what could be done; prove nothing",
+        description="Says which chains of layers are in IN, what is known of their domains, and for"
+        " all that stops a chain or a domain the node and the reason. Nothing is proved.",
+        epilog=_EXIT_CODES,
+        allow_abbrev=False,
+    )
+    inspect.add_argument("input", metavar="IN", help="the .onnx file to read")
+    _add_domain(inspect)
     verify = commands.add_parser(
         "verify",
         help="check that an optimized model computes the same",
@@ -189,7 +202,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_options(parser: argparse.ArgumentParser) -> None:
+def _add_domain(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--domain", metavar="SPEC", action="append", help=_DOMAIN_HELP)
     parser.add_argument(
         "--rebase",
@@ -198,6 +211,10 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         " made from; without it --domain has to lie in the domain that IN carries, where alone it"
         " is valid",
     )
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    _add_domain(parser)
     parser.add_argument(
         "--method",
         choices=METHODS,
@@ -228,6 +245,17 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="write everything found: as a page to look at where FILE ends in .html, else as JSON;"
         " - for JSON on the standard output, and no text there",
+    )
+    parser.add_argument(
+        "--bounds",
+        metavar="FILE",
+        help="write bounds on every unit of the network, and of the one that is made of it, for"
+        " solvers and verifiers: .npz or .json",
+    )
+    parser.add_argument(
+        "--units",
+        action="store_true",
+        help="in the report, for each unit its verdict, what that rests on, and its bounds",
     )
     _add_tolerances(
         parser,

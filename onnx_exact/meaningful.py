@@ -50,7 +50,12 @@ def observed_range(chain: Chain, box: Box, points: Array, seed: int) -> float:
 
 
 def meaningful(
-    attempt: Attempt, layers: int, extent: Callable[[], float], *, finite: bool = True
+    attempt: Attempt,
+    layers: int,
+    extent: Callable[[], float],
+    *,
+    finite: bool = True,
+    most: float = np.inf,
 ) -> tuple[Reduction, Certified]:
     """The reduction with as little taken back as it takes, and what is certain of it.
 
@@ -59,6 +64,7 @@ def meaningful(
         layers: number of layers of the chain.
         extent: finds the range of its outputs.
         finite: whether the domain is, so that what rounds nothing has a bound.
+        most: that is allowed in any case.
     """
     reduction, bound = attempt(frozenset(), False)
     if reduction.removal_only:
@@ -68,20 +74,20 @@ def meaningful(
         reason = "there is no bound on how far they would move the outputs"
         return _noted(strict, reason, {}), bound
     outputs, deviation = extent(), bound.max_abs
-    if deviation <= MEANINGFUL * outputs:
+    allowed = min(MEANINGFUL * outputs, most)
+    if deviation <= allowed:
         return reduction, bound
     exact: frozenset[int] = frozenset()
     for layer in _by_cost(attempt, layers):
         exact = exact | {layer}
         reduction, bound = attempt(exact, False)
-        if reduction.removal_only or _size(bound) <= MEANINGFUL * outputs:
+        if reduction.removal_only or _size(bound) <= allowed:
             break
     else:
         reduction, bound = attempt(exact, True)
-    numbers = {"deviation": deviation, "allowed": MEANINGFUL * outputs, "layers": float(len(exact))}
-    reason = (
-        f"they might move the outputs by up to {deviation:.2g}, which is more than"
-        f" {MEANINGFUL:g} of their range, {outputs:.2g}"
+    numbers = {"deviation": deviation, "allowed": allowed, "layers": float(len(exact))}
+    reason = f"they might move the outputs by up to {deviation:.2g}, which is more than" + (
+        f" {MEANINGFUL:g} of their range, {outputs:.2g}" if allowed < most else f" {most:.2g}"
     )
     return _noted(reduction, reason, numbers), bound
 

@@ -76,6 +76,14 @@ class Outputs:
         self.move(made, path)
         return made
 
+    def made(self, path: Path) -> Path:
+        """The file that is to become `path`.
+
+        Raises:
+            KeyError: none is.
+        """
+        return {target: made for made, target in self._moves}[real(path)]
+
     def discard(self, path: Path) -> None:
         """Lets `path` go once everything is in place, unless something was put there."""
         self._unneeded.append(path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,50 +12,36 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from onnx_exact.certified import (
+    CHECKED,
     certify,
+    exceeds,
     lift,
     mark_of,
-    prove,
-    refuse_infinite,
     write_record,
 )
 from onnx_exact.certify.certificate import FileMark
-from onnx_exact.certify.proof import ChainProof
-from onnx_exact.certify.rounding import outputs_as_run
 from onnx_exact.certify.summary import Certified, worst
+from onnx_exact.checkable import unreadable
 from onnx_exact.counterexample import save_beside
-from onnx_exact.deadline import Deadline
-from onnx_exact.decide.run import Options, analyze_chain
-from onnx_exact.decide.verdict import Stability, Status
-from onnx_exact.domains import domain_of_run
+from onnx_exact.deciding import decide
 from onnx_exact.errors import ValidationError
-from onnx_exact.estimate import expected_seconds
 from onnx_exact.graph.batch import runnable
 from onnx_exact.graph.kept import not_kept
-from onnx_exact.graph.locate import LocatedChain, locate_chains
 from onnx_exact.graph.metadata import (
-    first_source,
-    metadata_of,
     stamp,
     with_metadata,
 )
 from onnx_exact.graph.plain import is_plain
-from onnx_exact.graph.ranges import ChainDomain, Ranges
-from onnx_exact.graph.read import inputs_of, read_model
 from onnx_exact.graph.splice import splice
 from onnx_exact.graph.write import copy_unchanged, write_model
-from onnx_exact.limit import TimeLimit
 from onnx_exact.meaningful import meaningful, observed_range
-from onnx_exact.network.affine import Array
 from onnx_exact.outputs import Outputs, appearing, reported
 from onnx_exact.paths import check_output, check_report
-from onnx_exact.predecide import decide
 from onnx_exact.provenance import copied_metadata, provenance
 from onnx_exact.reduce import ReduceOptions, Reduction, reduce_chain
 from onnx_exact.report.assemble import assemble
 from onnx_exact.report.report import ANALYZE, OPTIMIZE, Report
 from onnx_exact.run import Run, Settings
-from onnx_exact.samples import Samples, load_samples
 from onnx_exact.validate import Deviation, Rewritten, validate
 
 ModelLike = ModelProto | str | os.PathLike[str]
@@ -82,9 +67,8 @@ def optimize(model: ModelLike, **settings: Any) -> tuple[ModelProto, Report]:
     chosen = Settings(**settings)
     if chosen.certificate is not None:
         check_report(Path(chosen.certificate), _files(model), "certificate")
-    run = _decide(model, chosen, OPTIMIZE)
-    reductions, bounds = _reduce(run)
-    new = _rewrite(run, reductions)
+    run = decide(model, chosen, OPTIMIZE)
+    reductions, bounds, new = _reduce_and_rewrite(run)
     found = worst(bounds)
     deviation = None
     if new is None:
@@ -129,9 +113,8 @@ def optimize_file(
     chosen = Settings(**settings)
     if chosen.certificate is not None:
         check_report(Path(chosen.certificate), (Path(model), path), "certificate")
-    run = _decide(model, chosen, OPTIMIZE)
-    reductions, bounds = _reduce(run)
-    new = _rewrite(run, reductions)
+    run = decide(model, chosen, OPTIMIZE)
+    reductions, bounds, new = _reduce_and_rewrite(run)
     with appearing() as outputs:
         size, deviation = _write(run, new, path, reductions, bounds, outputs)
         lost = () if new is None else not_kept(run.source.model, new)
@@ -183,98 +166,7 @@ def analyze(model: ModelLike, **settings: Any) -> Report:
 
     Args and errors are those of `optimize`.
     """
-    return assemble(_decide(model, Settings(**settings), ANALYZE), ANALYZE)
-
-
-def _decide(model: ModelLike, settings: Settings, command: str) -> Run:
-    """Reads a model and decides the units of all its chains."""
-    limit = TimeLimit(settings.time_limit)
-    seconds: dict[str, float] = {}
-    started = time.monotonic()
-    settings.progress.stage("read")
-    source = read_model(model)
-    inputs = inputs_of(source.model)
-    metadata = metadata_of(source.model)
-    first = first_source(metadata, source.sha256, rebase=settings.rebase)
-    domain = domain_of_run(settings.domain, inputs, metadata, rebase=settings.rebase)
-    samples = None
-    if settings.samples is not None:
-        samples = load_samples(settings.samples, inputs, domain)
-    located = locate_chains(source.model)
-    ranges = Ranges(source.model, domain.boxes)
-    seconds["read"] = time.monotonic() - started
-    run = Run(settings, source, inputs, domain, first, samples, (), (), limit, seconds)
-    if settings.certificate is not None:
-        for name, box in domain.boxes.items():
-            refuse_infinite(box, f"the input {name!r}")
-    if settings.time_limit is not None and command == OPTIMIZE:
-        networks = [chain.chain for chain in located]
-        proving = settings.certificate is not None
-        limit.expect(expected_seconds(networks, seconds["read"], proving=proving))
-    chains, proofs = [], []
-    interrupted = False
-    for number, chain in enumerate(located):
-        where = ranges.chain_domain(chain)
-        if settings.certificate is not None:
-            refuse_infinite(where.box, f"the input {chain.input!r} of a chain")
-        # The time that is left is shared out evenly among the chains that are left.
-        share = 1.0 / (len(located) - number)
-        stability, proof = _decide_chain(run, chain, where, share, interrupted)
-        if is_plain(source.model, chain):
-            # What reads it gets what a runtime computes.
-            outputs = outputs_as_run(chain.chain, stability, where.box, chain.dtype)
-            ranges.assume(chain.output, *outputs)
-        chains.append((chain, where, stability))
-        proofs.append(proof)
-        interrupted |= stability.interrupted
-    return replace(run, chains=tuple(chains), proofs=tuple(proofs))
-
-
-def _decide_chain(
-    run: Run, chain: LocatedChain, where: ChainDomain, share: float, interrupted: bool
-) -> tuple[Stability, ChainProof | None]:
-    """Decides the units of one chain, and proves the verdicts once more where that is wanted.
-
-    Args:
-        run: so far.
-        chain, where: to decide, and its domain.
-        share: of the time that is left.
-        interrupted: whether the user ended the deciding before.
-    """
-    settings, limit = run.settings, run.limit
-    proving = limit.until("prove").share(share)
-    deciding = limit.until("decide").share(share)
-    if settings.certificate is not None:
-        # Proving takes about as long as deciding.
-        deciding = deciding.share(0.5)
-    if interrupted:
-        deciding = Deadline(0.0)
-    options = Options(
-        method=settings.method,
-        deadline=deciding,
-        seed=settings.seed,
-        jobs=settings.jobs,
-        lp_solver=settings.lp_solver,
-        trust_solver=settings.trust_solver,
-        progress=settings.progress.stage,
-        latest=limit.until("reduce"),
-    )
-    points = _chain_points(where, run.samples)
-    with run.stage("decide"):
-        stability = decide(*(analyze_chain, chain.chain, where.box, chain.dtype, options, points))
-    # Searches and splittings also end for what is left of the time, before all of it is gone.
-    hurried = settings.time_limit is not None and settings.method != "bounds" and where.box.finite
-    left = stability.count(Status.UNDECIDED)
-    if left and not interrupted and (deciding.passed or hurried):
-        limit.cut("decide")
-    if settings.certificate is None:
-        return stability, None
-    with run.stage("prove"):
-        spent = run.seconds["decide"]
-        found = prove(chain.chain, where.box, stability, run.source.nbytes, spent, proving)
-    if proving.passed:
-        limit.cut("prove")
-    return found
+    return assemble(decide(model, Settings(**settings), ANALYZE), ANALYZE)
 
 
 def _record(
@@ -294,6 +186,28 @@ def _record(
         write_record(run, reductions, found, original, result, path)
 
 
+def _reduce_and_rewrite(
+    run: Run,
+) -> tuple[list[Reduction], list[Certified], ModelProto | None]:
+    """The reductions, bounds on how far they are off, and the new model, None where it is none.
+
+    With a certificate every chain is one that the checker reads there.
+    """
+    reductions, bounds = _reduce(run)
+    while True:
+        new = _rewrite(run, reductions)
+        if new is None or run.certificate is None:
+            return reductions, bounds, new
+        chains = zip(run.chains, reductions, strict=True)
+        replaced = {k: (c[0], r.chain) for k, (c, r) in enumerate(chains) if r.changed}
+        refused = unreadable(run.source, new, replaced)
+        if not refused:
+            return reductions, bounds, new
+        for place, why in refused.items():
+            reason = f"no certificate can speak of what it would be: {why}"
+            reductions[place], bounds[place] = _unchanged(run, place, reason)
+
+
 def _reduce(run: Run) -> tuple[list[Reduction], list[Certified]]:
     """Reduces every chain by its verdicts, and bounds how far each new one is off."""
     run.limit.require_rest("reduce")
@@ -303,10 +217,19 @@ def _reduce(run: Run) -> tuple[list[Reduction], list[Certified]]:
     return [reduction for reduction, _ in found], [bound for _, bound in found]
 
 
+def _unchanged(run: Run, place: int, reason: str) -> tuple[Reduction, Certified]:
+    """A chain as it is, and why."""
+    reduction = Reduction.none(run.chains[place][0].chain, reason)
+    return reduction, certify(run, place, reduction)
+
+
 def _reduced(run: Run, place: int) -> tuple[Reduction, Certified]:
     """Reduces a chain, as far as the bound on its deviation says something of its outputs."""
-    settings = run.settings
+    settings, allowed = run.settings, run.allowed[place]
     located, where, stability = run.chains[place]
+
+    if allowed.reason:
+        return _unchanged(run, place, f"no certificate can speak of it: {allowed.reason}")
     options = ReduceOptions(settings.reductions, settings.max_deviation, settings.goal)
 
     def attempt(exact: frozenset[int], removal: bool) -> tuple[Reduction, Certified]:
@@ -328,7 +251,13 @@ def _reduced(run: Run, place: int) -> tuple[Reduction, Certified]:
         return observed_range(located.chain, where.box, stability.witnesses, settings.seed)
 
     layers = len(located.chain.layers)
-    return meaningful(attempt, layers, extent, finite=where.box.finite)
+    reduction, bound = meaningful(
+        attempt, layers, extent, finite=where.box.finite, most=allowed.deviation / CHECKED
+    )
+    if exceeds(bound, allowed):
+        why = "its outputs would be further off than the chain behind it has room for"
+        return _unchanged(run, place, why)
+    return reduction, bound
 
 
 def _rewrite(run: Run, reductions: list[Reduction]) -> ModelProto | None:
@@ -389,10 +318,3 @@ def _validate(run: Run, chains: list[Rewritten], new: ModelProto, file: Path | N
 def _files(model: ModelLike) -> tuple[Path, ...]:
     """The file a model is read from, if it is one."""
     return () if isinstance(model, ModelProto) else (Path(model),)
-
-
-def _chain_points(where: ChainDomain, samples: Samples | None) -> Array | None:
-    """The user's points as the chain sees them, where it hangs on a graph's input directly."""
-    if samples is None or where.origin is None or where.origin.input not in samples.rows:
-        return None
-    return where.origin.to_chain(samples.rows[where.origin.input])

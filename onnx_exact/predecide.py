@@ -17,7 +17,7 @@ from onnx_exact.reduce.simplify import carried_back, simplified
 Analyze = Callable[[Chain, Box, Options, Array | None], Stability]
 
 
-def decide(
+def decide_chain(
     analyze: Analyze,
     chain: Chain,
     box: Box,

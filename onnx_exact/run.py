@@ -28,8 +28,10 @@ from onnx_exact.methods import (
     REDUCTIONS,
     SIZE,
 )
+from onnx_exact.network import Box
 from onnx_exact.progress import Progress, Silent
 from onnx_exact.samples import Samples, SamplesLike
+from onnx_exact.threads import one_thread
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,6 +117,22 @@ def _check_lp_solver(name: str) -> None:
 
 
 @dataclass(frozen=True, eq=False)
+class Allowance:
+    """What a certificate lets become of a chain.
+
+    Attributes:
+        reason: why no certificate can speak of it, so that it stays as it is; empty if one can.
+        deviation: how far the new chain's outputs may be from the old one's: what the box of a
+            chain behind it has room for.
+        box: that the certificate names for its input; None for that of the domain itself.
+    """
+
+    reason: str = ""
+    deviation: float = np.inf
+    box: Box | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class Run:
     """A model on its way through the pipeline.
 
@@ -126,8 +144,10 @@ class Run:
         samples: the user's own points.
         chains: what was found, each with its box and its verdicts.
         proofs: of the verdicts on each chain, None where there was no need of one.
+        allowed: what a certificate lets become of each.
         limit: the time limit, which counts down since the run began.
         seconds: the time of each stage so far.
+        left_out: what is in no chain, with the reason, a line each.
     """
 
     settings: Settings
@@ -138,8 +158,10 @@ class Run:
     samples: Samples | None
     chains: tuple[tuple[LocatedChain, ChainDomain, Stability], ...]
     proofs: tuple[ChainProof | None, ...]
+    allowed: tuple[Allowance, ...]
     limit: TimeLimit
     seconds: dict[str, float]
+    left_out: tuple[str, ...] = ()
 
     @property
     def certificate(self) -> Path | None:
@@ -149,10 +171,11 @@ class Run:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Tells the progress and keeps the time of a stage."""
+        """Tells the progress and keeps the time of a stage, whose products take one thread."""
         self.settings.progress.stage(name)
         started = time.monotonic()
         try:
-            yield
+            with one_thread():
+                yield
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - started

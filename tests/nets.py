@@ -9,15 +9,24 @@ from itertools import pairwise, product
 import numpy as np
 from hypothesis import strategies as st
 
+from onnx_exact.bab.question import Question
 from onnx_exact.bounds import crown
 from onnx_exact.bounds.interval import interval_bounds
+from onnx_exact.budgets import Budgets
+from onnx_exact.deadline import Deadline
+from onnx_exact.decide.branching import BoxBranching, question_of
 from onnx_exact.decide.knowledge import Knowledge
 from onnx_exact.decide.propagate import Layers, bound_by_intervals
 from onnx_exact.decide.verdict import Stability, Status
+from onnx_exact.milp.encode import Target, targets_of
 from onnx_exact.network import Affine, Box, Chain
 from onnx_exact.network.affine import Array
+from onnx_exact.network.query import Query
 from tests.oracle.exact import exact_layers, preactivations
 from tests.oracle.regions import Enumeration
+
+# Nodes, more than any tree of these tests has.
+MOST = 10_000_000
 
 DENORMAL, NORMAL = 2.0**-1074, 2.0**-1022
 # Zeros, denormals, extremes, numbers that cancel and numbers whose decimal digits are not theirs.
@@ -25,6 +34,10 @@ NASTY = (
     *(0.0, -0.0, 1.0, -1.0, 0.1, 0.2, 0.3, -0.3, 1 / 3, 2.0**53, -(2.0**53), 2.0**53 + 2.0),
     *(DENORMAL, -DENORMAL, 3 * DENORMAL, NORMAL, -NORMAL, 1e-310, 1e-200, -1e-160),
     *(1e-30, -1e-30, 1e30, -1e30, 1e100, -1e150, 1e-9, 1e9),
+)
+# Next to nothing: for what is closer to 0 than any means can tell.
+LITTLE = Budgets(
+    search_products=(1e7,), box_parts=(20_000,), relu_nodes=(200,), program_work=(1_000,)
 )
 nasty = st.sampled_from(NASTY) | st.floats(-1e30, 1e30) | st.floats(-1.0, 1.0)
 sizes = st.integers(1, 3)
@@ -51,7 +64,8 @@ def random_chain(seed: int, *widths: int, shift: float = 0.0) -> Chain:
     rng = np.random.default_rng(seed)
     return Chain.of(
         [
-            Affine(rng.standard_normal((m, n)), rng.standard_normal(m) - shift)
+            # Numbers that every structure of a map has.
+            Affine(rng.standard_normal((m, n)).astype(np.float32), rng.standard_normal(m) - shift)
             for n, m in pairwise(widths)
         ],
         relu_at_end=True,
@@ -110,7 +124,7 @@ def relaxations_of(chain: Chain, box: Box) -> list[crown.Relaxation]:
     for layer in chain.layers:
         lower, upper = interval_bounds(layer.affine, low, high)
         if found:
-            minus = Affine(-layer.affine.weight, -layer.affine.bias)
+            minus = Affine(-layer.affine.entries, -layer.affine.bias)
             upper = np.minimum(upper, crown.upper_bounds(layer.affine, found, box)[0])
             lower = np.maximum(lower, -crown.upper_bounds(minus, found, box)[0])
         found.append(crown.relax(layer.affine, layer.relu, lower, upper, magnitude))
@@ -134,6 +148,12 @@ def by_intervals(chain: Chain, box: Box) -> Knowledge:
     for index in range(len(chain.layers)):
         bound_by_intervals(knowledge, index)
     return knowledge
+
+
+def targets(knowledge: Knowledge) -> list[Target]:
+    """The open queries that a program for all of them together could exclude."""
+    queries = [q for layer in knowledge.relu_layers for q in knowledge.open_queries(layer)]
+    return targets_of(knowledge.bounds, queries)
 
 
 def wrong_verdicts(stability: Stability, truth: Enumeration) -> list[str]:
@@ -160,3 +180,28 @@ def statuses(stability: Stability) -> list[list[Status] | None]:
         None if verdicts is None else [Status(int(s)) for s in verdicts.status]
         for verdicts in stability.layers
     ]
+
+
+def question_on(
+    knowledge: Knowledge, layer: int, signs: Sequence[tuple[int, bool]] | None = None
+) -> Question:
+    """Asks for signs of a layer, or for all its positive ones, by what is known."""
+    if signs is None:
+        signs = [(unit, True) for unit in range(knowledge.chain.layers[layer].width)]
+    below = relaxations_of(knowledge.chain, knowledge.box)[:layer]
+    return question_of(knowledge, layer, [Query(layer, *sign) for sign in signs], below)
+
+
+def branched(
+    knowledge: Knowledge, most: int = MOST, *, jobs: int = 1, compiled: bool = False
+) -> list[bool]:
+    """Branches on the box for every layer with open signs; whether each was settled."""
+    layers = Layers(knowledge)
+    done = []
+    for index in knowledge.relu_layers:
+        layers.refresh(index)
+        if any(signs.any() for signs in knowledge.open_signs(index)):
+            below = layers.below(index)
+            branching = BoxBranching(knowledge, index, below)
+            done.append(branching.run(below, most, Deadline(), jobs, compiled=compiled))
+    return done

@@ -16,7 +16,7 @@ import pytest
 from onnx import numpy_helper
 
 import onnx_exact
-from onnx_exact import pipeline
+from onnx_exact import deciding, pipeline
 from onnx_exact.cli import main
 from onnx_exact.errors import ValidationError
 from onnx_exact.methods import DEFAULT_LP_SOLVER, METHODS
@@ -299,7 +299,7 @@ def test_place_that_cannot_be_written_is_refused_before_any_work(
     def never(*arguments: Any) -> None:
         raise AssertionError("the model was read")
 
-    monkeypatch.setattr(pipeline, "read_model", never)
+    monkeypatch.setattr(deciding, "read_model", never)
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").write_text("")
     for target in ("nowhere/out.onnx", "folder", "file/out.onnx"):
@@ -361,7 +361,7 @@ def test_too_little_memory_is_one_line(
     def hungry(*_: Any, **__: Any) -> None:
         raise MemoryError("Unable to allocate 96 GiB")
 
-    monkeypatch.setattr(pipeline, "read_model", hungry)
+    monkeypatch.setattr(deciding, "read_model", hungry)
     error = refused(capfd, "analyze", source)
     assert error == "error: not enough memory (Unable to allocate 96 GiB)\n"
 

@@ -14,7 +14,7 @@ import onnx
 import pytest
 
 import onnx_exact
-from onnx_exact import certified, deadline, pipeline
+from onnx_exact import deadline, deciding, pipeline
 from onnx_exact.cli import main
 from onnx_exact.deadline import Deadline
 from onnx_exact.decide.run import Options
@@ -48,7 +48,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     found = Clock()
     monkeypatch.setattr(deadline, "monotonic", found)
-    monkeypatch.setattr(pipeline, "expected_seconds", lambda *_, **__: EXPECTED)
+    monkeypatch.setattr(deciding, "expected_seconds", lambda *_, **__: EXPECTED)
     return found
 
 
@@ -61,13 +61,14 @@ def takes(
     monkeypatch: pytest.MonkeyPatch, clock: Clock, name: str, seconds: float
 ) -> Callable[..., Any]:
     """Has a function of the pipeline take so long, before what it does."""
-    original = getattr(pipeline, name)
+    module = pipeline if hasattr(pipeline, name) else deciding
+    original = getattr(module, name)
 
     def slow(*arguments: Any, **options: Any) -> Any:
         clock.now += seconds
         return original(*arguments, **options)
 
-    monkeypatch.setattr(pipeline, name, slow)
+    monkeypatch.setattr(module, name, slow)
     return slow
 
 
@@ -127,13 +128,13 @@ def test_without_a_limit_nothing_ever_ends(clock: Clock) -> None:
 
 def record(monkeypatch: pytest.MonkeyPatch) -> list[Options]:
     """The options of every chain that is decided."""
-    original, seen = pipeline.analyze_chain, []
+    original, seen = deciding.analyze_chain, []
 
     def analyze(chain: Any, box: Any, options: Options, points: Any) -> Any:
         seen.append(options)
         return original(chain, box, options, points)
 
-    monkeypatch.setattr(pipeline, "analyze_chain", analyze)
+    monkeypatch.setattr(deciding, "analyze_chain", analyze)
     return seen
 
 
@@ -147,30 +148,6 @@ def test_deciding_leaves_time_for_all_that_follows(
     [options] = seen
     assert options.deadline.remaining == 70.0
     assert options.latest.remaining == 105.0 - 18.0
-
-
-def test_deciding_leaves_as_much_again_for_a_certificate(
-    clock: Clock, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen = record(monkeypatch)
-    proving: list[float] = []
-    original = certified.prove_chain
-
-    def prove(*arguments: Any) -> Any:
-        proving.append(arguments[3].remaining)
-        return original(*arguments)
-
-    monkeypatch.setattr(certified, "prove_chain", prove)
-    for limit in (100.0, 40.0, None):
-        onnx_exact.optimize_file(
-            *(source, tmp_path / "out.onnx"),
-            domain="0:1",
-            certificate=tmp_path / "c.npz",
-            time_limit=limit,
-        )
-    assert [options.deadline.remaining for options in seen] == [35.0, 5.0, math.inf]
-    assert proving[:2] == [certified.LEAST_SECONDS, 40.0 - 26.0]
-    assert proving[2] >= certified.LEAST_SECONDS
 
 
 def test_an_analysis_has_all_the_time(
@@ -316,7 +293,7 @@ def test_a_run_that_would_take_long_ends_in_time(
     ticking = Ticking(0.01)
     expected = {stage: 0.05 * seconds for stage, seconds in EXPECTED.items()}
     monkeypatch.setattr(deadline, "monotonic", ticking)
-    monkeypatch.setattr(pipeline, "expected_seconds", lambda *_, **__: expected)
+    monkeypatch.setattr(deciding, "expected_seconds", lambda *_, **__: expected)
     path, out = random_network(tmp_path / "in.onnx", 60, 100, 100, 100, 10), tmp_path / "out.onnx"
     begin = ticking.now
     report = onnx_exact.optimize_file(path, out, domain="0.4:0.6", time_limit=4.0)

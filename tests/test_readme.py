@@ -23,13 +23,9 @@ SET_UP = re.compile(r"^(python3? -m venv|git clone|cd )|\bpip install\b|^(source
 
 # Read by every interpreter when it starts: however slow the machine is, nothing is given up.
 STOPPED = """
-from types import SimpleNamespace
-
 from onnx_exact import deadline
-from onnx_exact.bab.relu_split import search as splits
 
 deadline.monotonic = lambda: 0.0
-splits.time = SimpleNamespace(monotonic=deadline.monotonic)
 """
 
 

@@ -6,10 +6,13 @@ by gradients: the best points so far are scattered again at a shrinking distance
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
-from onnx_exact.deadline import Deadline
-from onnx_exact.decide.knowledge import Knowledge
+from onnx_exact.network.affine import Array
+from onnx_exact.network.chain import Chain
+from onnx_exact.network.domain import Box
 
 POINTS = 2000
 SURVIVORS = 200
@@ -20,31 +23,30 @@ FIRST_SPREAD = 0.3
 SPREAD_DECAY = 0.83
 
 
-# Where values overflow the search is blind; what it proposes is confirmed all the same.
-@np.errstate(over="ignore", invalid="ignore")
-def evolve_sign(
-    knowledge: Knowledge,
-    layer: int,
-    unit: int,
-    positive: bool,
-    rng: np.random.Generator,
-    deadline: Deadline,
-) -> bool:
-    """Searches a point that shows one open sign; whether one was found."""
-    target = knowledge.chain.up_to(layer, unit, positive)
-    low, high = knowledge.box.sides()
+def evolve(target: Chain, box: Box, rng: np.random.Generator) -> Iterator[Array]:
+    """Searches points where a functional of few inputs is positive.
+
+    Args:
+        target: a chain with one output, the functional.
+        box: the domain.
+        rng: of every random choice.
+
+    Yields:
+        The best points of each generation, shape (points, inputs); none where not even they seem
+        to be positive.
+    """
+    low, high = box.sides()
     for _ in range(RESTARTS):
-        points = knowledge.box.sample(rng, POINTS)
+        points = box.sample(rng, POINTS)
         spread = FIRST_SPREAD * (high - low)
         for _ in range(GENERATIONS):
-            values = target.forward(points)[:, 0]
+            # Where values overflow the search is blind; what it proposes is confirmed all the same.
+            with np.errstate(over="ignore", invalid="ignore"):
+                values = target.forward(points)[:, 0]
             best = points[np.argpartition(-values, SURVIVORS)[:SURVIVORS]]
-            if values.max() > 0.0 and knowledge.show(best):
-                return not knowledge.open_signs(layer)[0 if positive else 1][unit]
-            if deadline.passed:
-                return False
+            yield best if values.max() > 0.0 else best[:0]
             children = np.repeat(best, POINTS // SURVIVORS - 1, axis=0)
-            scattered = children + rng.normal(size=children.shape) * spread
-            points = np.concatenate([best, knowledge.box.clip(scattered)])
+            with np.errstate(over="ignore", invalid="ignore"):
+                scattered = children + rng.normal(size=children.shape) * spread
+            points = np.concatenate([best, box.clip(scattered)])
             spread = spread * SPREAD_DECAY
-    return False

@@ -1,24 +1,27 @@
-"""A gradient search for witnesses: all open signs of a layer at once.
+"""A gradient search for witnesses: all open queries of a layer at once.
 
-Each open sign (a unit and the sign it has not shown) gets a few points of its own, which climb by
-projected Adam. The ReLU's slope below zero is leaky, annealed to 0, so that a gradient passes
-through units that are off at the start. Now and then the points are rounded to
-corners, where the extremes of many units lie. The search runs in float32: whatever it proposes is
-confirmed by `Knowledge.show`.
+Each query gets a few points of its own, which climb by projected Adam. The ReLU's slope below zero
+is leaky, annealed to 0, so that a gradient passes through units that are off at the start. Now and
+then the points are rounded to corners, where the extremes of many units lie. The search runs in
+float32, and only proposes: a point is a witness once a forward pass has confirmed it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_exact.deadline import Deadline
-from onnx_exact.decide.knowledge import Knowledge
-from onnx_exact.decide.verdict import Status
+from onnx_exact.network.affine import Array
+from onnx_exact.network.chain import Chain
+from onnx_exact.network.domain import Box
+from onnx_exact.network.operator import SingleMap
+from onnx_exact.network.query import Query
 
 Single = NDArray[np.float32]
+Index = NDArray[np.intp]
 
 # Slopes of the leaky ReLU below zero at the first step; each is that of some of the points. With
 # steeper ones, in a deep network, the many paths that are off hide the few that are on.
@@ -34,103 +37,108 @@ SPARSE_SHARES = (0.0, 0.02, 0.1, 0.3)
 
 @dataclass(frozen=True)
 class Effort:
-    """How long a search goes on: points for each open sign and steps for each point."""
+    """How long a search goes on: points for each query and steps for each point."""
 
     points: int = 16
     steps: int = 60
 
+    @property
+    def queries_at_once(self) -> int:
+        """How many queries' points climb together."""
+        return max(1, CLIMBING_BATCH // self.points)
 
-def search_layer(
-    knowledge: Knowledge,
-    layer: int,
-    effort: Effort,
-    rng: np.random.Generator,
-    deadline: Deadline,
-) -> int:
-    """Searches witnesses for the open signs of a layer.
 
-    Returns:
-        How many signs, of any layer, were seen for the first time.
+class Climb:
+    """The points of some queries of one layer, climbing together.
+
+    Args:
+        chain: the network.
+        live: for each layer below that of the queries, the units that are not known to be inactive;
+            the others are left out.
+        box: the domain, finite.
+        queries: all of one layer, at most `effort.queries_at_once`.
+        effort: see there.
+        rng: of every random choice.
+        known: points of the box to begin with as well, shape (points, inputs).
+
+    Attributes:
+        products: multiplications so far, those of the weights in all gradients.
     """
-    found = 0
-    positive, negative = knowledge.open_signs(layer)
-    units = np.concatenate([np.flatnonzero(positive), np.flatnonzero(negative)])
-    signs = np.concatenate([np.ones(positive.sum()), -np.ones(negative.sum())])
-    chunk = max(1, CLIMBING_BATCH // effort.points)
-    for start in range(0, units.size, chunk):
-        if deadline.passed:
-            break
-        part = slice(start, start + chunk)
-        # Where float32 overflows the search is blind; what it proposes is confirmed all the same.
-        with np.errstate(over="ignore", invalid="ignore"):
-            found += _Climb(knowledge, layer, units[part], signs[part], effort, rng).run(deadline)
-    return found
 
-
-class _Climb:
-    """The points of some open signs of one layer, climbing together."""
-
+    # Where float32 overflows the search is blind; what it proposes is confirmed all the same.
+    @np.errstate(over="ignore", invalid="ignore")
     def __init__(
         self,
-        knowledge: Knowledge,
-        layer: int,
-        units: NDArray[np.intp],
-        signs: NDArray[np.float64],
+        chain: Chain,
+        live: Sequence[Index],
+        box: Box,
+        queries: Sequence[Query],
         effort: Effort,
         rng: np.random.Generator,
+        known: Array,
     ) -> None:
-        self.knowledge, self.layer, self.effort = knowledge, layer, effort
-        chain = knowledge.chain.layers[: layer + 1]
-        self.weights, self.biases = _live_part(knowledge, layer)
-        self.relu = [part.relu for part in chain]
-        low, high = knowledge.box.sides()
-        self.low, self.high = low.astype(np.float32), high.astype(np.float32)
-        self.units = np.repeat(units, effort.points)
-        self.signs = np.repeat(signs, effort.points).astype(np.float32)
-        self.leaks = np.resize(np.repeat(LEAKS, 4), self.units.size).astype(np.float32)[:, None]
-        self.x = self._start(rng)
+        self.products = 0.0
+        self._steps, self._step = effort.steps, 0
+        self._maps, self._biases, self._own, self._size = _live_part(chain, live)
+        self._relu = [part.relu for part in chain.layers[: len(live)]]
+        low, high = box.sides()
+        self._low, self._high = low.astype(np.float32), high.astype(np.float32)
+        of = np.repeat(np.arange(len(queries)), effort.points)
+        self._of, self._units = of, np.array([query.unit for query in queries], dtype=np.intp)[of]
+        self._signs = np.array([query.sign for query in queries], dtype=np.float32)[of]
+        self._leaks = np.resize(np.repeat(LEAKS, 4), of.size).astype(np.float32)[:, None]
+        self._x = self._start(rng, known)
+        self._first, self._second = np.zeros_like(self._x), np.zeros_like(self._x)
 
-    def _start(self, rng: np.random.Generator) -> Single:
-        """Points and corners from all over the box, sparse and dense ones, and known witnesses."""
-        count, n = self.units.size, self.low.size
-        side = self.high - self.low
+    @property
+    def done(self) -> bool:
+        """Whether the steps or the points have run out."""
+        return self._step == self._steps or not self._of.size
+
+    def _start(self, rng: np.random.Generator, known: Array) -> Single:
+        """Points and corners from all over the box, sparse and dense ones, and known points."""
+        count, n = self._of.size, self._low.size
+        side = self._high - self._low
         share = rng.choice(np.array(SPARSE_SHARES), size=(count, 1))
         x = np.where(rng.random((count, n)) < share, rng.random((count, n)), 0.0)
         dense = np.arange(count) % 4 == 3
         x[dense] = rng.random((int(dense.sum()), n))
-        x = (self.low + x * side).astype(np.float32)
-        witnesses = self.knowledge.witnesses
-        if len(witnesses):
-            known = np.flatnonzero(np.arange(count) % 4 == 2)
-            x[known] = witnesses[rng.integers(len(witnesses), size=known.size)]
+        x = (self._low + x * side).astype(np.float32)
+        if len(known):
+            taken = np.flatnonzero(np.arange(count) % 4 == 2)
+            x[taken] = known[rng.integers(len(known), size=taken.size)]
         return np.asarray(x, dtype=np.float32)
 
-    def run(self, deadline: Deadline) -> int:
-        """Climbs until the steps or the signs run out; the number of signs seen first."""
-        side = self.high - self.low
-        first, second = np.zeros_like(self.x), np.zeros_like(self.x)
-        found = 0
-        steps = self.effort.steps
-        for step in range(1, steps + 1):
-            gradient = self._gradient(self.leaks * np.float32(1.0 - step / steps))
+    @np.errstate(over="ignore", invalid="ignore")
+    def advance(self) -> Array:
+        """Climbs some steps.
+
+        Returns:
+            Points that seem to show their own query's sign, one each, shape (points, inputs).
+        """
+        side = self._high - self._low
+        until = min(self._step + SHOW_EVERY - self._step % SHOW_EVERY, self._steps)
+        each = 2.0 * len(self._x) * self._size
+        for step in range(self._step + 1, until + 1):
+            gradient = self._gradient(self._leaks * np.float32(1.0 - step / self._steps))
             scale = np.abs(gradient).max(axis=1, keepdims=True)
             gradient /= np.where(scale > 0.0, scale, 1.0)
-            length = STEP_LENGTHS[0] + (STEP_LENGTHS[1] - STEP_LENGTHS[0]) * step / steps
-            self._move(gradient, first, second, step, np.float32(length) * side)
-            if step % SHOW_EVERY == 0 or step == steps or deadline.passed:
-                found += self._show()
-                still = self._still_open()
-                if deadline.passed or not still.any():
-                    break
-                self.x, self.units, self.signs = self.x[still], self.units[still], self.signs[still]
-                self.leaks = self.leaks[still]
-                first, second = first[still], second[still]
-        return found
+            length = STEP_LENGTHS[0] + (STEP_LENGTHS[1] - STEP_LENGTHS[0]) * step / self._steps
+            self._move(gradient, step, np.float32(length) * side)
+            self.products += each
+        self._step = until
+        return self._promising()
 
-    def _move(
-        self, gradient: Single, first: Single, second: Single, step: int, length: Single
-    ) -> None:
+    def keep(self, still: NDArray[np.bool_]) -> None:
+        """Goes on with the points of some queries alone, shape (queries,)."""
+        rows = still[self._of]
+        self._x, self._of, self._units = self._x[rows], self._of[rows], self._units[rows]
+        self._signs, self._leaks = self._signs[rows], self._leaks[rows]
+        self._first, self._second = self._first[rows], self._second[rows]
+
+    def _move(self, gradient: Single, step: int, length: Single) -> None:
         """One step of Adam into the box, in place; `gradient` is written over."""
+        first, second = self._first, self._second
         first *= np.float32(BETAS[0])
         first += np.float32(1 - BETAS[0]) * gradient
         second *= np.float32(BETAS[1])
@@ -142,17 +150,15 @@ class _Climb:
         gradient += np.float32(1e-8)
         np.divide(first, gradient, out=gradient)
         gradient *= np.float32(1 / (1 - BETAS[0] ** step)) * length
-        self.x += gradient
-        np.minimum(self.x, self.high, out=self.x)
-        np.maximum(self.x, self.low, out=self.x)
+        self._x += gradient
+        np.minimum(self._x, self._high, out=self._x)
+        np.maximum(self._x, self._low, out=self._x)
 
     def _gradient(self, leaks: Single) -> Single:
         """The gradient of each point's own signed pre-activation, with a leaky ReLU of its own."""
-        h, slopes = self.x, []
-        for weight, bias, relu in zip(
-            self.weights[:-1], self.biases[:-1], self.relu[:-1], strict=True
-        ):
-            g = h @ weight.T
+        h, slopes = self._x, []
+        for below, bias, relu in zip(self._maps, self._biases[:-1], self._relu, strict=True):
+            g = below.apply(h)
             g += bias
             leak = leaks if relu else np.ones_like(leaks)
             # A product with zeros and ones: choosing would have the processor guess.
@@ -162,50 +168,49 @@ class _Climb:
             slopes.append(slope)
             g *= slope
             h = g
-        back = self.weights[-1][self.units] * self.signs[:, None]
-        for weight, slope in zip(reversed(self.weights[:-1]), reversed(slopes), strict=True):
+        back = self._own[self._units] * self._signs[:, None]
+        for below, slope in zip(reversed(self._maps), reversed(slopes), strict=True):
             slope *= back
-            back = slope @ weight
+            back = below.pull_back(slope)
         return np.asarray(back, dtype=np.float32)
 
-    def _show(self) -> int:
-        """Runs the points whose own sign seems to show forward, as they are and as corners."""
-        middle = np.float32(0.5) * self.low + np.float32(0.5) * self.high
-        corners = np.where(self.x > middle, self.high, self.low)
-        found = 0
-        for points in (self.x, corners):
+    def _promising(self) -> Array:
+        """Points and their corners whose own sign seems to show, the first of each query."""
+        middle = np.float32(0.5) * self._low + np.float32(0.5) * self._high
+        found = []
+        for points in (self._x, np.where(self._x > middle, self._high, self._low)):
             rows = np.flatnonzero(self._values(points) > 0.0)
-            _, firsts = np.unique((self.units[rows] + 1) * self.signs[rows], return_index=True)
-            if rows.size:
-                found += self.knowledge.show(points[rows[firsts]].astype(np.float64))
-        return found
+            _, firsts = np.unique(self._of[rows], return_index=True)
+            found.append(points[rows[firsts]].astype(np.float64))
+        return np.concatenate(found)
 
     def _values(self, points: Single) -> Single:
         """Each point's own signed pre-activation."""
         h = points
-        for weight, bias, relu in zip(
-            self.weights[:-1], self.biases[:-1], self.relu[:-1], strict=True
-        ):
-            h = h @ weight.T + bias
+        for below, bias, relu in zip(self._maps, self._biases[:-1], self._relu, strict=True):
+            h = below.apply(h) + bias
             h = np.maximum(h, 0.0) if relu else h
-        value = np.einsum("pi,pi->p", h, self.weights[-1][self.units]) + self.biases[-1][self.units]
-        return np.asarray(value * self.signs, dtype=np.float32)
-
-    def _still_open(self) -> NDArray[np.bool_]:
-        """Which points climb for a sign that is still open."""
-        positive, negative = self.knowledge.open_signs(self.layer)
-        return np.asarray(np.where(self.signs > 0, positive[self.units], negative[self.units]))
+        value = np.einsum("pi,pi->p", h, self._own[self._units]) + self._biases[-1][self._units]
+        return np.asarray(value * self._signs, dtype=np.float32)
 
 
-def _live_part(knowledge: Knowledge, layer: int) -> tuple[list[Single], list[Single]]:
-    """Weights and biases up to a layer, without the stably inactive units of the layers below."""
-    weights, biases = [], []
-    inputs = np.arange(knowledge.chain.n_in)
-    for index, part in enumerate(knowledge.chain.layers[: layer + 1]):
-        live = np.arange(part.width)
-        if part.relu and index < layer:
-            live = np.flatnonzero(knowledge.status(index) != Status.INACTIVE)
-        weights.append(part.affine.weight[np.ix_(live, inputs)].astype(np.float32))
-        biases.append(part.affine.bias[live].astype(np.float32))
-        inputs = live
-    return weights, biases
+def _live_part(
+    chain: Chain, live: Sequence[Index]
+) -> tuple[list[SingleMap], list[Single], Single, int]:
+    """The live units below and all units of the layer after them, in float32.
+
+    Returns:
+        The maps of the layers below, the biases of all layers, the rows of the last layer, and how
+        many entries the maps have.
+    """
+    maps, biases, size = [], [], 0
+    inputs: Index = np.arange(chain.n_in)
+    for part, units in zip(chain.layers, live, strict=False):
+        linear = part.affine.linear.restrict(inputs, units)
+        maps.append(linear.single())
+        biases.append(part.affine.bias[units].astype(np.float32))
+        inputs, size = units, size + linear.size
+    last = chain.layers[len(live)].affine
+    biases.append(last.bias.astype(np.float32))
+    own = last.reading(inputs).entries.astype(np.float32)
+    return maps, biases, own, size

@@ -25,7 +25,7 @@ def first_points(first: Affine, box: Box, seed: int) -> Iterator[Array]:
     """
     rng = np.random.default_rng(seed)
     yield _mixture(box, rng, FEW)
-    yield np.concatenate(extreme_corners(first.weight, box))
+    yield np.concatenate(extreme_corners(first.entries, box))
     yield _mixture(box, rng, MANY)
 
 

@@ -1,88 +1,138 @@
 """How a domain was split to settle signs: the part of a proof that is hard to find again.
 
-A tree lists its nodes in preorder. Every node is a leaf or has two children that together cover
-it; a sign is settled where the bound of every leaf excludes it.
+Every node of a tree is a leaf or has two children that together cover it; a sign is settled where
+the bound of every leaf excludes it.
 """
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+from onnx_exact.network.query import Query
 
 LEAF = -1
 
 
 @dataclass(frozen=True, eq=False)
-class BoxTree:
-    """Parts of the input box, each split at the middle of one side.
+class Leaves:
+    """What excludes a sign at each leaf of a tree of ReLUs, in the order of the leaves.
 
-    The middle is 0.5 * lower + 0.5 * upper in float64; the first child is the lower part.
+    Attributes:
+        units: those that have a slope, numbered through all layers below; shape (slopes,).
+        slopes: in units of 1 / `bounds.cases.SLOPE_STEPS`, shape (leaves, slopes).
+        multipliers: of the units fixed on the way to each leaf, leaf by leaf, from the root; not
+            negative.
+    """
 
-    Each sign is excluded at every leaf or at one of the nodes above it: by the linear bound that
-    holds on that part after all layers below have been bounded on it, within what is known of the
-    whole box, with lower slopes as they are by default or optimised (`stability.parts`). On a few
-    parts in a thousand the search also used signs of units that a part around it had shown.
+    units: NDArray[np.intp]
+    slopes: NDArray[np.uint8]
+    multipliers: NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Tree:
+    """Splittings that settle signs of units of one layer, the nodes in preorder.
+
+    A tree of boxes splits the input box at the middle of a side, 0.5 * lower + 0.5 * upper in
+    float64; the first child is the lower part. A tree of ReLUs fixes the sign of a unit of an
+    earlier layer: the first child has g >= 0, the second g <= 0; it settles one sign. A single leaf
+    is a linear bound with slopes of its own.
 
     Attributes:
         layer: of the units.
         units: whose signs are settled, shape (signs,).
         positive: whether it is g > 0 that is excluded, or g < 0; shape (signs,).
-        sides: the side that each node is split along, `LEAF` for a leaf; shape (nodes,).
+        splits: the side, or the unit numbered through all layers below, that each node is split on,
+            `LEAF` for a leaf; shape (nodes,).
+        leaves: None for a tree of boxes.
     """
 
     layer: int
     units: NDArray[np.intp]
     positive: NDArray[np.bool_]
-    sides: NDArray[np.int16]
+    splits: NDArray[np.int32]
+    leaves: Leaves | None = None
+
+    @property
+    def queries(self) -> list[Query]:
+        """The signs that it settles."""
+        signs = zip(self.units.tolist(), self.positive.tolist(), strict=True)
+        return [Query(self.layer, unit, positive) for unit, positive in signs]
 
 
-@dataclass(frozen=True, eq=False)
-class ReluTree:
-    """Signs of units of earlier layers, fixed one after another.
-
-    The first child has g >= 0 for the unit, the second g <= 0.
+class Growing:
+    """A tree while it grows.
 
     Attributes:
-        layer, unit: of the sign that is settled.
-        positive: whether it is g > 0 that is excluded, or g < 0.
-        splits: the layer and unit each node is split on, shape (nodes, 2); `LEAF` twice for a leaf.
+        splits: what each node is split on, the root first; as in `Tree`.
+        children: the first child of each, which the second follows.
     """
 
-    layer: int
-    unit: int
-    positive: bool
-    splits: NDArray[np.int32]
+    def __init__(self) -> None:
+        self.splits, self.children = array("i", [LEAF]), array("q", [LEAF])
 
+    def __len__(self) -> int:
+        """Number of nodes."""
+        return len(self.splits)
 
-Tree: TypeAlias = BoxTree | ReluTree
+    def split(self, node: int, on: int) -> int:
+        """Splits a leaf; its first child."""
+        first = len(self.splits)
+        self.splits[node], self.children[node] = on, first
+        self.splits.extend((LEAF, LEAF))
+        self.children.extend((LEAF, LEAF))
+        return first
 
+    def graft(
+        self, node: int, splits: NDArray[np.int16], children: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """Puts another tree in the place of a leaf; what its nodes are numbered here."""
+        numbers = np.arange(len(splits)) + (len(self.splits) - 1)
+        numbers[0] = node
+        children = np.where(children == LEAF, LEAF, children + (len(self.splits) - 1))
+        self.splits[node], self.children[node] = int(splits[0]), int(children[0])
+        self.splits.frombytes(splits[1:].astype(np.int32).tobytes())
+        self.children.frombytes(children[1:].tobytes())
+        return numbers
 
-def preorder(
-    sides: NDArray[np.int16], children: NDArray[np.int64], kept: NDArray[np.bool_]
-) -> NDArray[np.int16]:
-    """The sides of a tree's nodes in preorder, level by level rather than node by node.
+    def regrow(self, splits: NDArray[np.int32]) -> list[int]:
+        """Splits the root as the nodes of a tree in preorder are; the leaves in their order."""
+        leaves, waiting = [], [0]
+        for on in splits.tolist():
+            node = waiting.pop()
+            if on == LEAF:
+                leaves.append(node)
+            else:
+                first = self.split(node, on)
+                waiting += [first + 1, first]
+        return leaves
 
-    Args:
-        sides: of the nodes in any order, the root first; shape (nodes,).
-        children: the first child of each, which the second follows; shape (nodes,).
-        kept: the nodes whose children belong to it; the others become leaves; shape (nodes,).
-    """
-    level, levels = np.zeros(1, dtype=np.int64), []
-    while (inner := level[kept[level]]).size:
-        levels.append(inner)
-        level = np.concatenate([children[inner], children[inner] + 1])
-    sizes = np.ones(sides.size, dtype=np.int64)
-    for inner in reversed(levels):
-        first = children[inner]
-        sizes[inner] += sizes[first] + sizes[first + 1]
-    places = np.zeros(sides.size, dtype=np.int64)
-    listed = np.full(sizes[0], LEAF, dtype=np.int16)
-    for inner in levels:
-        first = children[inner]
-        places[first] = places[inner] + 1
-        places[first + 1] = places[first] + sizes[first]
-        listed[places[inner]] = sides[inner]
-    return listed
+    def preorder(self, kept: NDArray[np.bool_] | None = None) -> NDArray[np.int64]:
+        """The nodes in preorder, put together level by level rather than node by node.
+
+        Args:
+            kept: the nodes whose children belong to the tree; None for all that have some.
+        """
+        children = np.array(self.children)
+        inside = children != LEAF if kept is None else kept
+        level, levels = np.zeros(1, dtype=np.int64), []
+        while (inner := level[inside[level]]).size:
+            levels.append(inner)
+            level = np.concatenate([children[inner], children[inner] + 1])
+        sizes = np.ones(children.size, dtype=np.int64)
+        for inner in reversed(levels):
+            first = children[inner]
+            sizes[inner] += sizes[first] + sizes[first + 1]
+        places = np.zeros(children.size, dtype=np.int64)
+        listed = np.zeros(sizes[0], dtype=np.int64)
+        for inner in levels:
+            first = children[inner]
+            places[first] = places[inner] + 1
+            places[first + 1] = places[first] + sizes[first]
+            for child in (first, first + 1):
+                listed[places[child]] = child
+        return listed

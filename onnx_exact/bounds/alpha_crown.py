@@ -1,82 +1,134 @@
-"""Optimised lower slopes for backward linear bounds (alpha-CROWN, Xu et al. 2021).
+"""Slopes and multipliers for backward linear bounds, improved for many cases at once.
 
-Any lower slope in [0, 1] gives a sound bound, a different one for each functional; the best is
-found by gradient descent on the bound itself. For a functional with coefficients A^k on h^k, an
-upper bound at the corner x* that maximises the last functional has the derivatives
+The bound that `crown.backward` evaluates is a function of lower slopes alpha (alpha-CROWN, Xu et
+al. 2021) and of multipliers beta of assumptions on signs (beta-CROWN, Wang et al. 2021),
 
-    d bound / d alpha^k_i = min(A^k_i, 0) ghat^k_i,     ghat^k = W^k p^(k-1) + b^k,    p^0 = x*,
-    p^k_i = s_i ghat^k_i + t_i  where A^k_i > 0,        alpha^k_i ghat^k_i elsewhere,
+    max A h + c  s.t. s_i g_i >= 0   <=   max A h + c + sum_i beta_i s_i g_i,      beta >= 0,
 
-so that a forward pass through the relaxed network gives the gradient, and p^0 is a point to run.
+convex and piecewise linear in each layer's. It is minimised by Adam in float32, on values that are
+not rounded with care: what comes out is proposed, and the bound is that of `crown.backward` with
+it. Slopes are whole multiples of 1 / `SLOPE_STEPS` and multipliers numbers of float32 throughout,
+so that what is found can be kept in few bytes and is the very thing that the bound rests on.
+
+With A^k the coefficients on h^k and x* a corner that maximises the last functional,
+
+    d bound / d alpha^k_i = min(A^k_i, 0) ghat^k_i,      d bound / d beta^k_i = s_i ghat^k_i,
+
+with ghat the pre-activations of the relaxed network at x*. Their averages over the later steps come
+near the relaxation's optimum, as the corners themselves do not: they tell where it loses.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from onnx_exact.bounds.crown import Relaxation, upper_bounds
-from onnx_exact.deadline import Deadline
+from onnx_exact.bounds.cases import Cases, bounds_of, default_cases, joined
+from onnx_exact.bounds.crown import Relaxation
+from onnx_exact.bounds.descent import Descent
 from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.domain import Box
 
-STEPS = 20
-FIRST_STEP = 0.3
-STEP_DECAY = 0.9
+# Numbers of an array of all layers' slopes that are improved at once: bounds the memory.
+MOST_ENTRIES = 2**22
 
 
-def optimized_upper_bounds(
-    rows: Affine, layers: Sequence[Relaxation], box: Box, deadline: Deadline, steps: int = STEPS
-) -> tuple[Array, Array]:
-    """As `crown.upper_bounds`, with the lower slopes of every unstable unit optimised for each row.
+@dataclass(frozen=True, eq=False)
+class Optimized:
+    """What functionals are at most.
+
+    Attributes:
+        bounds: sound upper bounds, under the assumptions of each case, shape (cases,).
+        cases: with the slopes and multipliers that attain them.
+        corners: where the last functionals are greatest, shape (cases, inputs).
+        losses: how much the relaxation of each unit seems to cost, one array a layer, (cases,
+            units).
+        points: where the relaxation seems to have its optimum, shape (cases, inputs).
+    """
+
+    bounds: Array
+    cases: Cases
+    corners: Array
+    losses: tuple[Array, ...]
+    points: Array
+
+
+def optimize(
+    rows: Affine,
+    layers: Sequence[Relaxation],
+    box: Box,
+    steps: int,
+    start: Cases | None = None,
+    goal: Array | float = 0.0,
+) -> Optimized:
+    """The best bounds on functionals of a layer's output within some steps.
+
+    A case is a functional, a box with the relaxations on it, and a set of assumptions. What is the
+    same for all cases is given once. Deterministic: the same arguments give the same bytes.
+
+    Args:
+        rows: the functionals of the last layer's output: one for all cases, or one for each.
+        layers: the relaxations of the layers below, first to last, at least one: of one box, or of
+            one for each case.
+        box: the domain, finite, shape (inputs,) or (cases, inputs) as the relaxations have it.
+        steps: how many; a case whose bound is at its goal stops before.
+        start: slopes and multipliers to start with, and what is assumed; by default nothing is, and
+            slopes are those of the relaxations.
+        goal: a bound no greater is good enough, for each case or for all.
 
     Returns:
-        The least bound found for each row, shape (rows,), sound, and the corner at which the last
-        functional was largest, shape (rows, inputs).
+        Of every case the slopes and multipliers whose value was the least, those it started with
+        among them, and the sound bound with these.
     """
-    best, coefficients = upper_bounds(rows, layers, box)
+    count = max(rows.n_out, len(box.lower) if box.lower.ndim == 2 else 1)
+    start = start or default_cases(layers, count)
+    count = len(start)
+    ends = np.broadcast_to(np.asarray(goal, dtype=np.float64), (count,))
+    most = max(1, MOST_ENTRIES // sum(r.live.size for r in layers))
+    found: list[Optimized] = []
+    for first in range(0, count, most):
+        part = np.arange(first, min(first + most, count))
+        if part.size == count:
+            chosen = rows, layers, box, start
+        else:
+            several = box.lower.ndim == 2
+            chosen = (
+                rows.rows(part) if rows.n_out > 1 else rows,
+                [r.some(part) for r in layers] if several else layers,
+                Box(box.lower[part], box.upper[part]) if several else box,
+                start.rows(part),
+            )
+        found.append(_optimized(*chosen, steps, ends[part]))
+    return found[0] if len(found) == 1 else _joined(found)
+
+
+def _optimized(
+    rows: Affine,
+    layers: Sequence[Relaxation],
+    box: Box,
+    start: Cases,
+    steps: int,
+    goal: Array,
+) -> Optimized:
+    """As `optimize`, for as many cases as fit into memory."""
+    # What overflows in float32 makes values that are never better than those at hand.
+    with np.errstate(over="ignore", invalid="ignore"):
+        descent = Descent(rows, layers, box, start, goal)
+        descent.run(steps)
+        cases = descent.cases(start)
+    bounds, coefficients = bounds_of(rows, layers, box, cases)
     corners = np.where(coefficients > 0.0, box.upper, box.lower)
-    open_rows = np.flatnonzero(best > 0.0)
-    alphas = [np.tile(layer.lower_slope, (open_rows.size, 1)) for layer in layers]
-    free = [(layer.upper_slope > 0.0) & (layer.upper_slope < 1.0) for layer in layers]
-    length = FIRST_STEP
-    for _ in range(steps):
-        if not open_rows.size or deadline.passed:
-            break
-        part = rows.rows(open_rows)
-        with np.errstate(over="ignore", invalid="ignore"):
-            gradients = slope_gradients(part, layers, box, alphas)
-        for alpha, gradient, mask in zip(alphas, gradients, free, strict=True):
-            scale = np.abs(gradient).max(axis=1, keepdims=True)
-            step = length * gradient / np.where(scale > 0.0, scale, 1.0)
-            alpha[:, mask] = np.clip(alpha - step, 0.0, 1.0)[:, mask]
-        bounds, coefficients = upper_bounds(part, layers, box, alphas)
-        best[open_rows] = np.minimum(best[open_rows], bounds)
-        corners[open_rows] = np.where(coefficients > 0.0, box.upper, box.lower)
-        still = best[open_rows] > 0.0
-        open_rows, alphas = open_rows[still], [alpha[still] for alpha in alphas]
-        length *= STEP_DECAY
-    return best, corners
+    return Optimized(bounds, cases, corners, descent.losses(), descent.points())
 
 
-def slope_gradients(
-    rows: Affine, layers: Sequence[Relaxation], box: Box, alphas: Sequence[Array]
-) -> list[Array]:
-    """The derivatives of the bounds by the lower slopes, shape (rows, units) for each layer."""
-    coefficients, negatives, uppers = rows.weight, [], []
-    for layer, alpha in zip(reversed(layers), reversed(alphas), strict=True):
-        positive = np.maximum(coefficients, 0.0)
-        negatives.append(coefficients - positive)
-        uppers.append(positive > 0.0)
-        through = positive * layer.upper_slope + negatives[-1] * alpha
-        coefficients = layer.pull_back(through)
-    point = np.where(coefficients > 0.0, box.upper, box.lower)
-    gradients = []
-    for layer, alpha, negative, upper in zip(
-        layers, alphas, reversed(negatives), reversed(uppers), strict=True
-    ):
-        value = layer.apply(point)
-        gradients.append(negative * value)
-        point = np.where(upper, layer.upper_slope * value + layer.upper_offset, alpha * value)
-    return gradients
+def _joined(parts: Sequence[Optimized]) -> Optimized:
+    """All parts one after another."""
+    cases = joined([p.cases for p in parts])
+    losses = tuple(np.concatenate(layer) for layer in zip(*(p.losses for p in parts), strict=True))
+    bounds, corners, points = (
+        np.concatenate([getattr(p, name) for p in parts])
+        for name in ("bounds", "corners", "points")
+    )
+    return Optimized(bounds, cases, corners, losses, points)

@@ -13,15 +13,13 @@ from fractions import Fraction
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from onnx_exact.network.affine import Affine, Array
-from onnx_exact.network.rounding import (
-    SMALLEST,
-    SMALLEST_NORMAL,
-    slack,
-    smallest_nonzero,
-    total_terms,
-)
+from onnx_exact.network.operator import Operator
+from onnx_exact.network.rounding import SMALLEST, above, slack, total_terms
+
+Flags = NDArray[np.bool_]
 
 
 def interval_bounds(affine: Affine, lower: Array, upper: Array) -> tuple[Array, Array]:
@@ -34,20 +32,14 @@ def interval_bounds(affine: Affine, lower: Array, upper: Array) -> tuple[Array, 
     Returns:
         Lower and upper, shape (..., out), widened by the rounding error of their own evaluation.
     """
-    weight = Signed.of(affine.weight)
+    linear = SignedOperator(affine.linear)
     # The least of W x + b is the negative of the greatest of W y - b over y = -x.
-    low = -maximum(weight, -affine.bias, -upper, -lower)
-    high = maximum(weight, affine.bias, lower, upper)
+    low = -maximum(linear, -affine.bias, -upper, -lower)
+    high = maximum(linear, affine.bias, lower, upper)
     if affine.error is None:
         return low, high
     off = affine.off(np.maximum(np.abs(lower), np.abs(upper)))
-    return above(-low, off) * -1.0, above(high, off)
-
-
-def above(bound: Array, off: Array) -> Array:
-    """An upper bound on bound + off, and `bound` itself where nothing is off."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        return np.where(off == 0.0, bound, np.nextafter(bound + off, np.inf))
+    return -above(-low, off), above(high, off)
 
 
 def interval_maximum(weight: Array, bias: Array, lower: Array, upper: Array) -> Array:
@@ -57,25 +49,14 @@ def interval_maximum(weight: Array, bias: Array, lower: Array, upper: Array) -> 
         weight, bias: shape (..., rows, in) and (..., rows).
         lower, upper: shape (..., in).
     """
-    return maximum(Signed.of(weight), bias, lower, upper)
+    return maximum(Signed(weight), bias, lower, upper)
 
 
 @dataclass(frozen=True, eq=False)
 class Signed:
-    """A matrix as the sum of its positive and its negative entries, shape (..., rows, in) each.
-
-    Attributes:
-        whole: the matrix.
-        smallest: the smallest magnitude of an entry that is not 0.
-    """
+    """A map whose entries are given, shape (..., rows, in): one matrix, or one for each box."""
 
     whole: Array
-    smallest: float
-
-    @staticmethod
-    def of(weight: Array) -> Signed:
-        """The parts of `weight`, each made when it is asked for."""
-        return Signed(weight, smallest_nonzero(weight))
 
     @cached_property
     def positive(self) -> Array:
@@ -87,33 +68,78 @@ class Signed:
         """The matrix with 0 in place of positive entries."""
         return np.minimum(self.whole, 0.0)
 
+    def plus(self, x: Array) -> Array:
+        """The positive entries times x."""
+        return times(self.positive, x)
 
-def maximum(weight: Signed, bias: Array, lower: Array, upper: Array) -> Array:
-    """As `interval_maximum`, for a matrix whose parts are at hand."""
+    def minus(self, x: Array) -> Array:
+        """The negative entries times x."""
+        return times(self.negative, x)
+
+    def hits(self, plus: Flags, minus: Flags) -> Flags:
+        """Which rows have a positive entry where `plus`, or a negative one where `minus`."""
+        found = times((self.whole > 0.0).astype(np.float64), plus.astype(np.float64))
+        found += times((self.whole < 0.0).astype(np.float64), minus.astype(np.float64))
+        return np.asarray(found > 0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class SignedOperator:
+    """An operator as the sum of its parts."""
+
+    whole: Operator
+
+    @cached_property
+    def positive(self) -> Operator:
+        """Its positive entries."""
+        return self.whole.positive()
+
+    @cached_property
+    def negative(self) -> Operator:
+        """Its negative entries."""
+        return self.whole.negative()
+
+    def plus(self, x: Array) -> Array:
+        """The positive entries times x."""
+        return self.positive.apply(x)
+
+    def minus(self, x: Array) -> Array:
+        """The negative entries times x."""
+        return self.negative.apply(x)
+
+    def hits(self, plus: Flags, minus: Flags) -> Flags:
+        """Which rows have a positive entry where `plus`, or a negative one where `minus`."""
+        found = self.positive.pattern().apply(plus.astype(np.float64))
+        found += self.negative.pattern().apply(minus.astype(np.float64))
+        return np.asarray(found > 0.0)
+
+
+def maximum(linear: Signed | SignedOperator, bias: Array, lower: Array, upper: Array) -> Array:
+    """As `interval_maximum`, for a map of any structure."""
     low, high = (np.where(np.isfinite(v), v, 0.0) for v in (lower, upper))
+    n = low.shape[-1]
     with np.errstate(over="ignore", invalid="ignore"):
         # The box of an image begins at 0, which spares half of the work.
-        below = times(weight.negative, low) if low.any() else np.zeros(1)
-        above = times(weight.positive, high) if high.any() or not low.any() else np.zeros(1)
-        value = above + below + bias
+        below = linear.minus(low) if low.any() else np.zeros(1)
+        over = linear.plus(high) if high.any() or not low.any() else np.zeros(1)
+        value = over + below + bias
         # By the sides as they are: 0 in place of an infinite one has lost its sign.
         if lower.min(initial=0.0) >= 0.0:
-            magnitude = above - below
+            magnitude = over - below
         elif upper.max(initial=0.0) <= 0.0:
-            magnitude = below - above
+            magnitude = below - over
         else:
-            magnitude = times(weight.positive, np.abs(high)) - times(weight.negative, np.abs(low))
-    smallest = weight.smallest * min(smallest_nonzero(low), smallest_nonzero(high))
-    n = low.shape[-1]
-    underflow = 2 * n * SMALLEST if smallest < SMALLEST_NORMAL else 0.0
-    with np.errstate(over="ignore", invalid="ignore"):
+            magnitude = linear.plus(np.abs(high)) - linear.minus(np.abs(low))
+        # Where terms are there, what underflows is less than what is rounded anyway.
+        underflow = np.where(magnitude == 0.0, 0.0, 2 * n * SMALLEST)
+        if not magnitude.all():
+            lost = (magnitude == 0.0) & linear.hits(high != 0.0, low != 0.0)
+            underflow = np.where(lost, 2 * n * SMALLEST, underflow)
         value = value + slack(total_terms(magnitude, bias, underflow), n, underflow)
     value = np.where(np.isfinite(value), value, np.inf)
     if not (np.isfinite(lower).all() and np.isfinite(upper).all()):
         # Every infinite term of a maximum is +inf, so that one of them decides.
-        hit = times((weight.whole > 0.0).astype(np.float64), np.isinf(upper).astype(np.float64))
-        hit += times((weight.whole < 0.0).astype(np.float64), np.isinf(lower).astype(np.float64))
-        value = np.where(hit > 0.0, np.inf, value)
+        value = np.where(linear.hits(np.isinf(upper), np.isinf(lower)), np.inf, value)
     return value
 
 
@@ -131,7 +157,7 @@ def exact_extremes(
         Both, for the numbers as they are, and what those may be off by, anywhere in the box.
     """
     low = high = Fraction(float(affine.bias[unit]))
-    row = affine.weight[unit]
+    row = affine.row(unit)
     for j in np.flatnonzero(row):
         w = Fraction(float(row[j]))
         ends = w * Fraction(float(lower[j])), w * Fraction(float(upper[j]))
@@ -140,5 +166,5 @@ def exact_extremes(
     off = Fraction(0)
     if affine.error is not None:
         size = np.maximum(np.abs(lower), np.abs(upper))
-        off = Fraction(float(affine.rows(np.array([unit])).off(size)[0]))
+        off = Fraction(float(affine.off(size)[unit]))
     return low, high, off

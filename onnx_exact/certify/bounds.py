@@ -50,9 +50,8 @@ class Bounds:
 
     def outputs(self, layer: int) -> tuple[Array, Array]:
         """Bounds on the outputs of a layer."""
-        if self.chain.layers[layer].relu:
-            return np.maximum(self.lower[layer], 0.0), np.maximum(self.upper[layer], 0.0)
-        return self.lower[layer], self.upper[layer]
+        made = self.chain.layers[layer]
+        return made.activate(self.lower[layer]), made.activate(self.upper[layer])
 
     def magnitude(self, layer: int) -> Array:
         """Bounds on the magnitudes of the outputs of a layer."""

@@ -16,9 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_exact._version import __version__
-from onnx_exact.certify.proof import BoxTreeProof, ChainProof, LayerProof, TreeProof
+from onnx_exact.bab.trees import LEAF, Tree
+from onnx_exact.certify.proof import ChainProof, LayerProof
 from onnx_exact.errors import OutputError
 from onnx_exact.network.chain import Chain
+from onnx_exact.network.domain import Box
 from onnx_exact.reduce import UnitMap
 
 FORMAT = "onnx-exact certificate"
@@ -45,6 +47,7 @@ class ChainRecord:
         proof: of the verdicts on the units before.
         origins: for each layer after, where the units of the original live on.
         gone: the same for other layers, where some are gone together.
+        box: of its input, where that is not the domain itself.
     """
 
     input: str
@@ -54,6 +57,7 @@ class ChainRecord:
     proof: ChainProof
     origins: Sequence[UnitMap]
     gone: Sequence[UnitMap] = ()
+    box: Box | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +90,7 @@ def write_certificate(certificate: Certificate, path: Path) -> None:
     arrays["header"] = np.frombuffer(text.encode("utf-8"), dtype=np.uint8)
     for number, chain in enumerate(certificate.chains):
         for name, array in _arrays(chain).items():
-            arrays[f"c{number}_{name}"] = array
+            arrays[f"c{number}_{name}"] = np.ascontiguousarray(array)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("wb") as file:
@@ -124,7 +128,7 @@ def _chain(chain: ChainRecord) -> dict[str, Any]:
         "result_relu": [layer.relu for layer in chain.after.layers],
         "sources": [origin.source for origin in chain.origins],
         "trees": [
-            {"kind": "box" if isinstance(tree, BoxTreeProof) else "relu", "layer": tree.layer}
+            {"kind": "box" if tree.leaves is None else "relu", "layer": tree.layer}
             for tree in chain.proof.trees
         ],
     }
@@ -132,11 +136,14 @@ def _chain(chain: ChainRecord) -> dict[str, Any]:
 
 def _arrays(chain: ChainRecord) -> Arrays:
     arrays: Arrays = {"witnesses": chain.proof.witnesses}
+    if chain.box is not None:
+        arrays["box"] = np.array([chain.box.lower, chain.box.upper])
     for index, layer in enumerate(chain.proof.layers):
         if layer is not None:
             arrays |= {f"l{index}_{name}": array for name, array in _layer(layer).items()}
     for number, tree in enumerate(chain.proof.trees):
-        arrays |= {f"t{number}_{name}": array for name, array in _tree(tree).items()}
+        found = arrays_of_tree(tree, chain.before)
+        arrays |= {f"t{number}_{name}": array for name, array in found.items()}
     maps = {f"m{number}": origin for number, origin in enumerate(chain.origins)}
     maps |= {f"g{origin.source}": origin for origin in chain.gone}
     for name, origin in maps.items():
@@ -155,8 +162,14 @@ def _layer(layer: LayerProof) -> Arrays:
     return arrays
 
 
-def _tree(tree: TreeProof) -> Arrays:
-    arrays: Arrays = {"units": tree.units, "positive": tree.positive, "nodes": tree.nodes}
-    if not isinstance(tree, BoxTreeProof):
-        arrays |= {"slopes": tree.slopes, "multipliers": tree.multipliers}
-    return arrays
+def arrays_of_tree(tree: Tree, chain: Chain) -> Arrays:
+    """What is written of a tree; units are named by layer and index there."""
+    arrays: Arrays = {"units": tree.units.astype(np.int32), "positive": tree.positive}
+    if tree.leaves is None:
+        return arrays | {"nodes": tree.splits.astype(np.int16)}
+    starts = np.cumsum([0, *(layer.width for layer in chain.layers)])
+    layer = np.searchsorted(starts, tree.splits, side="right") - 1
+    nodes = np.column_stack([layer, tree.splits - starts[np.maximum(layer, 0)]])
+    nodes[tree.splits == LEAF] = LEAF
+    arrays["nodes"] = nodes.astype(np.int32)
+    return arrays | {"slopes": tree.leaves.slopes, "multipliers": tree.leaves.multipliers}

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_exact.bab.trees import Tree
 from onnx_exact.certify.bounds import Bounds
 from onnx_exact.decide.verdict import Status
-
-# Slopes are kept as whole multiples of 1 / SLOPE_STEPS.
-SLOPE_STEPS = 255
 
 
 class Proof(IntEnum):
@@ -34,7 +32,7 @@ class Slopes:
     Attributes:
         unit: whose pre-activation is bounded, shape (rows,).
         positive: from above, or else from below; shape (rows,).
-        values: slopes in units of 1 / SLOPE_STEPS, shape (rows, loose units of the layers before).
+        values: slopes in units of 1 / 255, shape (rows, loose units of the layers before).
     """
 
     unit: NDArray[np.int32]
@@ -68,49 +66,19 @@ class LayerProof:
 
 
 @dataclass(frozen=True, eq=False)
-class BoxTreeProof:
-    """A splitting of the input box, as `onnx_exact.bab.trees.BoxTree` has it."""
-
-    layer: int
-    units: NDArray[np.int32]
-    positive: NDArray[np.bool_]
-    nodes: NDArray[np.int16]
-
-
-@dataclass(frozen=True, eq=False)
-class ReluTreeProof:
-    """A splitting on ReLUs, as `onnx_exact.bab.trees.ReluTree` has it, with its leaves.
-
-    Attributes:
-        slopes: of each leaf, as in `Slopes`, shape (leaves, loose units of the layers before).
-        multipliers: of the units fixed on the way to each leaf, leaf by leaf, from the root; not
-            negative.
-    """
-
-    layer: int
-    units: NDArray[np.int32]
-    positive: NDArray[np.bool_]
-    nodes: NDArray[np.int32]
-    slopes: NDArray[np.uint8]
-    multipliers: NDArray[np.float32]
-
-
-TreeProof: TypeAlias = BoxTreeProof | ReluTreeProof
-
-
-@dataclass(frozen=True, eq=False)
 class ChainProof:
     """The units of a chain.
 
     Attributes:
         layers: None for a layer without ReLU.
-        trees: splittings, in the order of their layers.
+        trees: splittings, in the order of their layers; leaves have slopes for the loose units of
+            the layers before.
         witnesses: points of the domain, shape (points, inputs), float32 or float64.
         bounds: what all that proves; not written.
     """
 
     layers: tuple[LayerProof | None, ...]
-    trees: tuple[TreeProof, ...]
+    trees: tuple[Tree, ...]
     witnesses: NDArray[np.floating[Any]]
     bounds: Bounds
 

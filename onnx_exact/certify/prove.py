@@ -1,33 +1,32 @@
-"""Proves the verdicts on a chain once more, from nothing but what a certificate will hold.
+"""Replays the evidence of the verdicts on a chain, from nothing but what a certificate will hold.
 
 Layer by layer, each with what was proved of those before: interval bounds, linear bounds with
-default slopes, and for stable units that these do not show, slopes or splittings of their own. What
-cannot be proved, or only by more parts of the box than are worth giving, is UNDECIDED from there
-on.
+default slopes, and for stable units that these do not show, the slopes or splittings that settled
+them, gone on with for a little where bounds are now a little wider. What does not hold, or takes
+too many bytes, is UNDECIDED from there on.
 """
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Iterator
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_exact.bab.input_split.search import MOST_INPUTS
-from onnx_exact.bab.trees import BoxTree, ReluTree
+from onnx_exact.bab.input_split.search import MOST_INPUTS, BoxSearch
+from onnx_exact.bab.question import Question, in_bytes, margins
+from onnx_exact.bab.relu_split.search import split_sign
+from onnx_exact.bab.trees import LEAF, Leaves, Tree
 from onnx_exact.bounds import crown
-from onnx_exact.bounds.interval import Signed, exact_extremes, interval_bounds, times
+from onnx_exact.bounds.alpha_crown import optimize
+from onnx_exact.bounds.cases import SLOPE_STEPS, Cases
+from onnx_exact.bounds.interval import SignedOperator, exact_extremes, interval_bounds
+from onnx_exact.budgets import BUDGETS
 from onnx_exact.certify.bounds import Bounds
-from onnx_exact.certify.leaves import Sign, split_until_proved
-from onnx_exact.certify.parts import Signs, split_until_excluded
-from onnx_exact.certify.proof import (
-    BoxTreeProof,
-    ChainProof,
-    LayerProof,
-    Proof,
-    ReluTreeProof,
-    Slopes,
-    TreeProof,
-)
-from onnx_exact.certify.slopes import optimized_slopes
+from onnx_exact.certify.certificate import arrays_of_tree
+from onnx_exact.certify.proof import ChainProof, LayerProof, Proof, Slopes
 from onnx_exact.certify.witnesses import chosen_witnesses
 from onnx_exact.deadline import Deadline
 from onnx_exact.decide.verdict import LayerVerdicts, Stability, Status
@@ -36,29 +35,23 @@ from onnx_exact.network.chain import Chain
 from onnx_exact.network.domain import Box
 from onnx_exact.threads import one_thread
 
-# How far below 0 a bound has to be, relative to the terms of the pre-activation, so that whoever
-# checks it with another rounding finds it below 0 too.
-MARGIN = 1e-12
-# Nodes of a tree: of parts of the box, and of ReLUs.
-MOST_PARTS = 150_000
-MOST_NODES = 8_000
-# Seconds for a sign that no splitting is known for.
-SECONDS = 20.0
 # Share of the bytes a proof may take that witnesses and trees get.
 WITNESS_SHARE, TREE_SHARE = 0.25, 0.7
+# Parts of the box of which no fewer are to be expected in a byte of a compressed tree.
+MOST_PARTS_A_BYTE = 4.0
 
 
 def prove_chain(
     chain: Chain, box: Box, stability: Stability, deadline: Deadline, most_bytes: float = np.inf
 ) -> ChainProof:
-    """Proves what can be proved of the verdicts on a chain.
+    """The verdicts on a chain whose evidence holds, and that evidence as a certificate has it.
 
     Args:
         chain: the network.
         box: the domain, finite.
         stability: the verdicts, the splittings and the witnesses.
-        deadline: for looking for proofs of what is not proved yet.
-        most_bytes: that splittings and witnesses may take together, before compression.
+        deadline: the user's.
+        most_bytes: that splittings, compressed, and witnesses may take together.
     """
     # What overflows has no bound.
     with one_thread(), np.errstate(over="ignore", invalid="ignore"):
@@ -81,7 +74,7 @@ class _Prover:
         self._relaxations: list[crown.Relaxation] = []
         self._loose: list[NDArray[np.intp]] = []
         self._layers: list[LayerProof | None] = []
-        self._trees: list[TreeProof] = []
+        self._trees: list[Tree] = []
 
     def add_layer(self, index: int) -> None:
         """Proves what can be proved of one layer."""
@@ -130,8 +123,13 @@ class _Prover:
         proof[(inactive & clear[0]) | (active & clear[1])] = Proof.BOUNDS
         slopes = None
         if index and self._bounded(index):
-            slopes = self._prove_by_slopes(index, verdicts, proof)
-            self._prove_by_trees(index, verdicts, proof)
+            trees = [tree for tree in self._stability.trees if tree.layer == index]
+            slopes = self._prove_by_slopes(index, verdicts, proof, trees)
+            for tree in trees:
+                if tree.splits.size > 1:
+                    self._prove_by_tree(index, proof, tree)
+            for tree in self._roots(index, verdicts, proof):
+                self._prove_by_tree(index, proof, tree)
         # A bound that is below 0 by less than the margin is one all the same.
         open_units = (inactive | active) & (proof == Proof.NONE)
         bounded = (inactive & (self._upper[index] <= 0.0)) | (active & (self._lower[index] >= 0.0))
@@ -174,149 +172,131 @@ class _Prover:
     def _free_of_rounding(self, index: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Units whose interval's upper end, and lower end, is a sum of zeros."""
         affine, before = self._chain.layers[index].affine, self._relaxations[index - 1]
-        weight = Signed.of(affine.weight)
+        weight = SignedOperator(affine.linear)
         low, high = np.abs(before.low), np.abs(before.high)
-        above = times(weight.positive, high) - times(weight.negative, low) + np.abs(affine.bias)
-        below = times(weight.positive, low) - times(weight.negative, high) + np.abs(affine.bias)
+        above = weight.plus(high) - weight.minus(low) + np.abs(affine.bias)
+        below = weight.plus(low) - weight.minus(high) + np.abs(affine.bias)
         exact = affine.off(before.magnitude) == 0.0
         return (above == 0.0) & exact, (below == 0.0) & exact
 
     def _room(self, index: int) -> Array:
         """The margin of each unit of a layer."""
-        affine = self._chain.layers[index].affine
-        size = self._relaxations[index - 1].magnitude
-        return MARGIN * (times(np.abs(affine.weight), size) + np.abs(affine.bias))
+        return margins(self._chain.layers[index].affine, self._relaxations[index - 1].magnitude)
 
     def _rows(self, index: int, units: NDArray[np.intp], positive: bool) -> Affine:
         return self._chain.layers[index].affine.signed(units, 1.0 if positive else -1.0)
 
-    def _open(
-        self, verdicts: LayerVerdicts, proof: NDArray[np.int8], positive: bool
-    ) -> NDArray[np.intp]:
-        """Units said to be stable that lack a proof of the sign in question."""
-        status = Status.INACTIVE if positive else Status.ACTIVE
-        return np.flatnonzero((verdicts.status == status) & (proof == Proof.NONE))
+    def _question(
+        self, index: int, units: NDArray[np.intp], positive: NDArray[np.bool_]
+    ) -> Question:
+        known = tuple(self._lower[:index]), tuple(self._upper[:index]), self._relaxations[:index]
+        return Question(self._chain, self._box, index, units, positive, *known)
 
-    def _exclude(self, index: int, units: NDArray[np.intp], positive: bool) -> None:
+    def _exclude(self, index: int, units: NDArray[np.intp], positive: NDArray[np.bool_]) -> None:
         """Takes in that signs do not occur."""
-        if positive:
-            self._upper[index][units] = np.minimum(self._upper[index][units], 0.0)
-        else:
-            self._lower[index][units] = np.maximum(self._lower[index][units], 0.0)
+        above, below = units[positive], units[~positive]
+        self._upper[index][above] = np.minimum(self._upper[index][above], 0.0)
+        self._lower[index][below] = np.maximum(self._lower[index][below], 0.0)
 
     def _prove_by_slopes(
-        self, index: int, verdicts: LayerVerdicts, proof: NDArray[np.int8]
+        self, index: int, verdicts: LayerVerdicts, proof: NDArray[np.int8], trees: list[Tree]
     ) -> Slopes | None:
-        """Optimised slopes for signs that default ones leave open."""
-        room = self._room(index)
-        found = []
-        for positive in (True, False):
-            units = self._open(verdicts, proof, positive)
-            if not units.size:
-                continue
-            bounds, values = optimized_slopes(
-                self._rows(index, units, positive),
-                self._relaxations,
-                self._loose,
-                self._box,
-                -room[units],
-                self._deadline,
-            )
-            done = bounds <= -room[units]
-            proof[units[done]] = Proof.SLOPES
-            self._exclude(index, units[done], positive)
-            side = np.full(int(done.sum()), positive)
-            found.append(Slopes(units[done].astype(np.int32), side, values[done]))
-        if not sum(s.unit.size for s in found):
-            return None
-        return Slopes(
-            np.concatenate([s.unit for s in found]),
-            np.concatenate([s.positive for s in found]),
-            np.concatenate([s.values for s in found]),
-        )
-
-    def _prove_by_trees(self, index: int, verdicts: LayerVerdicts, proof: NDArray[np.int8]) -> None:
-        """Splittings that are known, and where there are none, new ones."""
-        for tree in self._stability.trees:
-            if tree.layer == index and isinstance(tree, BoxTree):
-                self._split_box(index, proof, tree)
-        if self._chain.n_in <= MOST_INPUTS:
-            for positive in (True, False):
-                units = self._open(verdicts, proof, positive)
-                if units.size:
-                    side = np.full(units.size, positive)
-                    sides = np.full(1, -1, dtype=np.int16)
-                    self._split_box(index, proof, BoxTree(index, units, side, sides))
-        known = {
-            (tree.unit, tree.positive): tree.splits
-            for tree in self._stability.trees
-            if tree.layer == index and isinstance(tree, ReluTree)
-        }
-        for positive in (True, False):
-            for unit in self._open(verdicts, proof, positive):
-                splits = known.get((int(unit), positive))
-                self._split_relus(index, proof, int(unit), positive, splits)
-
-    def _split_box(self, index: int, proof: NDArray[np.int8], tree: BoxTree) -> None:
-        lacking = proof[tree.units] == Proof.NONE
-        units, positive = tree.units[lacking], tree.positive[lacking]
+        """Slopes of signs that default ones leave open: those that settled them to begin with."""
+        split = {int(unit) for tree in trees if tree.splits.size > 1 for unit in tree.units}
+        units, positive = self._lacking(verdicts, proof, split)
         if not units.size:
-            return
-        affine = self._chain.layers[index].affine
-        sign = np.where(positive, 1.0, -1.0)
-        signs = Signs(
-            self._chain,
-            index,
-            affine.signed(units, sign),
-            -self._room(index)[units],
-            self._lower,
-            self._upper,
-            self._box,
+            return None
+        start = self._defaults(index, units.size)
+        kept = {(int(t.units[0]), bool(t.positive[0])): t.leaves for t in trees if t.leaves}
+        for row, sign in enumerate(zip(units.tolist(), positive.tolist(), strict=True)):
+            leaf = kept.get(sign)
+            if leaf is not None:
+                start[row, leaf.units] = leaf.slopes[0]
+        question = self._question(index, units, positive)
+        starts = np.cumsum([r.affine.n_out for r in question.below])[:-1]
+        slopes = tuple(np.split(start / SLOPE_STEPS, starts, axis=1))
+        found = optimize(
+            *(question.rows, question.below, self._box, BUDGETS.replay_steps),
+            Cases((), slopes, ()),
         )
-        nodes = split_until_excluded(signs, tree.sides, MOST_PARTS, self._deadline)
-        if nodes is None or nodes.nbytes > self._bytes:
-            return
-        self._bytes -= nodes.nbytes
-        self._trees.append(BoxTreeProof(index, units.astype(np.int32), positive, nodes))
-        proof[units] = Proof.TREE
-        for side in (True, False):
-            self._exclude(index, units[positive == side], side)
+        done = found.bounds <= 0.0
+        proof[units[done]] = Proof.SLOPES
+        self._exclude(index, units[done], positive[done])
+        values = in_bytes(found.cases.rows(done))[:, self._loose_below(index)]
+        return Slopes(units[done].astype(np.int32), positive[done], values) if done.any() else None
 
-    def _split_relus(
-        self,
-        index: int,
-        proof: NDArray[np.int8],
-        unit: int,
-        positive: bool,
-        splits: NDArray[np.int32] | None,
-    ) -> None:
-        one = np.array([unit])
-        sign = Sign(
-            self._rows(index, one, positive),
-            self._relaxations,
-            self._loose,
-            -float(self._room(index)[unit]),
-            self._box,
-        )
-        if splits is None:
-            splits = np.full((1, 2), -1, dtype=np.int32)
-        seconds = Deadline(min(SECONDS, self._deadline.remaining))
-        leaves = split_until_proved(sign, splits, MOST_NODES, seconds)
-        if leaves is None or leaves.nbytes > self._bytes:
+    def _roots(
+        self, index: int, verdicts: LayerVerdicts, proof: NDArray[np.int8]
+    ) -> Iterator[Tree]:
+        """Trees to begin with for signs of which no evidence that holds was kept.
+
+        Bounds settled them that were a little narrower on the way.
+        """
+        units, positive = self._lacking(verdicts, proof, set())
+        leaf, none = np.array([LEAF], dtype=np.int32), np.zeros(0, dtype=np.float32)
+        if units.size and self._chain.n_in <= MOST_INPUTS:
+            yield Tree(index, units, positive, leaf)
+        elif units.size:
+            leaves = Leaves(none.astype(np.intp), np.zeros((1, 0), dtype=np.uint8), none)
+            for i in range(units.size):
+                yield Tree(index, units[[i]], positive[[i]], leaf, leaves)
+
+    @staticmethod
+    def _lacking(
+        verdicts: LayerVerdicts, proof: NDArray[np.int8], passed_over: set[int]
+    ) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+        """Stable units without a proof, and whether it is their positive sign that is excluded."""
+        stable = np.isin(verdicts.status, (Status.INACTIVE, Status.ACTIVE))
+        found = [u for u in np.flatnonzero(stable & (proof == Proof.NONE)) if u not in passed_over]
+        units = np.array(found, dtype=np.intp)
+        return units, verdicts.status[units] == Status.INACTIVE
+
+    def _defaults(self, index: int, count: int) -> NDArray[np.uint8]:
+        """The slopes that everybody starts from, of all units below, for so many bounds."""
+        slopes = np.concatenate([r.lower_slope for r in self._relaxations[:index]])
+        return np.tile(np.rint(slopes * SLOPE_STEPS).astype(np.uint8), (count, 1))
+
+    def _loose_below(self, index: int) -> NDArray[np.intp]:
+        """The loose units of the layers before one, numbered through all of them."""
+        starts = np.cumsum([0, *(layer.width for layer in self._chain.layers[: index - 1])])
+        found = zip(starts, self._loose[:index], strict=True)
+        return np.concatenate([start + loose for start, loose in found]).astype(np.intp)
+
+    def _prove_by_tree(self, index: int, proof: NDArray[np.int8], known: Tree) -> None:
+        """Replays a splitting for those of its signs that are not proved yet."""
+        lacking = proof[known.units] == Proof.NONE
+        if not lacking.any() or self._size(known) > self._bytes:
             return
-        self._bytes -= leaves.nbytes
-        self._trees.append(
-            ReluTreeProof(
-                index,
-                one.astype(np.int32),
-                np.array([positive]),
-                leaves.nodes,
-                leaves.slopes,
-                leaves.multipliers,
-            )
-        )
-        proof[unit] = Proof.TREE
-        self._exclude(index, one, positive)
+        question = self._question(index, known.units[lacking], known.positive[lacking])
+        most = BUDGETS.replay_least + int(BUDGETS.replay_times * known.splits.size)
+        if known.leaves is None:
+            most = int(min(most, MOST_PARTS_A_BYTE * self._bytes))
+            search = BoxSearch(question, known)
+            trees = [t for found in search.run(most, self._deadline) for t in found.trees]
+        else:
+            trees = [*split_sign(question, most, self._deadline, known)[0].trees]
+        for tree in trees:
+            tree = self._on_loose(tree)
+            nbytes = self._size(tree)
+            if nbytes <= self._bytes:
+                self._bytes -= nbytes
+                self._trees.append(tree)
+                proof[tree.units] = Proof.TREE
+                self._exclude(index, tree.units, tree.positive)
+
+    def _size(self, tree: Tree) -> int:
+        """The bytes that a tree takes in a certificate."""
+        arrays = arrays_of_tree(tree, self._chain).values()
+        return sum(len(zlib.compress(array.tobytes())) for array in arrays)
+
+    def _on_loose(self, tree: Tree) -> Tree:
+        """A tree whose leaves have slopes for the loose units below, and no others."""
+        if tree.leaves is None:
+            return tree
+        slopes = self._defaults(tree.layer, len(tree.leaves.slopes))
+        slopes[:, tree.leaves.units] = tree.leaves.slopes
+        loose = self._loose_below(tree.layer)
+        return replace(tree, leaves=Leaves(loose, slopes[:, loose], tree.leaves.multipliers))
 
     def finished(self, most_bytes: float) -> ChainProof:
         """The proof of the whole chain, with witnesses."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx_exact.network.affine import Array
 from onnx_exact.network.chain import Chain
 from onnx_exact.network.domain import Box
-from onnx_exact.network.rounding import SMALLEST, gamma, slack
+from onnx_exact.network.rounding import forward_error
 
 Points = NDArray[np.floating[Any]]
 
@@ -81,35 +81,12 @@ def _greedy(
 
 def _shown(chain: Chain, points: Array, wanted: Sequence[NDArray[np.intp]]) -> NDArray[np.bool_]:
     """Which signs each point shows beyond its rounding: positive ones, then negative ones."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        magnitudes = [np.abs(layer.affine.weight) for layer in chain.layers]
-        values = _forward_with_error(chain, points, magnitudes)
-        positive = [(g > e)[:, units] for (g, e), units in zip(values, wanted, strict=True)]
-        negative = [(g < -e)[:, units] for (g, e), units in zip(values, wanted, strict=True)]
-    return np.hstack([*positive, *negative])
-
-
-def _forward_with_error(
-    chain: Chain, points: Array, magnitudes: Sequence[Array]
-) -> list[tuple[Array, Array]]:
-    """Pre-activations of every layer and how far each may be off, shape (points, units).
-
-    If the inputs of a layer are off by at most e, its pre-activations are off by at most
-    |W| e + gamma_n (|W| |h| + |b|): the running error analysis of Higham 2002, section 3.3.
-
-    Args:
-        chain: the network.
-        points: shape (points, inputs).
-        magnitudes: |W| of each layer.
-    """
-    out = []
+    positive, negative = [], []
     h, error = points, np.zeros_like(points)
-    for layer, magnitude in zip(chain.layers, magnitudes, strict=True):
-        n = layer.affine.n_in
-        g = layer.affine.apply(h)
-        terms = (np.abs(h) + error) @ magnitude.T + np.abs(layer.affine.bias)
-        off = layer.affine.off(np.abs(h) + error) * (1.0 + gamma(n))
-        error = (error @ magnitude.T) * (1.0 + gamma(n)) + slack(terms, n, 2 * n * SMALLEST) + off
-        out.append((g, error))
-        h = np.maximum(g, 0.0) if layer.relu else g
-    return out
+    with np.errstate(over="ignore", invalid="ignore"):
+        for layer, units in zip(chain.layers, wanted, strict=True):
+            g, error = layer.affine.apply(h), forward_error(layer.affine, np.abs(h), error)
+            positive.append((g > error)[:, units])
+            negative.append((g < -error)[:, units])
+            h = layer.activate(g)
+    return np.hstack([*positive, *negative])

@@ -14,19 +14,17 @@ from dataclasses import replace
 
 import numpy as np
 
-from onnx_exact.bab.trees import ReluTree, Tree
+from onnx_exact.bab.trees import Tree
 from onnx_exact.decide.knowledge import Knowledge
 from onnx_exact.decide.propagate import Layers
 from onnx_exact.decide.verdict import Evidence, LayerVerdicts, Stability, Status
 from onnx_exact.errors import ContradictionError
 from onnx_exact.milp.tolerance import tolerances
-
-# Layer, unit, and whether it is the positive sign.
-Sign = tuple[int, int, bool]
+from onnx_exact.network.query import Query
 
 
 def take_over(
-    knowledge: Knowledge, believed: Knowledge, prove: Callable[[Knowledge, set[Sign]], None]
+    knowledge: Knowledge, believed: Knowledge, prove: Callable[[Knowledge, set[Query]], None]
 ) -> None:
     """Takes over what a published algorithm says, as far as bounds confirm it.
 
@@ -44,34 +42,26 @@ def take_over(
     scratch.show(believed.witnesses)
     prove(scratch, wanted)
     proved = wanted & _excluded(scratch)
-    for layer, unit, positive in sorted(proved):
-        full = np.full(knowledge.chain.layers[layer].width, np.inf)
-        if positive:
-            full[unit] = scratch.upper[layer][unit]
-            knowledge.tighten(layer, Evidence.LINEAR, upper=full)
-        else:
-            full[unit] = -scratch.lower[layer][unit]
-            knowledge.tighten(layer, Evidence.LINEAR, lower=-full)
+    for query in sorted(proved):
+        knowledge.conclude(query, scratch.signed_bound(query), Evidence.LINEAR)
     knowledge.trees += [tree for tree in scratch.trees if _is_used(tree, proved)]
     left = believed.claimed.keys() - proved
-    knowledge.claimed |= {sign: believed.claimed[sign] for sign in left}
+    knowledge.claimed |= {query: believed.claimed[query] for query in left}
 
 
-def _excluded(knowledge: Knowledge) -> set[Sign]:
+def _excluded(knowledge: Knowledge) -> set[Query]:
     """The signs of ReLU units that bounds exclude."""
-    found: set[Sign] = set()
+    found: set[Query] = set()
     for layer in knowledge.relu_layers:
         sides = (knowledge.upper[layer] <= 0.0, True), (knowledge.lower[layer] >= 0.0, False)
         for excluded, positive in sides:
-            found |= {(layer, int(unit), positive) for unit in np.flatnonzero(excluded)}
+            found |= {Query(layer, int(unit), positive) for unit in np.flatnonzero(excluded)}
     return found
 
 
-def _is_used(tree: Tree, proved: set[Sign]) -> bool:
+def _is_used(tree: Tree, proved: set[Query]) -> bool:
     """Whether a tree excludes nothing but such signs; those of the box may exclude others."""
-    if isinstance(tree, ReluTree):
-        return (tree.layer, tree.unit, tree.positive) in proved
-    return True
+    return tree.leaves is None or proved.issuperset(tree.queries)
 
 
 def trusted(knowledge: Knowledge) -> Stability:
@@ -87,17 +77,17 @@ def trusted(knowledge: Knowledge) -> Stability:
     proved = knowledge.freeze()
     believed = Knowledge(knowledge.chain, knowledge.box)
     believed.show(knowledge.witnesses)
-    off = tolerances(knowledge)
+    off = tolerances(knowledge.bounds)
     try:
         layers = Layers(believed)
         for index in range(len(knowledge.chain.layers)):
             layers.bound(index)
             low, high = knowledge.lower[index], knowledge.upper[index]
             believed.tighten(index, Evidence.LINEAR, low, high)
-            for (layer, unit, positive), margin in knowledge.claimed.items():
-                if layer == index and margin >= off[layer][unit]:
-                    believed.claimed[layer, unit, positive] = margin
-                    believed.believe(layer, unit, positive)
+            for query, margin in knowledge.claimed.items():
+                if query.layer == index and margin >= off[index][query.unit]:
+                    believed.claimed[query] = margin
+                    believed.believe(query)
             layers.relax(index)
     except ContradictionError:
         # A point denies what the solver says: then none of it counts.

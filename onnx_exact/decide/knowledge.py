@@ -1,20 +1,24 @@
 """What is known of a chain while its units are being decided: bounds, witnesses, verdicts.
 
-The only place where a bound becomes a verdict and a point becomes a witness.
+The only place where a query is concluded: where a bound excludes a sign, and a point shows one.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnx_exact.bab.trees import Tree
+from onnx_exact.bounds.chain_bounds import ChainBounds
 from onnx_exact.decide.verdict import Evidence, LayerVerdicts, Stability, Status
 from onnx_exact.errors import ContradictionError
 from onnx_exact.network.affine import Array
 from onnx_exact.network.chain import Chain
 from onnx_exact.network.domain import Box
-from onnx_exact.network.rounding import SMALLEST, gamma, slack
+from onnx_exact.network.query import Query
+from onnx_exact.network.rounding import forward_error
 
 # A bound this close to 0, relative to the terms of its pre-activation, may be one that nothing but
 # rounding keeps from 0: splitting would go on for ever.
@@ -29,10 +33,8 @@ class Knowledge:
     Attributes:
         lower, upper: per layer, sound bounds on the pre-activations; infinite at first.
         seen_positive, seen_negative: per layer, units whose sign a confirmed point shows.
-        magnitudes: per layer, |W|.
         trees: the splittings that bounds rest on, in the order in which they were found.
-        claimed: margins by which a solver excludes signs, by layer, unit and whether it is the
-            positive one.
+        claimed: margins by which a solver excludes the sign that a query asks for.
         trusting: whether a solver is asked with a margin that its tolerance cannot bridge.
 
     Args:
@@ -52,29 +54,58 @@ class Knowledge:
         self.upper = [np.full(n, np.inf) for n in widths]
         self.seen_positive = [np.zeros(n, dtype=bool) for n in widths]
         self.seen_negative = [np.zeros(n, dtype=bool) for n in widths]
-        self.magnitudes = [np.abs(layer.affine.weight) for layer in chain.layers]
         self._ties = [np.zeros(n) for n in widths]
         self._given_up = [np.zeros((2, n), dtype=bool) for n in widths]
         self._evidence = [np.zeros(n, dtype=np.int8) for n in widths]
         self._witnesses: list[Array] = []
         self.trees: list[Tree] = []
-        self.claimed: dict[tuple[int, int, bool], float] = {}
+        self.claimed: dict[Query, float] = {}
         self.trusting, self._believing = trusting, believing
 
-    def claim(self, layer: int, unit: int, positive: bool, margin: float) -> None:
-        """Notes a solver's word that g < -margin, or g > margin, everywhere."""
-        self.claimed[layer, unit, positive] = margin
+    def claim(self, query: Query, margin: float) -> None:
+        """Notes a solver's word that the sign is nowhere within `margin` of occurring."""
+        self.claimed[query] = margin
         if self._believing:
-            self.believe(layer, unit, positive)
+            self.believe(query)
 
-    def believe(self, layer: int, unit: int, positive: bool) -> None:
-        """Makes a bound of what a solver claims of a sign."""
-        bound = np.full(self.chain.layers[layer].width, np.inf)
-        bound[unit] = -self.claimed[layer, unit, positive]
+    def believe(self, query: Query) -> None:
+        """Makes a bound of what a solver claims."""
+        self.conclude(query, -self.claimed[query], Evidence.SOLVER)
+
+    def conclude(self, query: Query, bound: float, evidence: Evidence) -> None:
+        """Takes in a sound upper bound on the query's signed pre-activation; 0 excludes the sign.
+
+        Args:
+            query: of the unit and its sign.
+            bound: on g for the positive sign, on -g for the negative one.
+            evidence: what the bound was obtained by.
+        """
+        units, bounds = np.array([query.unit]), np.array([bound])
+        self.conclude_units(query.layer, units, query.positive, bounds, evidence)
+
+    def conclude_tree(self, tree: Tree) -> None:
+        """Takes in that a tree excludes its queries, and keeps it as their evidence."""
+        for positive in (True, False):
+            units = tree.units[tree.positive == positive]
+            bounds = np.zeros(units.size)
+            self.conclude_units(tree.layer, units, positive, bounds, Evidence.LINEAR)
+        self.trees.append(tree)
+
+    def conclude_units(
+        self,
+        layer: int,
+        units: NDArray[np.intp],
+        positive: bool,
+        bounds: Array,
+        evidence: Evidence,
+    ) -> None:
+        """As `conclude`, for one sign of several units of a layer, shape (units,) both."""
+        full = np.full(self.lower[layer].size, np.inf)
+        full[units] = bounds
         if positive:
-            self.tighten(layer, Evidence.SOLVER, upper=bound)
+            self.tighten(layer, evidence, upper=full)
         else:
-            self.tighten(layer, Evidence.SOLVER, lower=-bound)
+            self.tighten(layer, evidence, lower=-full)
 
     def tighten(
         self,
@@ -112,12 +143,15 @@ class Knowledge:
                     found += self._confirm(batch, values)
         return found
 
-    def show_exactly(self, layer: int, unit: int, corner: Array, positive: bool) -> None:
+    def show_exactly(self, query: Query, corner: Array) -> None:
         """Records a sign that exact arithmetic has shown at a point of the box."""
-        seen = self.seen_positive if positive else self.seen_negative
-        if not seen[layer][unit]:
-            seen[layer][unit] = True
+        seen = self._seen(query.layer)[query.row]
+        if not seen[query.unit]:
+            seen[query.unit] = True
             self._witnesses.append(corner.copy())
+
+    def _seen(self, layer: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        return self.seen_positive[layer], self.seen_negative[layer]
 
     def _promising(self, values: list[Array]) -> bool:
         """Whether a sign that no point has shown seems to show."""
@@ -131,25 +165,18 @@ class Knowledge:
     def _confirm(self, points: Array, values: list[Array]) -> int:
         """Records the signs that points of the box show beyond the rounding of a forward pass.
 
-        If inputs of at most H are off by at most e, pre-activations are off by at most
-        |W| e + gamma_n (|W| (H + e) + |b|): the running error analysis of Higham 2002, section 3.3.
-        What the layer's own numbers are off by comes on top. H is taken over all points, so that
-        one vector a layer does for all of them.
+        Inputs are bounded over all points, so that one vector of errors a layer does for them all.
         """
         h, error = points, np.zeros(points.shape[1])
         finite = np.ones(len(points), dtype=bool)
         witnesses: set[int] = set()
         total = 0
         for index, (layer, g) in enumerate(zip(self.chain.layers, values, strict=True)):
-            n, magnitude = layer.affine.n_in, self.magnitudes[index]
             # A point that overflows shows nothing from there on, and hides nothing.
             finite &= np.isfinite(g).all(axis=1)
             size = np.abs(h[finite]).max(axis=0, initial=0.0)
-            terms = magnitude @ (size + error) + np.abs(layer.affine.bias)
-            off = layer.affine.off(size + error)
-            error = (magnitude @ error) * (1.0 + gamma(n)) + slack(terms, n, 2 * n * SMALLEST)
-            error = error + off * (1.0 + gamma(n))
-            h = np.maximum(g, 0.0) if layer.relu else g
+            error = forward_error(layer.affine, size, error)
+            h = layer.activate(g)
             if not layer.relu:
                 continue
             for seen, shown in (
@@ -172,7 +199,7 @@ class Knowledge:
         if not np.isfinite(inputs).all():
             return np.zeros(self.lower[layer].shape)
         with np.errstate(over="ignore"):
-            reach = self.magnitudes[layer] @ inputs
+            reach = self.chain.layers[layer].affine.linear.absolute().apply(inputs)
         reach += np.abs(self.chain.layers[layer].affine.bias)
         return np.where(np.isfinite(reach), reach, 0.0)
 
@@ -195,10 +222,8 @@ class Knowledge:
         """Sound bounds on the output h of a layer; of the box for layer -1."""
         if layer < 0:
             return self.box.lower, self.box.upper
-        low, high = self.lower[layer], self.upper[layer]
-        if self.chain.layers[layer].relu:
-            return np.maximum(low, 0.0), np.maximum(high, 0.0)
-        return low, high
+        made = self.chain.layers[layer]
+        return made.activate(self.lower[layer]), made.activate(self.upper[layer])
 
     def open_signs(self, layer: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Which units may still turn out positive, and negative, somewhere: shape (units,).
@@ -209,15 +234,47 @@ class Knowledge:
         positive, negative = undecided & ~self._given_up[layer]
         return positive & ~self.seen_positive[layer], negative & ~self.seen_negative[layer]
 
-    def splittable_signs(self, layer: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """The open signs but for those whose bound is within rounding of 0."""
-        positive, negative = self.open_signs(layer)
-        tie = self._ties[layer]
-        return positive & (self.upper[layer] > tie), negative & (self.lower[layer] < -tie)
+    def open_queries(self, layer: int) -> list[Query]:
+        """The open signs of a layer as queries, the positive ones first."""
+        return [
+            Query(layer, int(unit), positive)
+            for positive, signs in zip((True, False), self.open_signs(layer), strict=True)
+            for unit in np.flatnonzero(signs)
+        ]
 
-    def give_up(self, layer: int, unit: int, positive: bool) -> None:
-        """Takes a sign off the open ones: its extreme is within a solver's tolerance of 0."""
-        self._given_up[layer][0 if positive else 1, unit] = True
+    def are_open(self, queries: Sequence[Query]) -> NDArray[np.bool_]:
+        """Which queries are open, shape (queries,)."""
+        signs = {layer: self.open_signs(layer) for layer in {query.layer for query in queries}}
+        return np.array([signs[q.layer][q.row][q.unit] for q in queries], dtype=bool)
+
+    def is_open(self, query: Query) -> bool:
+        """Whether a query is open."""
+        return bool(self.open_signs(query.layer)[query.row][query.unit])
+
+    def is_shown(self, query: Query) -> bool:
+        """Whether a point shows the sign that a query asks for."""
+        return bool(self._seen(query.layer)[query.row][query.unit])
+
+    def is_splittable(self, query: Query) -> bool:
+        """Whether a query is open, and its bound is not within rounding of 0."""
+        tie = float(self._ties[query.layer][query.unit])
+        return self.is_open(query) and self.signed_bound(query) > tie
+
+    def signed_bound(self, query: Query) -> float:
+        """The upper bound on a query's signed pre-activation."""
+        if query.positive:
+            return float(self.upper[query.layer][query.unit])
+        return -float(self.lower[query.layer][query.unit])
+
+    def give_up(self, queries: Iterable[Query]) -> None:
+        """Takes queries off the open ones: their extreme is within a solver's tolerance of 0."""
+        for query in queries:
+            self._given_up[query.layer][query.row, query.unit] = True
+
+    @property
+    def bounds(self) -> ChainBounds:
+        """The bounds as they stand, as a value."""
+        return ChainBounds(self.chain, self.box, tuple(self.lower), tuple(self.upper))
 
     @property
     def relu_layers(self) -> list[int]:

@@ -10,6 +10,7 @@ from onnx_exact.bounds.interval import exact_extremes, interval_bounds
 from onnx_exact.decide.knowledge import Knowledge
 from onnx_exact.decide.verdict import Evidence, Status
 from onnx_exact.network.affine import Array
+from onnx_exact.network.query import Query
 
 # First-layer units whose corners are run forward at once: what they show spares later ones.
 CORNERS_BATCH = 64
@@ -88,17 +89,17 @@ class Layers:
         for start in range(0, first.width, CORNERS_BATCH):
             part = slice(start, start + CORNERS_BATCH)
             positive, negative = (signs[part] for signs in knowledge.open_signs(0))
-            weight = first.affine.weight[part]
+            weight = first.affine.linear.rows(part)
             rows = np.concatenate([weight[positive], -weight[negative]])
             knowledge.show(greatest_corners(rows, box))
         lower, upper = knowledge.lower[0].copy(), knowledge.upper[0].copy()
         for unit in np.flatnonzero(knowledge.status(0) == Status.UNDECIDED):
             least, most, off = exact_extremes(first.affine, int(unit), box.lower, box.upper)
-            up, down = extreme_corners(first.affine.weight[[unit]], box)
+            up, down = extreme_corners(first.affine.row(int(unit))[None], box)
             if most > off:
-                knowledge.show_exactly(0, int(unit), up[0], True)
+                knowledge.show_exactly(Query(0, int(unit), True), up[0])
             if least < -off:
-                knowledge.show_exactly(0, int(unit), down[0], False)
+                knowledge.show_exactly(Query(0, int(unit), False), down[0])
             lower[unit] = max(lower[unit], 0.0) if least >= off else lower[unit]
             upper[unit] = min(upper[unit], 0.0) if most <= -off else upper[unit]
         knowledge.tighten(0, Evidence.INTERVAL, lower, upper)
@@ -115,12 +116,7 @@ class Layers:
                 break
             rows = layer.affine.signed(units, sign)
             bounds, coefficients = crown.upper_bounds(rows, self.below(index), knowledge.box)
-            full = np.full(layer.width, np.inf)
-            full[units] = bounds
-            if sign > 0:
-                knowledge.tighten(index, Evidence.LINEAR, upper=full)
-            else:
-                knowledge.tighten(index, Evidence.LINEAR, lower=-full)
+            knowledge.conclude_units(index, units, sign > 0, bounds, Evidence.LINEAR)
             if layer.relu:
                 open_signs = knowledge.open_signs(index)[0 if sign > 0 else 1]
                 functionals.append(coefficients[open_signs[units]])

@@ -13,9 +13,8 @@ from collections.abc import Callable, Iterable
 
 from onnx_exact.deadline import Deadline
 from onnx_exact.decide.knowledge import Knowledge
+from onnx_exact.decide.programs import settle_layer, settle_together
 from onnx_exact.decide.propagate import bound_by_intervals
-from onnx_exact.milp.pool import settle_layer
-from onnx_exact.milp.solve import settle_with_one_milp
 from onnx_exact.network.affine import Array
 
 Progress = Callable[[str, str], None]
@@ -40,10 +39,10 @@ def decide_at_once(
             knowledge.show(batch)
         if deadline.passed:
             break
-    unclear = settle_with_one_milp(knowledge, deadline, progress)
+    unclear = settle_together(knowledge, deadline, progress)
     # What solutions claim and their own forward pass denies has to be asked for by itself.
-    for index in sorted({candidate.layer for candidate in unclear}):
-        settle_layer(knowledge, index, deadline.remaining, deadline)
+    for index in sorted({query.layer for query in unclear}):
+        settle_layer(knowledge, index, deadline)
 
 
 def decide_one_by_one(
@@ -54,4 +53,4 @@ def decide_one_by_one(
         bound_by_intervals(knowledge, index)
         if knowledge.chain.layers[index].relu and not deadline.passed:
             progress("milp", f"layer {index + 1}, {knowledge.open_units} units open")
-            settle_layer(knowledge, index, deadline.remaining, deadline, jobs)
+            settle_layer(knowledge, index, deadline, jobs=jobs)

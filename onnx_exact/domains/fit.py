@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,9 +24,32 @@ def known_shape(spec: InputLike) -> tuple[int, ...]:
     return tuple(1 if size is None or size < 0 else size for size in spec.shape or ())
 
 
-def _one_row(shape: tuple[int, ...]) -> tuple[int, ...]:
+def one_row(shape: tuple[int, ...]) -> tuple[int, ...]:
     """The shape of bounds that are the same for every row, of however many."""
     return (1, *shape[1:]) if len(shape) > 1 else shape
+
+
+def find_input(name: str | None, inputs: Sequence[InputLike], source: str) -> InputLike:
+    """The input of that name, or the only floating-point one.
+
+    Raises:
+        DomainError: there is none, or more than one.
+    """
+    if name is not None:
+        for spec in inputs:
+            if spec.name == name:
+                return spec
+        known = ", ".join(repr(spec.name) for spec in inputs)
+        raise DomainError(f"{source}: the model has no input {name!r}; its inputs are {known}")
+    floats = [spec for spec in inputs if spec.is_float]
+    if len(floats) == 1:
+        return floats[0]
+    if not floats:
+        raise DomainError(f"{source}: the model has no floating-point input to bound")
+    names = " ".join(f"--domain '{spec.name}=LO:HI'" for spec in floats)
+    raise DomainError(
+        f"{source}: the model has {len(floats)} floating-point inputs; say which: {names}"
+    )
 
 
 def unbounded(spec: InputLike) -> Box:
@@ -34,7 +58,7 @@ def unbounded(spec: InputLike) -> Box:
     Raises:
         DomainError: it has too many entries.
     """
-    shape = _one_row(known_shape(spec))
+    shape = one_row(known_shape(spec))
     _refuse_too_many(spec)
     return Box(np.full(shape, -np.inf), np.full(shape, np.inf), "nothing declared")
 
@@ -67,7 +91,7 @@ def fit_box(lower: Any, upper: Any, spec: InputLike, source: str) -> Box:
 
 
 def _refuse_too_many(spec: InputLike) -> None:
-    entries = math.prod(_one_row(known_shape(spec)))
+    entries = math.prod(one_row(known_shape(spec)))
     if entries > MOST_ENTRIES:
         raise DomainError(
             f"input {spec.name!r} has {entries:,} entries for each row: bounds for more than"
@@ -101,7 +125,7 @@ def _fit(values: Array | None, spec: InputLike, source: str) -> Array:
         raise DomainError(f"{where}: bounds are numbers or arrays of numbers, all rows as long")
     shape = known_shape(spec)
     if values.ndim == 0 or (values.size == 1 and math.prod(shape) != 0):
-        return np.full(_one_row(shape), values.reshape(-1)[0])
+        return np.full(one_row(shape), values.reshape(-1)[0])
     sample = shape[1:]
     for target in (shape, sample):
         if spec.shape is not None and values.size == math.prod(target):
@@ -137,10 +161,13 @@ def _sizes(spec: InputLike) -> str:
         return "one number as each bound, for its rank is unknown"
     shape = known_shape(spec)
     counts = {1: None, math.prod(shape[1:]): None, math.prod(shape): None}
-    return " or ".join(str(count) for count in counts) + f" bounds (its shape is {_words(spec)})"
+    return (
+        " or ".join(str(count) for count in counts) + f" bounds (its shape is {shape_words(spec)})"
+    )
 
 
-def _words(spec: InputLike) -> str:
+def shape_words(spec: InputLike) -> str:
+    """The input's shape, with ? for every size that is not known."""
     return "(" + ", ".join("?" if size is None else str(size) for size in spec.shape or ()) + ")"
 
 

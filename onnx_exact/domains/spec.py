@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,18 +9,16 @@ from typing import Any
 import numpy as np
 
 from onnx_exact.domains.domain import DOMAIN_KEY, Domain, InputLike
-from onnx_exact.domains.files import Bounds, parse_json, read_json, read_npz
-from onnx_exact.domains.fit import fit_box, unbounded
-from onnx_exact.domains.vnnlib import read_vnnlib
+from onnx_exact.domains.files import Bounds, parse_json
+from onnx_exact.domains.fit import find_input, fit_box, unbounded
+from onnx_exact.domains.text import read_file, read_text
 from onnx_exact.errors import DomainError
 from onnx_exact.network import Box
 
-# A range "LO:HI", "NAME=LO:HI" or a file's name; a box; a pair (lower, upper); a mapping from
-# input names to pairs or boxes; or a list of any of these, one for each of several inputs.
+# Text as in `onnx_exact.domains.text`, or a file's path; a box; a pair (lower, upper); a mapping
+# from input names to pairs or boxes; or a list of any of these, one for each of several inputs.
 DomainLike = str | Path | Box | tuple[Any, Any] | Mapping[str, Any] | list[Any]
 
-_SIDE = r"[+-]?(?:inf(?:inity)?|nan|(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)"
-_RANGE = re.compile(rf"\s*({_SIDE})\s*:\s*({_SIDE})\s*", re.IGNORECASE)
 _NO_DOMAIN = "every finite input (no domain given)"
 _METADATA = "metadata of the model"
 
@@ -93,35 +89,19 @@ def _domain(boxes: Mapping[str, Box], source: str, inputs: Sequence[InputLike]) 
 
 
 def _add(boxes: dict[str, Box], source: str, bounds: Bounds, inputs: Sequence[InputLike]) -> None:
-    by_name = {spec.name: spec for spec in inputs}
     for name, (lower, upper) in bounds.items():
-        spec = _only_input(source, inputs) if name is None else by_name.get(name)
-        if spec is None:
-            known = ", ".join(repr(n) for n in by_name)
-            raise DomainError(f"{source}: the model has no input {name!r}; its inputs are {known}")
+        spec = find_input(name, inputs, source)
         if spec.name in boxes:
             raise DomainError(f"{source}: input {spec.name!r} is given a domain twice")
         boxes[spec.name] = fit_box(lower, upper, spec, source)
 
 
-def _only_input(source: str, inputs: Sequence[InputLike]) -> InputLike:
-    floats = [spec for spec in inputs if spec.is_float]
-    if len(floats) == 1:
-        return floats[0]
-    if not floats:
-        raise DomainError(f"{source}: the model has no floating-point input to bound")
-    names = " ".join(f"--domain '{spec.name}=LO:HI'" for spec in floats)
-    raise DomainError(
-        f"{source}: the model has {len(floats)} floating-point inputs; say which: {names}"
-    )
-
-
 def _read(spec: Any, inputs: Sequence[InputLike]) -> tuple[str, Bounds]:
     """What `spec` declares, and words for it."""
     if isinstance(spec, Path):
-        return _read_file(spec, str(spec), inputs)
+        return str(spec), read_file(spec, str(spec), inputs)
     if isinstance(spec, str):
-        return _read_text(spec, inputs)
+        return read_text(spec, inputs)
     if isinstance(spec, Mapping):
         return "the given domain", {_name(name): _pair(value) for name, value in spec.items()}
     bounds = _pair(spec)
@@ -151,35 +131,3 @@ def _words(bounds: tuple[Any, Any]) -> str:
     if all(isinstance(side, int | float) for side in bounds):
         return f"the given domain {bounds[0]}:{bounds[1]}"
     return "the given domain"
-
-
-def _read_text(text: str, inputs: Sequence[InputLike]) -> tuple[str, Bounds]:
-    source = f"--domain {text}"
-    if found := _RANGE.fullmatch(text):
-        return source, {None: _range(found, source)}
-    name, equals, sides = text.rpartition("=")
-    if equals and (found := _RANGE.fullmatch(sides)):
-        return source, {name: _range(found, source)}
-    return _read_file(Path(text), source, inputs)
-
-
-def _range(found: re.Match[str], source: str) -> tuple[float, float]:
-    low, high = float(found[1]), float(found[2])
-    if math.isinf(low) != ("inf" in found[1].lower()) or math.isinf(high) != (
-        "inf" in found[2].lower()
-    ):
-        raise DomainError(f"{source}: a bound is beyond float64; write inf for an unbounded side")
-    return low, high
-
-
-def _read_file(path: Path, source: str, inputs: Sequence[InputLike]) -> tuple[str, Bounds]:
-    name = path.name.lower()
-    if name.endswith(".npz"):
-        return source, read_npz(path)
-    if name.endswith(".json"):
-        return source, read_json(path)
-    if name.endswith((".vnnlib", ".vnnlib.gz")):
-        return source, read_vnnlib(path, inputs)
-    raise DomainError(
-        f"{source}: neither a range LO:HI or NAME=LO:HI nor a file .npz, .json or .vnnlib"
-    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 
 import numpy as np
@@ -10,16 +10,15 @@ import onnx
 from numpy.typing import NDArray
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
+from onnx_exact.graph.constants import FOLDED, OF_SHAPE, Value, sizes
+from onnx_exact.graph.inference import inferred_types
 from onnx_exact.graph.layout import Dim, Shape, static
-from onnx_exact.graph.sizes import declared_inputs, forget_odd
+from onnx_exact.network import Box
 from onnx_exact.network.affine import Array
 
 DEFAULT_DOMAINS = ("", "ai.onnx")
 # From this IR version on a user may override an initializer that is also a graph input.
 OVERRIDABLE_SINCE_IR = 4
-# Larger initializers cannot be shapes or axes: shape inference does without their values.
-SHAPE_INFERENCE_BYTES = 1024
-
 FLOATS: dict[int, np.dtype[np.floating]] = {
     TensorProto.FLOAT: np.dtype(np.float32),
     TensorProto.DOUBLE: np.dtype(np.float64),
@@ -34,6 +33,11 @@ INTEGERS = (
     TensorProto.UINT8,
     TensorProto.BOOL,
 )
+# Operators that read sizes, after the tensor that they act on.
+TAKES_SIZES = {"ConstantOfShape", "Expand", "Reshape", "Slice", "Tile"}
+# So many entries at most, and so many rounds until sizes no longer tell others.
+MOST_SIZES, MOST_INFERENCES = 64, 6
+_SUPPORTED = {np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind)) for kind in (*FLOATS, *INTEGERS)}
 
 
 def attributes(node: NodeProto) -> dict[str, AttributeProto]:
@@ -76,10 +80,25 @@ def outer_reads(graph: GraphProto) -> set[str]:
 
 
 class Index:
-    """Look-ups in the main graph of a model, which must not change while the index is in use."""
+    """Look-ups in the main graph of a model, which must not change while the index is in use.
 
-    def __init__(self, model: ModelProto) -> None:
+    Args:
+        model: the model.
+        bounds: of its tensors, over the domain of interest, with the rank of the tensor and size 1
+            along unknown axes; None where nothing is known of any.
+        checked: whether only those spellings count that the checker of certificates reads.
+    """
+
+    def __init__(
+        self,
+        model: ModelProto,
+        bounds: Callable[[str], Box] | None = None,
+        *,
+        checked: bool = False,
+    ) -> None:
         self.model = model
+        self.bounds = bounds
+        self.checked = checked
         self.graph = model.graph
         self.nodes = list(model.graph.node)
         self.producer = {t: i for i, node in enumerate(self.nodes) for t in node.output if t}
@@ -95,7 +114,8 @@ class Index:
         self._initializers = {tensor.name: tensor for tensor in self.graph.initializer}
         self._inputs = {value.name for value in self.graph.input}
         self._local = {(f.domain, f.name) for f in model.functions}
-        self._arrays: dict[str, NDArray[np.generic] | None] = {}
+        self._values: dict[str, Value | None] = {}
+        self._inferred: dict[str, ValueInfoProto] | None = None
 
     @cached_property
     def opset(self) -> int:
@@ -109,6 +129,17 @@ class Index:
             return False
         return not any((domain, node.op_type) in self._local for domain in DEFAULT_DOMAINS)
 
+    def operator(self, node: NodeProto) -> str:
+        """The name of a node's operator, with its domain in front where that is not the default.
+
+        Empty for a function of the model's own.
+        """
+        if self.is_standard(node):
+            return str(node.op_type)
+        if node.domain in DEFAULT_DOMAINS or (node.domain, node.op_type) in self._local:
+            return ""
+        return f"{node.domain}.{node.op_type}"
+
     def sole_reader(self, tensor: str) -> int | None:
         """The one node that reads the tensor, once; None where anyone else does too."""
         readers = self.readers.get(tensor, [])
@@ -120,27 +151,106 @@ class Index:
 
     # -- constants --
 
-    def array(self, tensor: str) -> NDArray[np.generic] | None:
-        """The value of a constant in its own type; None for anything that is none.
+    def value(self, tensor: str) -> Value | None:
+        """A constant and what it is off by; None for anything that is none.
 
-        An initializer counts unless a user may override it; so does a Constant node. Types other
-        than those of `FLOATS` and `INTEGERS`, and sparse tensors, are left alone.
+        An initializer counts unless a user may override it; so does a Constant node, and what nodes
+        make of constants alone. Sparse tensors are left alone.
         """
-        if tensor not in self._arrays:
-            self._arrays[tensor] = self._read(tensor)
-        return self._arrays[tensor]
+        if tensor not in self._values:
+            for position in self._folded_behind(tensor):
+                self._fold(position)
+            if tensor not in self._values:
+                self._values[tensor] = self._stored(tensor)
+        return self._values[tensor]
 
-    def _read(self, tensor: str) -> NDArray[np.generic] | None:
+    def is_constant(self, tensor: str) -> bool:
+        """Whether the value of a tensor is known."""
+        return self.value(tensor) is not None
+
+    def is_computed(self, tensor: str) -> bool:
+        """Whether a tensor is a constant that nodes make of others, but for Identity."""
+        position = self.producer.get(tensor)
+        if position not in self._folded:
+            return False
+        assert position is not None
+        node = self.nodes[position]
+        return node.op_type != "Identity" or self.is_computed(node.input[0])
+
+    def is_overridable(self, tensor: str) -> bool:
+        """Whether a tensor is an initializer that a user may give another value."""
+        overridable = self.model.ir_version >= OVERRIDABLE_SINCE_IR and tensor in self._inputs
+        return overridable and tensor in self._initializers
+
+    def array(self, tensor: str) -> NDArray[np.generic] | None:
+        """The value of a constant in its own type, where it is exact; None for anything else.
+
+        Types other than those of `FLOATS` and `INTEGERS` are left alone.
+        """
+        value = self.value(tensor)
+        if value is None or value.error is not None or value.values.dtype not in _SUPPORTED:
+            return None
+        return value.values
+
+    @cached_property
+    def _folded(self) -> set[int]:
+        """The nodes that give constants, but for Constant nodes."""
+        stored = {name for name in self._initializers if not self.is_overridable(name)}
+        found: set[int] = set()
+        for position, node in enumerate(self.nodes):
+            if not self.is_standard(node):
+                continue
+            given = [name for name in node.input if name]
+            plain = not any(a.ref_attr_name for a in node.attribute)
+            if node.op_type == "Constant":
+                stored.update(node.output)
+            elif node.op_type in OF_SHAPE and plain:
+                stored.update(node.output)
+                found.add(position)
+            elif node.op_type in FOLDED and plain and given and stored.issuperset(given):
+                stored.update(filter(None, node.output))
+                found.add(position)
+        return found
+
+    def _folded_behind(self, tensor: str) -> list[int]:
+        """The nodes to fold before a tensor is known, in the order of the graph."""
+        wanted: set[int] = set()
+        open_ends = [tensor]
+        while open_ends:
+            name = open_ends.pop()
+            position = self.producer.get(name)
+            if name in self._values or position not in self._folded or position in wanted:
+                continue
+            assert position is not None
+            wanted.add(position)
+            if self.nodes[position].op_type not in OF_SHAPE:
+                open_ends += self.nodes[position].input
+        return sorted(wanted)
+
+    def _fold(self, position: int) -> None:
+        node = self.nodes[position]
+        found: list[Value | None] = [None] * len(node.output)
+        if node.op_type in OF_SHAPE:
+            found = [sizes(self, node)]
+        else:
+            # Folding knows the intervals of operators, which know the graph.
+            from onnx_exact.graph.fold import fold
+
+            given = [self.value(name) if name else None for name in node.input]
+            if all(v is not None for v, name in zip(given, node.input, strict=True) if name):
+                found = fold(self, node, given)
+        self._values |= {k: v for k, v in zip(node.output, found, strict=True) if k}
+
+    def _stored(self, tensor: str) -> Value | None:
+        values = None
         if tensor in self._initializers:
-            overridable = self.model.ir_version >= OVERRIDABLE_SINCE_IR
-            if overridable and tensor in self._inputs:
-                return None
-            return _to_array(self._initializers[tensor])
-        if tensor in self.producer:
+            if not self.is_overridable(tensor):
+                values = _to_array(self._initializers[tensor])
+        elif tensor in self.producer:
             node = self.nodes[self.producer[tensor]]
             if node.op_type == "Constant" and self.is_standard(node):
-                return _constant_value(node)
-        return None
+                values = _constant_value(node)
+        return None if values is None else Value(values)
 
     def as_stored(self, tensor: str) -> NDArray[np.generic] | None:
         """The value of a constant of a supported floating-point type, in that type."""
@@ -166,9 +276,45 @@ class Index:
 
     # -- shapes and types --
 
-    @cached_property
+    @property
     def _types(self) -> dict[str, ValueInfoProto]:
-        return _inferred(self.model)
+        """Types of all tensors: inference, told what it does not compute itself, until it helps."""
+        if self._inferred is None:
+            self._inferred = inferred_types(self.model, {}, {})
+            told: object = ({}, {})
+            for _ in range(MOST_INFERENCES):
+                constants, shapes = self._computed_sizes()
+                if (summary := ({k: v.tolist() for k, v in constants.items()}, shapes)) == told:
+                    break
+                told, self._inferred = summary, inferred_types(self.model, constants, shapes)
+                # What was no constant may be one now.
+                self._values.clear()
+        return self._inferred
+
+    def _computed_sizes(self) -> tuple[dict[str, NDArray[np.generic]], dict[str, Shape]]:
+        """Integers that nodes compute of sizes, and shapes that a Reshape to others gives."""
+        # Targets of a Reshape are read by the operators, which know the graph.
+        from onnx_exact.graph.ops.regroup import reshaped
+
+        constants: dict[str, NDArray[np.generic]] = {}
+        shapes: dict[str, Shape] = {}
+        for node in self.nodes:
+            if node.op_type not in TAKES_SIZES or not self.is_standard(node):
+                continue
+            for name in node.input[1:] if node.op_type != "ConstantOfShape" else node.input:
+                value = self.array(name) if self.producer.get(name) in self._folded else None
+                if value is not None and value.size <= MOST_SIZES and value.dtype == np.int64:
+                    constants[name] = value
+            before, after = self.shape(node.input[0]), self.shape(node.output[0])
+            if node.op_type == "Reshape" and before is not None:
+                found = reshaped(self, node, before)
+                if found is not None and (after is None or not all(dim.static for dim in after)):
+                    shapes[node.output[0]] = found
+        return constants, shapes
+
+    def declaration(self, tensor: str) -> ValueInfoProto | None:
+        """The type of a tensor as it would be declared, None where it is not known."""
+        return self._types.get(tensor)
 
     def elem_type(self, tensor: str) -> int:
         """The ONNX element type of a tensor, 0 where it is not known."""
@@ -197,7 +343,7 @@ def _dim(dim: onnx.TensorShapeProto.Dimension, tensor: str, axis: int) -> Dim:
 
 
 def _to_array(tensor: TensorProto) -> NDArray[np.generic] | None:
-    if tensor.data_type not in FLOATS and tensor.data_type not in INTEGERS:
+    if tensor.data_type in (TensorProto.STRING, TensorProto.UNDEFINED):
         return None
     return onnx.numpy_helper.to_array(tensor)
 
@@ -218,59 +364,3 @@ def _constant_value(node: NodeProto) -> NDArray[np.generic] | None:
             case "value_ints":
                 return np.asarray(attribute.ints, dtype=np.int64)
     return None
-
-
-def _inferred(model: ModelProto) -> dict[str, ValueInfoProto]:
-    """Types of all tensors of the main graph.
-
-    Declared types but those of inputs may be stale or wrong: they count only where inference alone
-    does not reach, such as behind a custom operator.
-    """
-    found = _infer(model, ())
-    types = (*model.graph.value_info, *model.graph.output)
-    declared = [_usable(v) for v in types if not _has_shape(found.get(v.name))]
-    return _infer(model, declared) if declared else found
-
-
-def _usable(declared: ValueInfoProto) -> ValueInfoProto:
-    value = ValueInfoProto()
-    value.CopyFrom(declared)
-    forget_odd(value)
-    return value
-
-
-def _has_shape(info: ValueInfoProto | None) -> bool:
-    return info is not None and info.type.tensor_type.HasField("shape")
-
-
-def _infer(model: ModelProto, declared: Iterable[ValueInfoProto]) -> dict[str, ValueInfoProto]:
-    skeleton = ModelProto(ir_version=model.ir_version)
-    skeleton.opset_import.extend(model.opset_import)
-    skeleton.functions.extend(model.functions)
-    graph = skeleton.graph
-    graph.name = model.graph.name or "graph"
-    graph.node.extend(model.graph.node)
-    graph.input.extend(_usable(value) for value in declared_inputs(model))
-    known = {value.name: value for value in declared}
-    for value in model.graph.output:
-        graph.output.append(known.pop(value.name, ValueInfoProto(name=value.name)))
-    graph.value_info.extend(known.values())
-    inputs = {value.name for value in graph.input}
-    for tensor in model.graph.initializer:
-        if len(tensor.raw_data) <= SHAPE_INFERENCE_BYTES:
-            graph.initializer.append(tensor)
-        elif tensor.name not in inputs:
-            info = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
-            graph.input.append(info)
-    for value in model.graph.sparse_initializer:
-        if value.values.name not in inputs:
-            kind = value.values.data_type
-            info = onnx.helper.make_tensor_value_info(value.values.name, kind, value.dims)
-            graph.input.append(info)
-    try:
-        inferred = onnx.shape_inference.infer_shapes(skeleton, strict_mode=False, data_prop=True)
-    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
-        # A runtime may run what inference does not understand: nothing is known then.
-        return {value.name: value for value in graph.input}
-    done = inferred.graph
-    return {value.name: value for value in (*done.output, *done.value_info, *done.input)}

@@ -18,7 +18,7 @@ from onnx import ModelProto
 from onnx_exact.errors import ModelError
 from onnx_exact.graph.index import FLOATS, Index
 from onnx_exact.graph.layout import Layout
-from onnx_exact.graph.ops import Dense, Diagonal, Rectify, Step, entry, read_step
+from onnx_exact.graph.ops import Dense, Diagonal, Rectify, Regroup, Step, entry, read_step
 from onnx_exact.network import Affine, Chain, Layer, SplitChain
 from onnx_exact.network.approximate import Approximate, affine_of
 
@@ -131,11 +131,17 @@ def locate_chains(model: ModelProto | Index) -> tuple[LocatedChain, ...]:
 def _walk(index: Index, position: int | None, tensor: str, layout: Layout) -> list[_Walked]:
     """Steps from the node at `position` on, up to the first barrier."""
     walked: list[_Walked] = []
+    rectified = False
     while position is not None:
         node = index.nodes[position]
         step = read_step(index, node, tensor, layout)
         if step is None:
             break
+        if isinstance(step, Rectify) and rectified and not index.checked:
+            # What is positive already stays as it is.
+            step = Regroup(layout)
+        if not isinstance(step, Regroup):
+            rectified = isinstance(step, Rectify) or (isinstance(step, Dense) and step.rectified)
         walked.append(_Walked(position, step, tensor, node.output[0], layout))
         tensor, layout = node.output[0], step.layout
         position = index.sole_reader(tensor)
@@ -153,7 +159,9 @@ def _parsed(walked: list[_Walked]) -> list[_Walked]:
             end = segment_end = i + 1
             dense = False
         elif isinstance(w.step, Dense):
-            dense = True
+            dense = not w.step.rectified
+            if w.step.rectified:
+                end = segment_end = i + 1
         if dense and isinstance(w.step, Dense | Diagonal):
             segment_end = i + 1
     return walked[: max(end, segment_end)]
@@ -179,6 +187,10 @@ class _Layers:
         match w.step:
             case Dense(weight=weight, bias=bias):
                 self._dense(weight, bias)
+                if w.step.rectified:
+                    self._take(w)
+                    self.close(relu=True)
+                    return
             case Diagonal(scale=scale, shift=shift):
                 self._diagonal(scale, shift)
             case Rectify():
@@ -269,7 +281,7 @@ def _in_magnitudes(step: Step) -> Step:
     """The step with the absolute values of its numbers, and of what they were computed from."""
     match step:
         case Dense():
-            return Dense(step.weight.magnitude, step.bias.magnitude, step.layout)
+            return replace(step, weight=step.weight.magnitude, bias=step.bias.magnitude)
         case Diagonal():
             return Diagonal(step.scale.magnitude, step.shift.magnitude, step.layout)
         case _:
@@ -297,10 +309,8 @@ def _located(index: Index, walked: list[_Walked]) -> LocatedChain | None:
     nodes = [index.nodes[w.node] for w in walked]
     names = tuple(node.name or node.output[0] for node in nodes)
     first = nodes[0]
-    constants = [index.array(name) for name in first.input[:2]]
-    kinds = [
-        dtype for dtype in FLOATS.values() for c in constants if c is not None and c.dtype == dtype
-    ]
+    constants = filter(None, map(index.value, first.input[:2]))
+    kinds = [c.values.dtype for c in constants if c.values.dtype in FLOATS.values()]
     label = names[0] if len(names) == 1 else f"{names[0]}..{names[-1]}"
     magnitudes = _magnitudes(chain, walked)
     return LocatedChain(label, chain, tuple(collected.sites), kinds[0], names, magnitudes)

@@ -84,7 +84,10 @@ def trace(index: Index, tensor: str, layout: Layout, inputs: set[str]) -> Origin
         position = index.producer.get(name)
         if position is None:
             return None
-        variable = [n for n in index.nodes[position].input if n and index.array(n) is None]
+        node = index.nodes[position]
+        # What shape a Reshape gives is read again, where the sizes are known.
+        read = node.input[:1] if node.op_type == "Reshape" else node.input
+        variable = [n for n in read if n and not index.is_constant(n)]
         if len(variable) != 1:
             return None
         path.append(position)

@@ -6,22 +6,24 @@ from onnx import ModelProto, NodeProto, helper
 
 from onnx_exact.graph.locate import LocatedChain, Site
 
-_SHAPES = {"Flatten", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Dropout", "Relu"}
+_SHAPES = {"Cast", "Dropout", "Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"}
 
 
 def is_plain(model: ModelProto, located: LocatedChain) -> bool:
     """Whether every layer is one Gemm, or one MatMul and at most one Add behind it, as stored.
 
     Where more has been folded into a layer, such as a batch normalisation, a runtime rounds on the
-    way to its numbers.
+    way to its numbers; so it does to a constant that is computed.
     """
-    return all(_is_plain(model, site) for site in located.sites)
+    exact = all(layer.affine.error is None for layer in located.chain.layers)
+    return exact and all(_is_plain(model, site) for site in located.sites)
 
 
 def _is_plain(model: ModelProto, site: Site) -> bool:
-    nodes = [model.graph.node[position] for position in site.nodes]
+    computing = [i for i in site.nodes if i != site.relu or i in site.dense]
+    nodes = [model.graph.node[position] for position in computing]
     kinds = [node.op_type for node in nodes if node.op_type not in _SHAPES]
-    if kinds == ["Gemm"]:
+    if kinds in (["Gemm"], ["FusedGemm"]):
         return all(_scales_nothing(node) for node in nodes)
     return kinds in (["MatMul"], ["MatMul", "Add"])
 

@@ -15,17 +15,17 @@ import numpy as np
 from onnx import ModelProto
 
 from onnx_exact.graph.bounds import apply, unknown_of
-from onnx_exact.graph.bounds.interval import Interval, intersect, point
+from onnx_exact.graph.bounds.interval import Interval, intersect
+from onnx_exact.graph.expand import expanded
+from onnx_exact.graph.fold import interval_of
 from onnx_exact.graph.index import Index
 from onnx_exact.graph.layout import Layout
 from onnx_exact.graph.locate import LocatedChain, locate_chains
 from onnx_exact.graph.origin import Origin, trace
 from onnx_exact.graph.read import inputs_of
+from onnx_exact.graph.reasons import described, end_of, left_out
 from onnx_exact.network import Box
 from onnx_exact.network.affine import Array
-
-# Every integer up to this one is a float64.
-LARGEST_INTEGER = 2.0**53
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,13 +49,17 @@ class Ranges:
         model: not to be changed while this object is in use.
         domain: boxes of float inputs by name, each broadcasting against its input's shape with
             size 1 along unknown axes; inputs without a box are unbounded.
+        checked: whether chains are those alone that the checker of certificates reads.
 
     Raises:
         ValueError: a box that does not fit its input.
     """
 
-    def __init__(self, model: ModelProto, domain: Mapping[str, Box]) -> None:
-        self._index = Index(model)
+    def __init__(
+        self, model: ModelProto, domain: Mapping[str, Box], *, checked: bool = False
+    ) -> None:
+        self._written = Index(model, None if checked else self.of, checked=checked)
+        self._index = expanded(self._written)
         self._inputs = {spec.name for spec in inputs_of(model)}
         self._domain = dict(domain)
         self._known: dict[str, Interval] = {}
@@ -64,6 +68,15 @@ class Ranges:
                 box = domain[spec.name]
                 self._known[spec.name] = self._fitted(spec.name, Interval(box.lower, box.upper))
         self._given = dict(self._known)
+
+    @cached_property
+    def chains(self) -> tuple[LocatedChain, ...]:
+        """The chains of the model on this domain.
+
+        Raises:
+            ModelError: a weight that a chain would take in is NaN or infinite.
+        """
+        return locate_chains(self._written)
 
     def of(self, tensor: str) -> Box:
         """The box of a tensor, with its rank and size 1 along unknown axes.
@@ -94,6 +107,28 @@ class Ranges:
         self._forget_behind(tensor)
         self._known[tensor] = self._given[tensor] = tighter
 
+    def left_out(self) -> tuple[str, ...]:
+        """The ReLUs and products that are in no chain, a line each with the node and the reason."""
+        return left_out(self._written, self.chains)
+
+    def end_of(self, chain: LocatedChain) -> str:
+        """Why a chain goes no further, with the node."""
+        return end_of(self._written, chain)
+
+    def unbounded(self, tensor: str) -> str | None:
+        """What leaves a tensor without bounds, in words; None where it has some on every side."""
+        if self._interval(tensor).finite:
+            return None
+        while True:
+            position = self._index.producer.get(tensor)
+            if position is None:
+                return f"nothing bounds the input {tensor!r}; give --domain {tensor}=LO:HI"
+            node = self._index.nodes[position]
+            loose = [n for n in node.input if n and not self._interval(n).finite]
+            if not loose:
+                return f"{described(node)} has no bounds that are known"
+            tensor = loose[0]
+
     def chain_domain(self, located: LocatedChain) -> ChainDomain:
         """The box of a chain's input, and where it comes from."""
         site = located.sites[0]
@@ -115,7 +150,7 @@ class Ranges:
 
     @cached_property
     def _outputs(self) -> dict[str, Layout]:
-        return {c.output: c.sites[-1].layout_out for c in locate_chains(self._index)}
+        return {c.output: c.sites[-1].layout_out for c in self.chains}
 
     def _interval(self, tensor: str) -> Interval:
         for position in self._behind(tensor):
@@ -136,20 +171,14 @@ class Ranges:
         return sorted(wanted)
 
     def _leaf(self, tensor: str) -> Interval:
-        values = self._constant(tensor)
-        found = self._unknown(tensor) if values is None else point(values)
+        found = self._constant(tensor) or self._unknown(tensor)
         self._known[tensor] = found
         return found
 
-    def _constant(self, tensor: str) -> Array | None:
-        """The value of a constant; None where it is none, or no exact one in float64."""
-        values = self._index.floats(tensor)
-        if values is not None:
-            return values
-        stored = self._index.array(tensor)
-        if stored is None or np.abs(stored.astype(np.float64)).max(initial=0.0) > LARGEST_INTEGER:
-            return None
-        return stored.astype(np.float64)
+    def _constant(self, tensor: str) -> Interval | None:
+        """The interval of a constant; None where it is none, or float64 does not hold it."""
+        value = self._index.value(tensor)
+        return None if value is None else interval_of(value)
 
     def _evaluate(self, position: int) -> None:
         index, node = self._index, self._index.nodes[position]
@@ -160,8 +189,7 @@ class Ranges:
         for i, output in enumerate(node.output):
             if output in self._known or not output:
                 continue
-            values = None if inputs else self._constant(output)
-            found = apply(index, node, inputs, i) if values is None else point(values)
+            found = self._constant(output) or apply(index, node, inputs, i)
             if found is None:
                 # An operator without a rule may divide by 0.
                 found = replace(self._unknown(output), overflows=True)

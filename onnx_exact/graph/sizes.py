@@ -28,6 +28,8 @@ _WITH_A_NUMBER = {"Add", "Sub", "Mul", "Div", "Max", "Min", "Pow"}
 MOST_ROWS = 2**20
 # Deeper than this an input's own sizes are hardly ever told.
 _MOST_STEPS = 16
+# A chain without branches may be this long.
+_MOST_NODES = 1000
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ def declared_inputs(model: ModelProto) -> list[ValueInfoProto]:
         forget_negative(value)
         _forget_rows(value)
         if value.name not in weights and _is_open(value):
+            _fill_rank(value, _rank(value.name, model.graph, readers, weights))
             for told in _told(value.name, readers, weights):
                 _fill(value, told)
         inputs.append(value)
@@ -185,6 +188,41 @@ def _told(
         if len(names) > _MOST_STEPS:
             break
     return found
+
+
+def _rank(
+    tensor: str,
+    graph: GraphProto,
+    readers: dict[str, list[NodeProto]],
+    weights: dict[str, TensorProto],
+) -> int | None:
+    """The rank of a tensor, by those of the graph's outputs that have as many axes as it."""
+    declared = {value.name: value.type.tensor_type for value in graph.output}
+    names = [tensor]
+    for name in names:
+        if name in declared and declared[name].HasField("shape"):
+            return len(declared[name].shape.dim) or None
+        for node in readers.get(name, ()):
+            if node.domain not in ("", "ai.onnx") or not node.output:
+                continue
+            slot = list(node.input).index(name)
+            others = [weights.get(other) for i, other in enumerate(node.input) if i != slot]
+            other = others[0] if len(others) == 1 else None
+            alone = node.op_type in _SAME_SIZES and slot == 0
+            beside = node.op_type in _WITH_A_NUMBER and other is not None and len(other.dims) <= 1
+            product = node.op_type == "MatMul" and slot == 0 and other is not None
+            if alone or beside or (product and other is not None and len(other.dims) == 2):
+                names.append(node.output[0])
+        if len(names) > _MOST_NODES:
+            break
+    return None
+
+
+def _fill_rank(value: ValueInfoProto, rank: int | None) -> None:
+    tensor = value.type.tensor_type
+    if rank is not None and value.type.HasField("tensor_type") and not tensor.HasField("shape"):
+        kind = onnx_helper.make_tensor_type_proto(tensor.elem_type, [None] * rank)
+        tensor.shape.CopyFrom(kind.tensor_type.shape)
 
 
 def _is_number(tensor: TensorProto | None) -> bool:

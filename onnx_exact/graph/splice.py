@@ -168,20 +168,31 @@ def _inner(emitted: Emitted, run: Run) -> dict[str, Layout]:
 
 
 def _orphans(index: Index, dropped: set[int]) -> set[str]:
-    """Constants that only dropped nodes read."""
-    read = {name for node in dropped for name in index.nodes[node].input if name}
+    """Constants that only dropped nodes read, and those that only these were made of."""
     named = {
         entry.value
         for annotation in index.graph.quantization_annotation
         for entry in annotation.quant_parameter_tensor_names
     }
-    return {
-        name
-        for name in read
-        if index.array(name) is not None
-        and name not in index.pinned | named
-        and all(reader in dropped for reader in index.readers[name])
-    }
+    gone, orphans = set(dropped), set[str]()
+
+    def is_left(name: str) -> bool:
+        """Whether anybody reads a tensor."""
+        return name in index.pinned | named or not gone.issuperset(index.readers.get(name, ()))
+
+    open_ends = [name for node in dropped for name in index.nodes[node].input]
+    while open_ends:
+        name = open_ends.pop()
+        if not name or not index.is_constant(name) or is_left(name):
+            continue
+        made = index.producer.get(name)
+        if made is None:
+            orphans.add(name)
+        elif made not in gone and not any(map(is_left, index.nodes[made].output)):
+            gone.add(made)
+            orphans.update(filter(None, index.nodes[made].output))
+            open_ends += index.nodes[made].input
+    return orphans
 
 
 def _surviving_tensors(index: Index, dropped: set[int], orphans: set[str]) -> set[str]:
@@ -230,22 +241,24 @@ def _names(index: Index, site: Site) -> LayerNames:
     dense = index.nodes[site.dense[-1]]
     adds = [i for i in site.nodes if i > site.dense[-1] and index.nodes[i].op_type == "Add"]
     add = index.nodes[adds[0]] if adds else None
-    relu = index.nodes[site.relu] if site.relu is not None else None
-    weight = next(name for name in dense.input[:2] if index.array(name) is not None)
+    # A FusedGemm is both.
+    apart = site.relu is not None and site.relu not in site.dense
+    relu = index.nodes[site.relu] if site.relu is not None and apart else None
+    weight = next(name for name in dense.input[:2] if index.is_constant(name))
     is_gemm = _is_gemm(index, site)
     bias = dense.input[2] if is_gemm and len(dense.input) > 2 else ""
     if add is not None:
-        bias = next((name for name in add.input if index.array(name) is not None), bias)
-    values = index.array(bias) if bias else None
+        bias = next((name for name in add.input if index.is_constant(name)), bias)
+    value = index.value(bias) if bias else None
     return LayerNames(
         dense=dense.name,
         add=add.name if add is not None else "",
         relu=relu.name if relu is not None else "",
         product="" if is_gemm else dense.output[0],
-        sum=relu.input[0] if relu is not None else "",
+        sum="" if relu is None else next(n for n in relu.input if not index.is_constant(n)),
         weight=weight,
         bias=bias,
-        bias_rank=0 if values is None else values.ndim,
+        bias_rank=0 if value is None else value.values.ndim,
         gemm=is_gemm,
         has_bias=is_gemm or add is not None,
     )
@@ -253,7 +266,7 @@ def _names(index: Index, site: Site) -> LayerNames:
 
 def _is_gemm(index: Index, site: Site) -> bool:
     op_type: str = index.nodes[site.dense[-1]].op_type
-    return op_type == "Gemm"
+    return op_type in ("Gemm", "FusedGemm")
 
 
 def _inherit(index: Index, exchange: _Exchange, nodes: list[NodeProto]) -> None:
@@ -261,7 +274,8 @@ def _inherit(index: Index, exchange: _Exchange, nodes: list[NodeProto]) -> None:
     old = [index.nodes[i] for site in exchange.sites for i in site.nodes]
     by_name = {(node.op_type, node.name): node for node in old if node.name}
     by_output = {(node.op_type, node.output[0]): node for node in old if not node.name}
-    domain = index.nodes[exchange.sites[-1].nodes[-1]].domain
+    last = index.nodes[exchange.sites[-1].nodes[-1]]
+    domain = last.domain if index.is_standard(last) else ""
     for node in nodes:
         node.domain = domain
         before = by_name.get((node.op_type, node.name))

@@ -8,6 +8,7 @@ itself says what a point shows.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -23,6 +24,7 @@ from pyscipopt import (  # type: ignore[attr-defined]
     Variable,
 )
 
+from onnx_exact.milp.outcome import Outcome
 from onnx_exact.network.affine import Array
 
 # Says whether points, shape (points, inputs), show what the solve is for.
@@ -30,30 +32,48 @@ Shows = Callable[[Array], bool]
 
 
 class Collector(Eventhdlr):
-    """An event handler that tries every new solution and ends the solve once one shows a sign.
+    """An event handler that ends a solve once a point shows a sign, or enough work was done.
+
+    Work is counted in iterations of the simplex method, those of strong branching too, and nodes.
 
     Attributes:
-        shown: whether one did.
+        shown: whether a point did.
+        exhausted: whether the work is done.
         error: what went wrong in a callback, to be raised once SCIP has returned.
     """
 
-    def __init__(self, inputs: list[Variable], shows: Shows) -> None:
-        self._inputs, self._shows = inputs, shows
+    # Solutions, and nodes: where work is counted. Not of the module, which may be gone at the end.
+    _events = (SCIP_EVENTTYPE.SOLFOUND, SCIP_EVENTTYPE.NODESOLVED)
+
+    def __init__(self, inputs: list[Variable], shows: Shows, most_work: float) -> None:
+        self._inputs, self._shows, self._most_work = inputs, shows, most_work
         self._known: set[bytes] = set()
-        self.shown = False
+        self.shown = self.exhausted = False
         self.error: BaseException | None = None
 
+    @property
+    def outcome(self) -> Outcome | None:
+        """What the handler has ended the solve with; None where it has not."""
+        if self.shown or self.error is not None:
+            return Outcome.SHOWN
+        return Outcome.OPEN if self.exhausted else None
+
     def eventinit(self) -> None:
-        """Asks for every solution, improving or not."""
-        self.model.catchEvent(SCIP_EVENTTYPE.SOLFOUND, self)
+        """Asks for every solution, improving or not, and every node."""
+        for event in self._events:
+            self.model.catchEvent(event, self)
 
     def eventexit(self) -> None:
         """Stops listening."""
-        self.model.dropEvent(SCIP_EVENTTYPE.SOLFOUND, self)
+        for event in self._events:
+            self.model.dropEvent(event, self)
 
-    def eventexec(self, event: object) -> None:
-        """Tries the solutions not seen before."""
-        self.consider(self.model.getSols())
+    def eventexec(self, event: Any) -> None:
+        """Tries the solutions not seen before, or counts the work."""
+        if event.getType() & SCIP_EVENTTYPE.SOLFOUND:
+            self.consider(self.model.getSols())
+        else:
+            self.count()
 
     def consider(self, solutions: list[Any]) -> None:
         """Runs the inputs of solutions forward; None stands for the relaxation's."""
@@ -68,9 +88,24 @@ class Collector(Eventhdlr):
                 self.shown = True
         except BaseException as error:  # a callback cannot raise through SCIP: kept for the caller
             self.error = error
+        self._interrupt()
+
+    def count(self) -> None:
+        """Ends the solve where enough work was done."""
+        self.exhausted = work_of(self.model) >= self._most_work
+        self._interrupt()
+
+    def _interrupt(self) -> None:
+        """Ends the solve where there is a reason to."""
         # Just before the first node SCIP takes no interruption: the next callback sees to it.
-        if (self.shown or self.error) and self.model.getStage() != SCIP_STAGE.INITSOLVE:
+        if self.outcome is not None and self.model.getStage() != SCIP_STAGE.INITSOLVE:
             self.model.interruptSolve()
+
+
+def work_of(model: Model) -> int:
+    """The work of a solve so far, see `Collector`."""
+    iterations = model.getNLPIterations() + model.getNStrongbranchLPIterations()
+    return int(iterations + model.getNTotalNodes())
 
 
 class Considers(Protocol):
@@ -78,6 +113,9 @@ class Considers(Protocol):
 
     def consider(self, solutions: list[Any]) -> None:
         """Runs their inputs forward."""
+
+    def count(self) -> None:
+        """Looks at the work done."""
 
 
 class RelaxationPoints(Heur):
@@ -90,12 +128,15 @@ class RelaxationPoints(Heur):
         """Tries the relaxation's input; no solution is handed to SCIP."""
         if not nodeinfeasible:
             self._collector.consider([None])
+        self._collector.count()
         return {"result": SCIP_RESULT.DIDNOTFIND}
 
 
-def attach(model: Model, inputs: list[Variable], shows: Shows) -> Collector:
+def attach(
+    model: Model, inputs: list[Variable], shows: Shows, most_work: float = math.inf
+) -> Collector:
     """Includes both plug-ins in a model."""
-    collector = Collector(inputs, shows)
+    collector = Collector(inputs, shows, most_work)
     model.includeEventhdlr(collector, "collector", "runs every solution forward")
     model.includeHeur(
         RelaxationPoints(collector),
@@ -103,6 +144,7 @@ def attach(model: Model, inputs: list[Variable], shows: Shows) -> Collector:
         "runs the relaxation's input forward",
         "F",
         freq=1,
-        timingmask=SCIP_HEURTIMING.AFTERLPNODE,
+        # Each round of cuts too: at the root there may be many, and none of them is a node.
+        timingmask=SCIP_HEURTIMING.DURINGLPLOOP | SCIP_HEURTIMING.AFTERLPNODE,
     )
     return collector

@@ -10,8 +10,8 @@ Constraints (Serra et al. 2020, equations 1 to 6), with g substituted by h - hba
     0 <= h_i <= U z_i,    0 <= hbar_i <= -L (1 - z_i),    z_i in {0, 1}
     W_i h^(l-1) + b_i = h_i                                     stably active units, linear layers
 
-A stably inactive unit has h = 0 and is left out. Candidates (Serra et al. 2021, section 4): p_i = 1
-only where g_i >= -delta, q_i = 1 only where g_i <= delta,
+A stably inactive unit has h = 0 and is left out. Targets (the candidates of Serra et al. 2021,
+section 4): p_i = 1 only where g_i >= -delta, q_i = 1 only where g_i <= delta,
 
     h_i - hbar_i >= -delta p_i + L (1 - p_i),    h_i - hbar_i <= delta q_i + U (1 - q_i)
 
@@ -30,24 +30,24 @@ what they can amount to.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_exact.bounds.chain_bounds import ChainBounds
 from onnx_exact.deadline import Deadline
-from onnx_exact.decide.knowledge import Knowledge
-from onnx_exact.decide.verdict import Status
 from onnx_exact.milp.tolerance import FEASIBILITY_TOLERANCE, tolerances
 from onnx_exact.network.affine import Array
+from onnx_exact.network.query import Query
 
 if TYPE_CHECKING:
     from pyscipopt import Model, Variable
 
-# The margin of a candidate relative to its bounds.
-CANDIDATE_MARGIN = 1e-6
+# The margin of a target relative to its bounds.
+RELATIVE_MARGIN = 1e-6
 # What SCIP takes for 0 (numerics/epsilon), and well below what it takes for infinite.
 EPSILON = 1e-9
 LARGEST_NUMBER = 1e12
@@ -58,19 +58,18 @@ OUTWARDS = 1.0 + 1e-6
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """A sign that no witness shows yet: unit `unit` of layer `layer`, positive or negative.
+class Target:
+    """A query as a program answers it.
 
     Attributes:
-        delta: the margin by which a program has to exclude it.
+        query: what is asked.
+        margin: by which a program has to exclude it.
         scale: the power of two by which a program of its own multiplies the pre-activation.
     """
 
-    layer: int
-    unit: int
-    positive: bool
-    delta: float = field(default=0.0, compare=False)
-    scale: float = field(default=1.0, compare=False)
+    query: Query
+    margin: float
+    scale: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,66 +79,75 @@ class Encoding:
     Attributes:
         model: SCIP's model, without objective.
         inputs: the variables x, one an input.
-        indicators: the binary p or q of each candidate.
+        indicators: the binary p or q of each query.
     """
 
     model: Model
     inputs: list[Variable]
-    indicators: dict[Candidate, Variable]
+    indicators: dict[Query, Variable]
 
 
-def candidates_of(knowledge: Knowledge, alone: bool = False) -> list[Candidate]:
-    """Every sign that is open, that no program has excluded yet and that one can, by layers.
+def targets_of(
+    bounds: ChainBounds, queries: Iterable[Query], *, alone: bool = False, trusting: bool = False
+) -> list[Target]:
+    """The queries that a program can exclude, with their margins, in the order given.
 
     Args:
-        knowledge: what is known.
+        bounds: what is known.
+        queries: of ReLU units.
         alone: whether each has a program of its own, so that it can be scaled.
+        trusting: whether the margin has to be one that the solver's tolerance cannot bridge.
     """
+    sizes = np.maximum.accumulate([_largest_number(bounds, i) for i in _layers(bounds)])
+    off = tolerances(bounds) if trusting else None
+    margins: dict[int, tuple[Array, Array]] = {}
     found = []
-    largest = 0.0
-    off = tolerances(knowledge) if knowledge.trusting else None
-    for layer in range(len(knowledge.chain.layers)):
-        largest = max(largest, _largest_number(knowledge, layer))
-        if not knowledge.chain.layers[layer].relu or not largest <= LARGEST_NUMBER:
+    for query in queries:
+        layer, unit = query.layer, query.unit
+        if not sizes[layer] <= LARGEST_NUMBER:
             continue
-        low, high = knowledge.lower[layer], knowledge.upper[layer]
-        scale = np.maximum(1.0, np.maximum(-low, high))
-        delta = np.maximum(CANDIDATE_MARGIN * scale, EPSILON * largest)
-        factors = _scales(knowledge, layer) if alone else np.ones(low.size)
-        delta = delta / factors
-        if off is not None:
-            delta = np.maximum(delta, off[layer])
-        for positive, signs in zip((True, False), knowledge.open_signs(layer), strict=True):
-            room = delta < (-low if positive else high)
-            units = np.flatnonzero(signs & room)
-            found += [
-                Candidate(layer, int(i), positive, float(delta[i]), float(factors[i]))
-                for i in units
-                if (layer, int(i), positive) not in knowledge.claimed
-            ]
+        if layer not in margins:
+            factors = _scales(bounds, layer) if alone else np.ones(bounds.lower[layer].size)
+            least = _margins(bounds, layer, float(sizes[layer])) / factors
+            margins[layer] = (least if off is None else np.maximum(least, off[layer])), factors
+        margin, scale = (float(values[unit]) for values in margins[layer])
+        room = -bounds.lower[layer][unit] if query.positive else bounds.upper[layer][unit]
+        if margin < room:
+            found.append(Target(query, margin, scale))
     return found
 
 
-def _scales(knowledge: Knowledge, layer: int) -> Array:
+def _layers(bounds: ChainBounds) -> range:
+    return range(len(bounds.chain.layers))
+
+
+def _margins(bounds: ChainBounds, layer: int, largest: float) -> Array:
+    """The margins of a layer's units, given the largest number in their program."""
+    reach = np.maximum(-bounds.lower[layer], bounds.upper[layer])
+    return np.maximum(RELATIVE_MARGIN * np.maximum(1.0, reach), EPSILON * largest)
+
+
+def _scales(bounds: ChainBounds, layer: int) -> Array:
     """The greatest powers of two, at least 1, that leave weights and range of a functional below 1.
 
     With weights that add up to 1 at most, what the solver's tolerance leaves open in the inputs is
     not multiplied; with a range below 1 the margin is the smallest there is.
     """
-    reach = np.maximum(-knowledge.lower[layer], knowledge.upper[layer])
-    size = np.maximum(knowledge.magnitudes[layer].sum(axis=1), reach)
+    reach = np.maximum(-bounds.lower[layer], bounds.upper[layer])
+    magnitude = bounds.chain.layers[layer].affine.linear.absolute()
+    size = np.maximum(magnitude.apply(np.ones(magnitude.n_in)), reach)
     size = np.clip(size, 1.0 / LARGEST_SCALE, 1.0)
     return np.asarray(np.exp2(np.floor(-np.log2(size))))
 
 
-def _largest_number(knowledge: Knowledge, layer: int) -> float:
+def _largest_number(bounds: ChainBounds, layer: int) -> float:
     """The largest magnitude among a layer's weights, inputs, terms and bounds."""
-    weight, bias = knowledge.magnitudes[layer], np.abs(knowledge.chain.layers[layer].affine.bias)
-    inputs = np.maximum(*(np.abs(bound) for bound in knowledge.output_bounds(layer - 1)))
+    affine = bounds.chain.layers[layer].affine
+    magnitude, inputs = affine.linear.absolute(), bounds.size(layer - 1)
     with np.errstate(over="ignore", invalid="ignore"):
-        reach = weight @ inputs + bias
-    bounds = np.maximum(np.abs(knowledge.lower[layer]), np.abs(knowledge.upper[layer]))
-    largest = max(float(v.max()) for v in (weight, inputs, reach, bounds))
+        reach = magnitude.apply(inputs) + np.abs(affine.bias)
+    own = np.maximum(np.abs(bounds.lower[layer]), np.abs(bounds.upper[layer]))
+    largest = max(float(np.abs(v).max()) for v in (affine.entries, inputs, reach, own))
     return largest if np.isfinite(reach).all() else np.inf
 
 
@@ -148,57 +156,54 @@ class OutOfTimeError(Exception):
 
 
 def encode(
-    knowledge: Knowledge, candidates: list[Candidate], deadline: Deadline | None = None
+    bounds: ChainBounds, targets: Sequence[Target], deadline: Deadline | None = None
 ) -> Encoding:
-    """The program over all layers up to the last candidate's.
+    """The program over all layers up to the last target's.
 
     Args:
-        knowledge: finite bounds on every layer up to there.
-        candidates: at least one.
+        bounds: finite on every layer up to there.
+        targets: at least one.
         deadline: by which it has to be complete; None for no end.
 
     Raises:
         OutOfTimeError: it passed.
     """
-    model, inputs = _empty(knowledge)
-    by_unit = {(c.layer, c.unit, c.positive): c for c in candidates}
-    indicators: dict[Candidate, Variable] = {}
+    model, inputs = _empty(bounds)
+    margins = {target.query: target.margin for target in targets}
+    indicators: dict[Query, Variable] = {}
     below: list[Variable | None] = list(inputs)
-    for index in range(max(c.layer for c in candidates) + 1):
+    for index in range(max(query.layer for query in margins) + 1):
         below = [
-            _add_unit(model, knowledge, index, unit, below, by_unit, indicators)
-            for unit in _in_time(knowledge.chain.layers[index].width, deadline)
+            _add_unit(model, bounds, index, unit, below, margins, indicators)
+            for unit in _in_time(bounds.chain.layers[index].width, deadline)
         ]
     return Encoding(model, inputs, indicators)
 
 
-def encode_one(
-    knowledge: Knowledge, candidate: Candidate, deadline: Deadline | None = None
-) -> Encoding:
-    """The program whose objective is one candidate's signed, scaled pre-activation: a maximum.
+def encode_one(bounds: ChainBounds, target: Target, deadline: Deadline | None = None) -> Encoding:
+    """The program whose objective is one target's signed, scaled pre-activation: a maximum.
 
-    Only units that the candidate depends on are in it.
+    Only units that the target depends on are in it.
 
     Raises:
         OutOfTimeError: as of `encode`.
     """
-    model, inputs = _empty(knowledge)
-    sign = candidate.scale if candidate.positive else -candidate.scale
-    layer = knowledge.chain.layers[candidate.layer]
-    row = sign * layer.affine.weight[candidate.unit]
-    needed = _needed(knowledge, candidate)
+    model, inputs = _empty(bounds)
+    query = target.query
+    sign = query.sign * target.scale
+    layer = bounds.chain.layers[query.layer]
+    row = sign * layer.affine.row(query.unit)
+    needed = _needed(bounds, query)
     below: list[Variable | None] = list(inputs)
-    for index in range(candidate.layer):
+    for index in range(query.layer):
         below = [
-            _add_unit(model, knowledge, index, unit, below, {}, {}) if needed[index][unit] else None
-            for unit in _in_time(knowledge.chain.layers[index].width, deadline)
+            _add_unit(model, bounds, index, unit, below, {}, {}) if needed[index][unit] else None
+            for unit in _in_time(bounds.chain.layers[index].width, deadline)
         ]
-    bounds = knowledge.upper if candidate.positive else knowledge.lower
-    bound = sign * float(bounds[candidate.layer][candidate.unit])
-    value = model.addVar(name="g", lb=None, ub=bound)
-    constant = -sign * float(layer.affine.bias[candidate.unit])
-    inputs_of = knowledge.output_bounds(candidate.layer - 1)
-    _add_row(model, row, below, inputs_of, [(value, -1.0)], constant)
+    side = bounds.upper if query.positive else bounds.lower
+    value = model.addVar(name="g", lb=None, ub=sign * float(side[query.layer][query.unit]))
+    constant = -sign * float(layer.affine.bias[query.unit])
+    _add_row(model, row, below, bounds.outputs(query.layer - 1), [(value, -1.0)], constant)
     model.setObjective(value, "maximize")
     return Encoding(model, inputs, {})
 
@@ -211,58 +216,56 @@ def _in_time(units: int, deadline: Deadline | None) -> Iterator[int]:
         yield unit
 
 
-def _needed(knowledge: Knowledge, candidate: Candidate) -> list[NDArray[np.bool_]]:
-    """Which units of each layer below have a path to the candidate that can be active."""
-    layers = knowledge.chain.layers
-    reads = layers[candidate.layer].affine.weight[candidate.unit] != 0.0
+def _needed(bounds: ChainBounds, query: Query) -> list[NDArray[np.bool_]]:
+    """Which units of each layer below have a path to the query's unit that can be active."""
+    layers = bounds.chain.layers
+    reads = layers[query.layer].affine.row(query.unit) != 0.0
     needed = []
-    for index in range(candidate.layer - 1, -1, -1):
-        if layers[index].relu:
-            reads = reads & (knowledge.status(index) != Status.INACTIVE)
+    for index in range(query.layer - 1, -1, -1):
+        reads = reads & ~bounds.inactive(index)
         needed.append(reads)
-        reads = (layers[index].affine.weight[reads] != 0.0).any(axis=0)
+        reads = layers[index].affine.linear.pattern().pull_back(reads.astype(np.float64)) > 0.0
     return needed[::-1]
 
 
-def limit_time(model: Model, seconds: float) -> None:
-    """Ends a solve after `seconds`, which may be inf."""
-    model.setParam("limits/time", min(seconds, float(model.infinity())))
+def limit_time(model: Model, deadline: Deadline) -> None:
+    """Ends a solve when a deadline passes."""
+    model.setParam("limits/time", min(deadline.remaining, float(model.infinity())))
 
 
-def _empty(knowledge: Knowledge) -> tuple[Model, list[Variable]]:
+def _empty(bounds: ChainBounds) -> tuple[Model, list[Variable]]:
     """A silent model with nothing but the inputs."""
     from pyscipopt import Model
 
     model = Model()
     model.hideOutput()
     model.setParam("numerics/feastol", FEASIBILITY_TOLERANCE)
-    box = knowledge.box
+    box = bounds.box
     inputs = [
         model.addVar(name=f"x_{j}", lb=float(box.lower[j]), ub=float(box.upper[j]))
-        for j in range(knowledge.chain.n_in)
+        for j in range(bounds.chain.n_in)
     ]
     return model, inputs
 
 
 def _add_unit(
     model: Model,
-    knowledge: Knowledge,
+    bounds: ChainBounds,
     index: int,
     unit: int,
     below: list[Variable | None],
-    by_unit: dict[tuple[int, int, bool], Candidate],
-    indicators: dict[Candidate, Variable],
+    margins: Mapping[Query, float],
+    indicators: dict[Query, Variable],
 ) -> Variable | None:
     """Adds one unit and returns its h, None where it is stably inactive."""
-    layer = knowledge.chain.layers[index]
-    row, bias = layer.affine.weight[unit], float(layer.affine.bias[unit])
-    low, high = float(knowledge.lower[index][unit]), float(knowledge.upper[index][unit])
+    layer = bounds.chain.layers[index]
+    row, bias = layer.affine.row(unit), float(layer.affine.bias[unit])
+    low, high = float(bounds.lower[index][unit]), float(bounds.upper[index][unit])
     name = f"{index}_{unit}"
-    inputs = knowledge.output_bounds(index - 1)
-    status = knowledge.status(index)[unit]
-    if layer.relu and status == Status.INACTIVE:
+    inputs = bounds.outputs(index - 1)
+    if layer.relu and high <= 0.0:
         return None
-    if not layer.relu or status == Status.ACTIVE:
+    if not layer.relu or low >= 0.0:
         h = model.addVar(name=f"h_{name}", lb=low, ub=high)
         _add_row(model, row, below, inputs, [(h, -1.0)], -bias)
         return h
@@ -272,17 +275,16 @@ def _add_unit(
     _add_row(model, row, below, inputs, [(h, -1.0), (hbar, 1.0)], -bias)
     model.addCons(h <= high * z)
     model.addCons(hbar <= -low * (1 - z))
-    for positive in (True, False):
-        candidate = by_unit.get((index, unit, positive))
-        if candidate is None:
+    for query in (Query(index, unit, True), Query(index, unit, False)):
+        margin = margins.get(query)
+        if margin is None:
             continue
-        delta = candidate.delta
-        switch = model.addVar(name=f"{'p' if positive else 'q'}_{name}", vtype="B")
-        if positive:
-            model.addCons(h - hbar >= -delta * switch + low * (1 - switch))
+        switch = model.addVar(name=f"{'p' if query.positive else 'q'}_{name}", vtype="B")
+        if query.positive:
+            model.addCons(h - hbar >= -margin * switch + low * (1 - switch))
         else:
-            model.addCons(h - hbar <= delta * switch + high * (1 - switch))
-        indicators[candidate] = switch
+            model.addCons(h - hbar <= margin * switch + high * (1 - switch))
+        indicators[query] = switch
     return h
 
 

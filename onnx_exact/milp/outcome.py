@@ -38,12 +38,13 @@ def outcome_of(status: str) -> Outcome:
     return _OUTCOMES.get(status, Outcome.OPEN)
 
 
-def solved(model: Model, ended: Callable[[], bool]) -> Outcome:
-    """Solves a program; where SCIP itself fails, its signs stay open.
+def solved(model: Model, ended: Callable[[], Outcome | None]) -> Outcome:
+    """Solves a program and clears it away; where SCIP itself fails, its queries stay open.
 
     Args:
         model: to be solved.
-        ended: whether a callback has ended the solve, for a point that shows a sign.
+        ended: the outcome where a callback has ended the solve: for a point that shows a sign, or
+            because too much work was done. None where none has.
 
     Raises:
         KeyboardInterrupt: SCIP has caught Ctrl-C itself.
@@ -53,4 +54,7 @@ def solved(model: Model, ended: Callable[[], bool]) -> Outcome:
     # PySCIPOpt raises bare exceptions for whatever goes wrong within SCIP.
     except Exception:
         return Outcome.OPEN
-    return Outcome.SHOWN if ended() else outcome_of(model.getStatus())
+    status = model.getStatus()
+    # Plug-ins are told now that the solve is over, not when the interpreter is being taken down.
+    model.freeProb()
+    return ended() or outcome_of(status)

@@ -21,24 +21,26 @@ from pyscipopt import (  # type: ignore[attr-defined]
 )
 
 from onnx_exact.milp.collect import RelaxationPoints
-from onnx_exact.milp.encode import Candidate, Encoding
+from onnx_exact.milp.encode import Encoding
+from onnx_exact.milp.outcome import Outcome
 from onnx_exact.network.affine import Array
+from onnx_exact.network.query import Query
 
-# A point shows a candidate or does not: anything between 0 and 1 separates the two.
+# A point shows a query or does not: anything between 0 and 1 separates the two.
 SHOWS_SOMETHING = 0.5
 # After every other constraint, and as often as there is something to fix.
 _LAST = -9_000_000
-# Runs points forward, shape (points, inputs), and says which candidates are still wanted.
-Wanted = Callable[[Array], set[Candidate]]
+# Runs points forward, shape (points, inputs), and says which queries are still wanted.
+Wanted = Callable[[Array], set[Query]]
 
 
 class ShrinkingObjective(Conshdlr):
     """Turns every point away, after taking what it shows out of the objective.
 
     Attributes:
-        retired: candidates out of the objective.
+        retired: queries out of the objective.
         claimed: those among them that a point claims to show and its forward pass does not.
-        ended: whether the solve was ended because so few candidates were left.
+        ended: whether the solve was ended because so few queries were left.
         error: what went wrong in a callback, to be raised once SCIP has returned.
     """
 
@@ -46,10 +48,15 @@ class ShrinkingObjective(Conshdlr):
         self._inputs, self._indicators = encoding.inputs, encoding.indicators
         self._wanted, self._least = wanted, least
         self.ended = False
-        self.retired: set[Candidate] = set()
-        self.claimed: set[Candidate] = set()
-        self._fixed: set[Candidate] = set()
+        self.retired: set[Query] = set()
+        self.claimed: set[Query] = set()
+        self._fixed: set[Query] = set()
         self.error: BaseException | None = None
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """What the handler has ended the solve with; None where it has not."""
+        return Outcome.SHOWN if self.ended or self.error is not None else None
 
     def consider(self, solutions: list[Any]) -> None:
         """Runs the inputs of solutions forward; None stands for the relaxation's."""
@@ -57,6 +64,9 @@ class ShrinkingObjective(Conshdlr):
             [self.model.getSolVal(solution, x) for x in self._inputs] for solution in solutions
         ]
         self._guard(lambda: self._retire(np.array(points), set()))
+
+    def count(self) -> None:
+        """Nothing limits the work but a deadline, as published."""
 
     def conscheck(
         self,
@@ -115,15 +125,15 @@ class ShrinkingObjective(Conshdlr):
     def _look_at(self, solution: Any) -> None:
         """Retires what a point shows, and what it claims to show."""
         claims = {
-            candidate
-            for candidate, variable in self._indicators.items()
-            if candidate not in self.retired
+            query
+            for query, variable in self._indicators.items()
+            if query not in self.retired
             and self.model.getSolVal(solution, variable) > SHOWS_SOMETHING
         }
         point = [self.model.getSolVal(solution, x) for x in self._inputs]
         self._retire(np.array([point]), claims)
 
-    def _retire(self, points: Array, claims: set[Candidate]) -> None:
+    def _retire(self, points: Array, claims: set[Query]) -> None:
         wanted = self._wanted(points)
         self.claimed |= claims & wanted
         self.retired |= (set(self._indicators) - wanted) | claims
@@ -134,8 +144,8 @@ class ShrinkingObjective(Conshdlr):
     def _fix(self) -> bool:
         """Fixes the indicators that are out of the objective; whether any was not fixed before."""
         todo = self.retired - self._fixed
-        for candidate in todo:
-            variable = self.model.getTransformedVar(self._indicators[candidate])
+        for query in todo:
+            variable = self.model.getTransformedVar(self._indicators[query])
             self.model.tightenVarUbGlobal(variable, 0.0)
         self._fixed |= todo
         return bool(todo)
@@ -159,7 +169,7 @@ def attach_shrinking(encoding: Encoding, wanted: Wanted, least: int) -> Shrinkin
     Args:
         encoding: its model's objective is the sum of the indicators, to be maximised.
         wanted: see `Wanted`.
-        least: the solve ends once no more candidates than this are left.
+        least: the solve ends once no more queries than this are left.
     """
     model: Model = encoding.model
     handler = ShrinkingObjective(encoding, wanted, least)

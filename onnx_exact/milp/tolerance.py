@@ -14,26 +14,26 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnx_exact.decide.knowledge import Knowledge
+from onnx_exact.bounds.chain_bounds import ChainBounds
 from onnx_exact.network.affine import Array
 
 # SCIP's tolerance on rows, bounds and integers, as the programs set it.
 FEASIBILITY_TOLERANCE = 1e-7
 
 
-def tolerances(knowledge: Knowledge) -> list[Array]:
+def tolerances(bounds: ChainBounds) -> list[Array]:
     """Of the pre-activations of every layer, shape (units,) each; infinite where unbounded."""
-    box, found = knowledge.box, []
-    size = np.maximum(np.abs(box.lower), np.abs(box.upper))
+    found = []
+    size = bounds.size(-1)
     with np.errstate(over="ignore", invalid="ignore"):
         error = FEASIBILITY_TOLERANCE * np.maximum(1.0, size)
-        for index, layer in enumerate(knowledge.chain.layers):
-            magnitude = knowledge.magnitudes[index]
-            terms = magnitude @ size + np.abs(layer.affine.bias)
-            span = np.maximum(knowledge.upper[index], -knowledge.lower[index])
-            error = magnitude @ error + layer.affine.off(size)
+        for index, layer in enumerate(bounds.chain.layers):
+            magnitude = layer.affine.linear.absolute()
+            terms = magnitude.apply(size) + np.abs(layer.affine.bias)
+            span = np.maximum(bounds.upper[index], -bounds.lower[index])
+            error = magnitude.apply(error) + layer.affine.off(size)
             error += FEASIBILITY_TOLERANCE * (np.maximum(1.0, terms) + np.maximum(1.0, span))
             error = np.where(np.isnan(error), np.inf, error)
             found.append(error)
-            size = np.maximum(*(np.abs(bound) for bound in knowledge.output_bounds(index)))
+            size = bounds.size(index)
     return found

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_exact.bounds.crown import Relaxation, upper_bounds
+from onnx_exact.bounds.cases import Cases, bounds_of
+from onnx_exact.bounds.crown import Relaxation
 from onnx_exact.methods import DEFAULT_LP_SOLVER
 from onnx_exact.milp.highs import highs
 from onnx_exact.network.affine import Affine, Array
@@ -54,11 +55,11 @@ class TriangleRelaxation:
 
     def _add_layer(self, cp: Any, layer: Relaxation, below: Any, constraints: list[Any]) -> Any:
         """Adds one layer's variables and constraints; its output, all units in place."""
-        g = layer.affine.weight @ below + layer.affine.bias
+        g = layer.affine.entries @ below + layer.affine.bias
         h = cp.Variable(layer.affine.n_out)
-        unstable = np.flatnonzero((layer.upper_slope > 0.0) & (layer.upper_slope < 1.0))
-        active = np.flatnonzero(layer.upper_slope == 1.0)
-        inactive = np.flatnonzero(layer.upper_slope == 0.0)
+        unstable, stable = np.flatnonzero(layer.unstable), ~layer.unstable
+        active = np.flatnonzero(stable & (layer.upper_slope == 1.0))
+        inactive = np.flatnonzero(stable & (layer.upper_slope == 0.0))
         slope, offset = layer.upper_slope[unstable], layer.upper_offset[unstable]
         nonnegative, above = h[unstable] >= 0.0, h[unstable] >= g[unstable]
         self._lines.append((nonnegative, above, unstable))
@@ -71,24 +72,24 @@ class TriangleRelaxation:
         ]
         return h
 
-    def upper_bound(self, row: Affine, seconds: float) -> tuple[float, Array] | None:
+    def upper_bound(self, row: Affine, iterations: int) -> tuple[float, Array, Cases] | None:
         """A sound upper bound on a functional of the last layer's output.
 
         Args:
             row: the functional, one row.
-            seconds: the solver's time limit, where it knows one.
+            iterations: of the solver at most, where its limit is known.
 
         Returns:
-            The bound and the relaxation's input, shape (inputs,), which is worth running forward;
-            None where the solver gave no dual solution in time.
+            The bound, the relaxation's input, shape (inputs,), which is worth running forward, and
+            the slopes that give the bound; None where the solver gave no dual solution within them.
         """
         import cvxpy as cp
 
-        self._objective.value = row.weight[0]
+        self._objective.value = row.entries[0]
         limits = {}
         if self._solver == DEFAULT_LP_SOLVER:
             highs()
-            limits = {"highs_options": {"time_limit": seconds}}
+            limits = {"highs_options": {"simplex_iteration_limit": iterations}}
         problem: Any = self._problem
         try:
             with warnings.catch_warnings():
@@ -99,12 +100,10 @@ class TriangleRelaxation:
             return None
         if self._problem.status not in (cp.OPTIMAL, cp.OPTIMAL_INACCURATE):
             return None
-        slopes = [
-            self._slopes(layer, *line)
-            for layer, line in zip(self._layers, self._lines, strict=True)
-        ]
-        bounds, _ = upper_bounds(row, self._layers, self._box, slopes)
-        return float(bounds[0]), np.asarray(self._x.value, dtype=np.float64)
+        lines = zip(self._layers, self._lines, strict=True)
+        cases = Cases((), tuple(self._slopes(layer, *line) for layer, line in lines), ())
+        bounds, _ = bounds_of(row, self._layers, self._box, cases)
+        return float(bounds[0]), np.asarray(self._x.value, dtype=np.float64), cases
 
     @staticmethod
     def _slopes(layer: Relaxation, nonnegative: Any, above: Any, unstable: Index) -> Array:

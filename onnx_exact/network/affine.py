@@ -1,4 +1,4 @@
-"""Affine maps x -> W x + b in float64, behind one small interface."""
+"""Affine maps x -> W x + b in float64: an operator, a bias, and what their numbers are off by."""
 
 from __future__ import annotations
 
@@ -7,95 +7,87 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from onnx_exact.network.operator import Array, Dense, Index, Operator, frozen
+from onnx_exact.network.rounding import WIDE, absolute_sum
 
-# Covers the rounding of the sums in `Affine.off`, of up to four million terms.
-WIDE = 1.0 + 2.0**-30
-SMALLEST = 2.0**-1074
-
-
-def frozen(values: object) -> Array:
-    """A read-only float64 copy of `values`, or `values` itself where it already is one."""
-    array = np.asarray(values, dtype=np.float64, order="C")
-    if array.flags.writeable:
-        array = array.copy()
-        array.flags.writeable = False
-    return array
+__all__ = ["Affine", "Array", "Error", "frozen"]
 
 
-@dataclass(frozen=True, eq=False)
-class Error:
-    """What the numbers of an affine map are off by: bounds on |W - W*| and |b - b*|.
-
-    W* and b* are the numbers that the model's file defines, which reading it has rounded.
-
-    Attributes:
-        weight: shape (out, in), non-negative.
-        bias: shape (out,), non-negative.
-    """
-
-    weight: Array
-    bias: Array
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "weight", frozen(self.weight))
-        object.__setattr__(self, "bias", frozen(self.bias))
-
-
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, init=False)
 class Affine:
-    """The map x -> weight x + bias.
+    """The map x -> W x + bias.
 
     Attributes:
-        weight: shape (out, in), finite.
+        linear: W; a matrix of shape (out, in) is taken for a dense one.
         bias: shape (out,), finite.
-        error: what the entries are off by; None for numbers that are what they stand for.
+        error: bounds on |W - W*| and |b - b*|, with W* and b* the numbers that the model's file
+            defines, which reading it has rounded; None for numbers that are what they stand for.
 
     Raises:
         ValueError: shapes that do not fit, zero width, or an entry that is not finite.
     """
 
-    weight: Array
+    linear: Operator
     bias: Array
-    error: Error | None = None
+    error: Error | None
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "weight", frozen(self.weight))
-        object.__setattr__(self, "bias", frozen(self.bias))
-        if self.weight.ndim != 2 or self.bias.shape != (self.weight.shape[0],):
-            raise ValueError(f"weight {self.weight.shape} and bias {self.bias.shape} do not fit")
-        if 0 in self.weight.shape:
-            raise ValueError(f"zero width in a weight of shape {self.weight.shape}")
-        if not (np.isfinite(self.weight).all() and np.isfinite(self.bias).all()):
+    def __init__(
+        self, linear: Operator | NDArray[np.floating], bias: Array, error: Error | None = None
+    ) -> None:
+        if isinstance(linear, np.ndarray):
+            linear = as_operator(linear)
+        object.__setattr__(self, "linear", linear)
+        object.__setattr__(self, "bias", frozen(bias))
+        object.__setattr__(self, "error", error)
+        shape = linear.n_out, linear.n_in
+        if self.bias.shape != shape[:1]:
+            raise ValueError(f"weight {shape} and bias {self.bias.shape} do not fit")
+        if 0 in shape:
+            raise ValueError(f"zero width in a weight of shape {shape}")
+        if not np.isfinite(self.bias).all():
             raise ValueError("a weight or bias is not finite")
-        if self.error is not None and (
-            self.error.weight.shape != self.weight.shape or self.error.bias.shape != self.bias.shape
-        ):
+        if error is not None and (error.n_out, error.n_in) != shape:
             raise ValueError("the errors of a map have the shapes of its entries")
 
     @property
     def n_in(self) -> int:
         """Number of inputs."""
-        return int(self.weight.shape[1])
+        return self.linear.n_in
 
     @property
     def n_out(self) -> int:
         """Number of outputs."""
-        return int(self.weight.shape[0])
+        return self.linear.n_out
+
+    @property
+    def weight(self) -> Array:
+        """The matrix of a dense map, shape (out, in).
+
+        Raises:
+            TypeError: the map has another structure.
+        """
+        if not isinstance(self.linear, Dense):
+            raise TypeError(f"a map that is {type(self.linear).__name__} has no float64 matrix")
+        return self.linear.matrix
+
+    @property
+    def entries(self) -> Array:
+        """All entries, shape (out, in), whatever the structure: for a program, or a few outputs."""
+        return self.linear.rows(slice(None))
+
+    def row(self, unit: int) -> Array:
+        """The entries that one output reads, shape (in,)."""
+        return np.asarray(self.linear.rows(np.array([unit]))[0])
 
     @property
     def reads(self) -> NDArray[np.bool_]:
         """Which outputs may depend on which inputs, whatever the entries are off by; (out, in)."""
-        read = self.weight != 0.0
-        return np.asarray(read if self.error is None else read | (self.error.weight > 0.0))
+        read = np.asarray(self.entries != 0.0)
+        return read if self.error is None else read | self.error.reads
 
     def apply(self, x: Array) -> Array:
-        """Images of the points `x`, shape (points, in) -> (points, out)."""
-        return x @ self.weight.T + self.bias
-
-    def apply_transposed(self, y: Array) -> Array:
-        """Pulls linear functionals back, shape (functionals, out) -> (functionals, in)."""
-        return y @ self.weight
+        """Images of the points `x`, shape (..., in) -> (..., out)."""
+        return self.linear.apply(x) + self.bias
 
     def off(self, magnitude: Array, *, shared: bool = False) -> Array:
         """A bound on |(W - W*) x + b - b*| over |x| <= magnitude.
@@ -109,51 +101,65 @@ class Affine:
         """
         if self.error is None:
             return np.zeros((*magnitude.shape[:-1], self.n_out))
-        infinite = np.isinf(magnitude)
-        sizes = self.error.weight.T
-        with np.errstate(over="ignore", invalid="ignore"):
-            found = np.where(infinite, 0.0, magnitude) @ sizes
-            used = (sizes > 0.0).astype(np.float64)
-            underflow = SMALLEST * ((magnitude > 0.0).astype(np.float64) @ used)
-            found = (found if shared else found + self.error.bias) * WIDE + underflow
-        hit = infinite.astype(np.float64) @ used > 0.0
-        return np.asarray(np.where(hit | np.isnan(found), np.inf, found))
+        found = absolute_sum(self.error.linear, magnitude)
+        return found if shared else (found + self.error.bias) * WIDE
 
-    def rows(self, index: NDArray[np.intp] | NDArray[np.bool_]) -> Affine:
+    def restrict(self, kept_in: Index, kept_out: Index) -> Affine:
+        """The map from some inputs, all others being 0, to some outputs."""
+        linear = self.linear.restrict(kept_in, kept_out)
+        error = self.error
+        if error is not None:
+            error = Error(error.linear.restrict(kept_in, kept_out), error.bias[kept_out])
+        return Affine(linear, self.bias[kept_out], error)
+
+    def rows(self, index: Index) -> Affine:
         """The map to the outputs selected by `index` alone."""
-        error = self.error
-        if error is not None:
-            error = Error(error.weight[index], error.bias[index])
-        return Affine(self.weight[index], self.bias[index], error)
+        return self.restrict(slice(None), index)
 
-    def reading(self, index: NDArray[np.intp] | NDArray[np.bool_]) -> Affine:
+    def reading(self, index: Index) -> Affine:
         """The map of the inputs selected by `index` alone."""
-        error = self.error
-        if error is not None:
-            error = Error(error.weight[:, index], error.bias)
-        return Affine(self.weight[:, index], self.bias, error)
+        return self.restrict(index, slice(None))
 
-    def signed(self, index: NDArray[np.intp] | NDArray[np.bool_], sign: Array | float) -> Affine:
-        """The map to the selected outputs, each times a sign of its own, 1 or -1, or of all."""
-        part = self.rows(index)
+    def signed(self, index: Index, sign: Array | float) -> Affine:
+        """Functionals: the map to some outputs, each times a sign of its own, 1 or -1, or of all.
+
+        Whatever the structure of the map, that of functionals is dense.
+        """
         column = sign if isinstance(sign, float) else sign[:, None]
-        return Affine(column * part.weight, sign * part.bias, part.error)
+        error = None if self.error is None else self.error.rows(index)
+        return Affine(column * self.linear.rows(index), sign * self.bias[index], error)
 
     @property
     def negative(self) -> Affine:
         """The map to the negatives of the outputs."""
-        return Affine(-self.weight, -self.bias, self.error)
+        return self.signed(slice(None), -1.0)
 
     def equals(self, other: Affine) -> bool:
         """Whether both maps have the same entries, and are off by the same."""
-        return (
-            np.array_equal(self.weight, other.weight)
-            and np.array_equal(self.bias, other.bias)
-            and _same_error(self.error, other.error)
-        )
+        if (self.error is None) != (other.error is None):
+            return False
+        same = self.linear.equals(other.linear) and np.array_equal(self.bias, other.bias)
+        if self.error is None or other.error is None:
+            return same
+        return same and self.error.equals(other.error)
 
 
-def _same_error(a: Error | None, b: Error | None) -> bool:
-    if a is None or b is None:
-        return a is b
-    return np.array_equal(a.weight, b.weight) and np.array_equal(a.bias, b.bias)
+class Error(Affine):
+    """What the numbers of an affine map are off by, entry by entry: non-negative."""
+
+    def rows(self, index: Index) -> Error:
+        """Those of the outputs selected by `index` alone."""
+        return Error(self.linear.restrict(slice(None), index), self.bias[index])
+
+
+def as_operator(weight: NDArray[np.floating]) -> Operator:
+    """A matrix as a dense operator.
+
+    Raises:
+        ValueError: it is none, or an entry is not finite.
+    """
+    if weight.ndim != 2:
+        raise ValueError(f"weight {weight.shape} and the shape of a matrix do not fit")
+    if not np.isfinite(weight).all():
+        raise ValueError("a weight or bias is not finite")
+    return Dense(np.asarray(weight, dtype=np.float64))

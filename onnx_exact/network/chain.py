@@ -22,6 +22,13 @@ class Layer:
         """Number of units."""
         return self.affine.n_out
 
+    def activate(self, values: Array) -> Array:
+        """What the layer gives out for pre-activations, or at most or at least for bounds on them.
+
+        A ReLU never falls, so that bounds on its input lead to those on its output.
+        """
+        return np.maximum(values, 0.0) if self.relu else values
+
 
 @dataclass(frozen=True, eq=False)
 class Chain:
@@ -73,7 +80,7 @@ class Chain:
     @property
     def connections(self) -> int:
         """Number of entries of all weight matrices; a constant needs none."""
-        return 0 if self.is_constant else sum(layer.affine.weight.size for layer in self.layers)
+        return 0 if self.is_constant else sum(layer.affine.linear.size for layer in self.layers)
 
     @property
     def parameters(self) -> int:
@@ -97,8 +104,7 @@ class Chain:
     def activations(self, x: Array) -> list[Array]:
         """Outputs h^l of every layer at the points `x`, each of shape (points, width)."""
         return [
-            np.maximum(g, 0.0) if layer.relu else g
-            for layer, g in zip(self.layers, self.preactivations(x), strict=True)
+            layer.activate(g) for layer, g in zip(self.layers, self.preactivations(x), strict=True)
         ]
 
     def preactivations(self, x: Array) -> list[Array]:
@@ -108,5 +114,5 @@ class Chain:
         for layer in self.layers:
             g = layer.affine.apply(h)
             values.append(g)
-            h = np.maximum(g, 0.0) if layer.relu else g
+            h = layer.activate(g)
         return values

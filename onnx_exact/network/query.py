@@ -18,3 +18,13 @@ class Query:
     layer: int
     unit: int
     positive: bool
+
+    @property
+    def sign(self) -> float:
+        """1.0 or -1.0: the sign occurs where `sign * g` is positive."""
+        return 1.0 if self.positive else -1.0
+
+    @property
+    def row(self) -> int:
+        """The query's row in arrays that hold the positive signs first, then the negative ones."""
+        return 0 if self.positive else 1

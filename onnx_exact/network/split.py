@@ -55,7 +55,7 @@ class SplitChain:
     def connections(self) -> int:
         """Number of entries of all weight matrices, those of the bypasses included."""
         around = sum(bypass.size for bypass in self.bypasses if bypass is not None)
-        return around + sum(layer.affine.weight.size for layer in self.layers)
+        return around + sum(layer.affine.linear.size for layer in self.layers)
 
     @property
     def parameters(self) -> int:
@@ -76,5 +76,5 @@ class SplitChain:
             g = layer.affine.apply(h)
             if bypass is not None:
                 g = g + before @ bypass.T
-            before, h = h, np.maximum(g, 0.0) if layer.relu else g
+            before, h = h, layer.activate(g)
         return h

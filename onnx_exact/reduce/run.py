@@ -84,6 +84,19 @@ class Reduction:
     split: Split | None = None
     forms: tuple[FormChoice, ...] = ()
 
+    @staticmethod
+    def none(chain: Chain, reason: str) -> Reduction:
+        """Nothing at all, and why."""
+        widths = [layer.width for layer in chain.layers]
+        return Reduction(
+            chain,
+            changed=False,
+            removal_only=True,
+            layers=tuple(LayerReduction(width, units_after=width) for width in widths),
+            origins=tuple(UnitMap.identity(k, width) for k, width in enumerate(widths)),
+            refused=(Refusal("anything at all", 0, reason),),
+        )
+
     @property
     def network(self) -> Chain | SplitChain:
         """What is to be written, in its form."""

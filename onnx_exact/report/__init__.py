@@ -1,7 +1,7 @@
 """What was found, changed and checked: one Report, as values, as JSON, HTML and text."""
 
 from onnx_exact.report.html import to_html
-from onnx_exact.report.json import to_json, to_json_dict
+from onnx_exact.report.json import schema, to_json, to_json_dict
 from onnx_exact.report.report import (
     ChainReport,
     FormReport,
@@ -21,6 +21,7 @@ __all__ = [
     "Report",
     "SliceReport",
     "Totals",
+    "schema",
     "to_html",
     "to_json",
     "to_json_dict",

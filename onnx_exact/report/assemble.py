@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
+from onnx import ModelProto
 
 from onnx_exact._version import __version__
 from onnx_exact.certify.summary import Certified
 from onnx_exact.decide.verdict import Evidence, LayerVerdicts, Status
+from onnx_exact.graph.locate import LocatedChain
 from onnx_exact.network.affine import Array
 from onnx_exact.network.chain import Chain
 from onnx_exact.network.split import SplitChain
@@ -45,12 +48,19 @@ def assemble(
     )
     chains, refused = [], []
     for (located, _, stability), reduction in zip(run.chains, per_chain, strict=True):
+        names = preactivation_tensors(run.source.model, located)
         layers = [
-            _layer(layer.width, verdicts, reduction.layers[index] if reduction else None)
+            _layer(
+                layer.width, names[index], verdicts, reduction.layers[index] if reduction else None
+            )
             for index, (layer, verdicts) in enumerate(
                 zip(located.chain.layers, stability.layers, strict=True)
             )
         ]
+        if not layers[-1].relu:
+            layers[-1] = replace(
+                layers[-1], lower=stability.output_lower, upper=stability.output_upper
+            )
         read = (reduction.network if reduction else located.chain).input_read
         chains.append(
             ChainReport(
@@ -91,7 +101,16 @@ def assemble(
         interrupted=any(stability.interrupted for _, _, stability in run.chains),
         time_limit=TimeReport(run.limit.seconds, tuple(run.limit.cut_short)),
         warnings=(*run.source.warnings, *lost),
+        left_out=run.left_out,
     )
+
+
+def preactivation_tensors(model: ModelProto, located: LocatedChain) -> list[str]:
+    """For each layer of a chain the tensor that its ReLU reads, or that it makes without one."""
+    return [
+        site.output if site.relu is None else model.graph.node[site.relu].input[0]
+        for site in located.sites
+    ]
 
 
 def _slice(read: Array, itemsize: int) -> SliceReport | None:
@@ -107,20 +126,30 @@ def _slice(read: Array, itemsize: int) -> SliceReport | None:
 
 
 def _layer(
-    width: int, verdicts: LayerVerdicts | None, reduction: LayerReduction | None
+    width: int, tensor: str, verdicts: LayerVerdicts | None, reduction: LayerReduction | None
 ) -> LayerReport:
-    count = {} if verdicts is None else _counts([verdicts])
+    if verdicts is None:
+        found = LayerReport(width, tensor=tensor, relu=False)
+    else:
+        found = LayerReport(
+            width,
+            **_counts([verdicts]),
+            relu=True,
+            status=tuple(Status(status).name.lower() for status in verdicts.status),
+            evidence=tuple(Evidence(evidence).name.lower() for evidence in verdicts.evidence),
+            lower=verdicts.lower,
+            upper=verdicts.upper,
+            tensor=tensor,
+        )
     if reduction is None:
-        return LayerReport(width, **count, relu=verdicts is not None)
-    return LayerReport(
-        width,
-        **count,
+        return found
+    return replace(
+        found,
         removed=reduction.removed,
         negligible=reduction.negligible,
         merged=reduction.merged,
         folded=reduction.folded,
         units_after=reduction.units_after,
-        relu=verdicts is not None,
     )
 
 

@@ -1,23 +1,39 @@
-"""The report as strict JSON; the names in it are a public contract."""
+"""The report as strict JSON.
+
+The names in it are a public contract, which `schema.json` beside this file states. `format_version`
+is raised when a name goes or means something else; a name that is new leaves it as it is.
+"""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
+from importlib import resources
 from typing import Any
 
 from onnx_exact.report.report import FormReport, LayerReport, Refusal, Report
 from onnx_exact.validate import ChainDeviation
 
+FORMAT, FORMAT_VERSION = "onnx-exact report", 1
+# What a layer has for each of its units.
+_OF_UNITS = frozenset(("status", "evidence", "lower", "upper", "tensor"))
 
-def to_json_dict(report: Report) -> dict[str, Any]:
-    """The report as JSON values. A number that is not finite is null, as is what was not run."""
+
+def to_json_dict(report: Report, *, units: bool = False) -> dict[str, Any]:
+    """The report as JSON values. A number that is not finite is null, as is what was not run.
+
+    Args:
+        report: what to write.
+        units: what is known of each unit as well.
+    """
     seconds = dict(report.seconds)
     seconds["total"] = report.total_seconds
     deviation, certified = report.deviation, report.certified
     data = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
         "version": report.version,
         "command": report.command,
         "source": report.source.encode(errors="replace").decode(),
@@ -44,7 +60,7 @@ def to_json_dict(report: Report) -> dict[str, Any]:
                 "rounded": chain.rounded,
                 "unread_inputs": list(chain.unread_inputs),
                 "slice": None if chain.slice is None else asdict(chain.slice),
-                "layers": [_layer(layer) for layer in chain.layers],
+                "layers": [_layer(layer, units) for layer in chain.layers],
                 "forms": [_form(form) for form in chain.forms],
             }
             for chain in report.chains
@@ -61,19 +77,36 @@ def to_json_dict(report: Report) -> dict[str, Any]:
             "runtime_rounding_after": None if certified is None else certified.rounding_after,
         },
         "seconds": seconds,
+        "left_out": list(report.left_out),
         "refused": [_refusal(refusal) for refusal in report.refused],
     }
-    strict: dict[str, Any] = _strict(data)
-    return strict
+    found: dict[str, Any] = strict(data)
+    return found
 
 
-def to_json(report: Report) -> str:
-    """The report as the text of a JSON file."""
-    return json.dumps(to_json_dict(report), indent=2, allow_nan=False) + "\n"
+def to_json(report: Report, *, units: bool = False) -> str:
+    """The report as the text of a JSON file; arguments as for `to_json_dict`."""
+    return json.dumps(to_json_dict(report, units=units), indent=2, allow_nan=False) + "\n"
 
 
-def _layer(layer: LayerReport) -> dict[str, Any]:
-    return asdict(layer)
+def schema() -> dict[str, Any]:
+    """The JSON Schema of the report."""
+    text = resources.files(__package__).joinpath("schema.json").read_text(encoding="utf-8")
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+def _layer(layer: LayerReport, units: bool) -> dict[str, Any]:
+    data = {f.name: getattr(layer, f.name) for f in fields(layer) if f.name not in _OF_UNITS}
+    if units and layer.relu:
+        data["verdicts"] = {
+            "tensor": layer.tensor,
+            "status": layer.status,
+            "evidence": layer.evidence,
+            "lower": None if layer.lower is None else layer.lower.tolist(),
+            "upper": None if layer.upper is None else layer.upper.tolist(),
+        }
+    return data
 
 
 def _chain(chain: ChainDeviation) -> dict[str, Any]:
@@ -99,15 +132,12 @@ def _refusal(refusal: Refusal) -> dict[str, Any]:
     }
 
 
-def _strict(value: Any) -> Any:
+def strict(value: Any) -> Any:
     """`value` made of JSON's own types, with null for a number that is not finite."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
     if isinstance(value, Mapping):
-        return {str(key): _strict(item) for key, item in value.items()}
+        return {str(key): strict(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_strict(item) for item in value]
-    if value is None or isinstance(value, bool | str | int):
-        return value
-    number = value.item() if hasattr(value, "item") else value
-    if isinstance(number, float) and not math.isfinite(number):
-        return None
-    return number
+        return [strict(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from onnx_exact.certify.summary import Certified
+from onnx_exact.network.affine import Array
 from onnx_exact.validate import Deviation
 
 OPTIMIZE = "optimize"
@@ -29,6 +30,14 @@ class LayerReport:
             reader less than half a unit in the last place of its largest term, all together.
         units_after: width of what is left; 0 where the layer is gone. None if only analyzed.
         relu: whether a ReLU follows.
+        status: for each unit "undecided", "inactive", "active" or "unstable"; empty where not
+            `relu`.
+        evidence: for each unit what that rests on: "none", "witness", "interval", "linear" or
+            "solver".
+        lower, upper: shape (units,), bounds on what `tensor` holds over the domain in real
+            arithmetic, for the weights as stored, rounded outward; None where there is no ReLU, but
+            for the last layer.
+        tensor: the name of the tensor with the pre-activations, or of a last layer's outputs.
     """
 
     units: int
@@ -44,6 +53,11 @@ class LayerReport:
     folded: int = 0
     units_after: int | None = None
     relu: bool = True
+    status: tuple[str, ...] = ()
+    evidence: tuple[str, ...] = ()
+    lower: Array | None = field(default=None, compare=False)
+    upper: Array | None = field(default=None, compare=False)
+    tensor: str = ""
 
 
 @dataclass(frozen=True)
@@ -200,6 +214,7 @@ class Report:
         certified: bounds on it over the domain; None if only analyzed, or without chains.
         seconds: time of each stage, in order; `total` is added.
         refused: what was not done.
+        left_out: ReLUs and products that are in no chain, with the reason, a line each.
     """
 
     command: str
@@ -221,6 +236,7 @@ class Report:
     interrupted: bool = False
     time_limit: TimeReport = TimeReport()
     warnings: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("domain", "seconds"):
@@ -231,8 +247,8 @@ class Report:
         """The time of all stages, or the `total` that was measured."""
         return self.seconds.get("total", sum(self.seconds.values()))
 
-    def to_json_dict(self) -> dict[str, Any]:
-        """The report as JSON values; see `onnx_exact.report.json`."""
+    def to_json_dict(self, *, units: bool = False) -> dict[str, Any]:
+        """The report as JSON values, those of each unit if asked for; see `report.json`."""
         from onnx_exact.report.json import to_json_dict
 
-        return to_json_dict(self)
+        return to_json_dict(self, units=units)

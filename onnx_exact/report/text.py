@@ -125,18 +125,30 @@ def _unexpected(chain: ChainDeviation) -> str:
     )
 
 
+def _left_out(report: Report) -> Iterable[str]:
+    """What is in no chain, in short."""
+    if not report.chains:
+        reason = report.left_out[0] if report.left_out else "there is no layer"
+        yield f"No chain of affine maps and ReLUs was found in this model: {reason}."
+    elif report.left_out:
+        yield f"In no chain: {report.left_out[0]}."
+    hidden = len(report.left_out) - 1
+    if hidden > 0:
+        yield f"{hidden:,} more are in no chain; the command inspect gives every reason."
+
+
 def lines(report: Report) -> Iterable[str]:
     """What is said beside the tables, a sentence or two each."""
     totals = report.totals
     for warning in report.warnings:
         yield f"Warning: {warning}."
-    if not report.chains:
-        yield "No chain of affine maps and ReLUs was found in this model."
-    yield (
-        f"Verdicts: {totals.stably_inactive:,} stably inactive, {totals.stably_active:,} stably"
-        f" active, {totals.unstable:,} unstable, {totals.undecided:,} undecided;"
-        f" {totals.proved:,} fully proved."
-    )
+    yield from _left_out(report)
+    if report.chains:
+        yield (
+            f"Verdicts: {totals.stably_inactive:,} stably inactive, {totals.stably_active:,} stably"
+            f" active, {totals.unstable:,} unstable, {totals.undecided:,} undecided;"
+            f" {totals.proved:,} fully proved."
+        )
     if report.interrupted:
         yield "Interrupted: units that were undecided by then are not touched."
     if report.time_limit.reached:
@@ -195,6 +207,8 @@ def proved(report: Report) -> str:
     totals = report.totals
     how = "True if SCIP is right" if totals.by_solver else "Proved"
     if report.command == ANALYZE:
+        if not report.chains:
+            return f"Nothing was analyzed, so that nothing is proved {where}; nothing was changed."
         return (
             f"{how} {where}: {totals.stably_inactive:,} units are never positive and"
             f" {totals.stably_active:,} more never negative; nothing was changed."

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_exact.certify.rounding import layer_rounding
 from onnx_exact.graph.locate import LocatedChain
 from onnx_exact.network.affine import Affine, Array, Error
 from onnx_exact.network.chain import Chain
+from onnx_exact.network.rounding import forward_error
 from onnx_exact.network.split import SplitChain
 
 FLOAT64: np.dtype[np.floating[Any]] = np.dtype(np.float64)
@@ -73,10 +73,8 @@ def run_forward(
         finite = finite & _finite(g)
         # Beyond the float64 values lie the exact ones, which the bounds are about.
         size = np.abs(read.values[finite]).max(axis=0, initial=0.0) + read.errors[FLOAT64]
-        off = affine.off(size)
         errors = {
-            kind: layer_rounding(affine, size, error, kind) + off
-            for kind, error in read.errors.items()
+            kind: forward_error(affine, size, error, kind) for kind, error in read.errors.items()
         }
         before, here = here, _Tensor(np.maximum(g, 0.0) if layer.relu else g, errors)
     return Pass(here.values, finite, here.errors[FLOAT64], here.errors[dtype])

@@ -27,6 +27,7 @@ from onnx import ModelProto
 
 from onnx_exact.errors import ValidationError
 from onnx_exact.feeds import Feed
+from onnx_exact.graph.index import Index
 from onnx_exact.graph.layout import Layout
 from onnx_exact.graph.locate import LocatedChain
 from onnx_exact.network.affine import Array
@@ -124,10 +125,11 @@ class ChainJudge:
         self._chain, located = rewritten, rewritten.located
         self.read, self.made = located.input, located.output
         self._into, self._out = located.sites[0].layout_in, located.sites[-1].layout_out
-        self._written = WrittenChain(new, self.read, self.made)
+        original = Index(old)
+        self._written = WrittenChain(new, self.read, self.made, original)
         # What a runtime computes where more was folded into the chain's numbers.
         folded = not rewritten.plain and located.dtype != FLOAT64
-        self._original = WrittenChain(old, self.read, self.made) if folded else None
+        self._original = WrittenChain(old, self.read, self.made, original) if folded else None
         layers = (*located.chain.layers, *rewritten.network.layers)
         self._widest = max(located.chain.n_in, *(layer.width for layer in layers))
         self._values: list[_Values] = []

@@ -10,7 +10,7 @@ are tried, and whatever the nodes are (random ones, branches that are not taken,
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 
 from google.protobuf.message import Message  # type: ignore[import-untyped]
@@ -112,7 +112,9 @@ class _Outside:
         return _Outside(tuple(model.graph.node[i] for i in nodes), frozenset(tensors))
 
 
-def walk_back(model: ModelProto, roots: Iterable[str], cut: set[str]) -> tuple[list[int], set[str]]:
+def walk_back(
+    model: ModelProto, roots: Iterable[str], cut: Container[str]
+) -> tuple[list[int], set[str]]:
     """The nodes that some tensors are made by, as far as the tensors `cut`.
 
     Returns:

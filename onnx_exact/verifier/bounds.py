@@ -149,8 +149,8 @@ def upper_bounds(
         branches: one a layer.
     """
     chosen = [Branch()] * len(ranges.lower) if branches is None else branches
-    levels = [ChainLevel(products, ranges, k, b) for k, b in enumerate(chosen)]
-    return backward([*levels[::-1], ChainLevel(products, ranges, -1, Branch())], rows, bias)
+    levels = [ChainLevel(products, ranges, k, b) for k, b in enumerate([Branch(), *chosen], -1)]
+    return backward(levels[::-1], rows, bias)
 
 
 def tighten(

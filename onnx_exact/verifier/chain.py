@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from onnx import NodeProto
 
 from onnx_exact.errors import UncheckedError
 from onnx_exact.verifier.balls import Ball
@@ -18,6 +19,9 @@ from onnx_exact.verifier.model import MOST_ENTRIES, Model
 from onnx_exact.verifier.operators import Layout, Step, per_feature, read_step
 from onnx_exact.verifier.refusals import require_known
 from onnx_exact.verifier.rounding import EXTRA, ROUNDOFF, SMALLEST, Array
+
+# What a constant in place of a chain is written by.
+CONSTANT = ("Expand", "Identity", "Reshape")
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +98,7 @@ def read_chain(model: Model, source: str, output: str, *, composed: bool = True)
         require_known(
             tensor in model.producer, f"{output!r} of {model.name} does not come from {source!r}"
         )
-        steps.append(read_step(model, tensor))
+        steps.append(read_step(model, tensor, source))
         tensor = steps[-1].source
     steps.reverse()
     first = next((step.before for step in steps if step.before is not None), None)
@@ -115,17 +119,16 @@ def read_constant(model: Model, source: str, output: str, old: Chain) -> Chain |
         model, source, output: as for `read_chain`.
         old: the chain that it stands for.
     """
-    position = model.producer.get(output)
-    node = None if position is None else model.nodes[position]
-    if node is None or not model.is_standard(node) or node.op_type not in ("Identity", "Expand"):
-        return None
-    value = model.numbers(node.input[0])
-    if value is None:
-        return None
-    bias = per_feature(model, value, output, old.after)
-    weight = np.zeros((bias.size, old.before.features))
-    nodes = {model.producer[output]} | _behind(model, node.input[1:], source)
-    layer = Layer(weight, bias, None, None, False)
+    shaped, nodes, value = output, set[int](), None
+    while value is None:
+        node = model.nodes[model.producer[shaped]] if shaped in model.producer else NodeProto()
+        if not model.is_standard(node) or node.op_type not in CONSTANT:
+            return None
+        value = model.numbers(node.input[0])
+        nodes |= {model.producer[shaped]} | _behind(model, node.input[1:], source)
+        shaped = shaped if value is not None else node.input[0]
+    bias = per_feature(model, value, shaped, old.after)
+    layer = Layer(np.zeros((bias.size, old.before.features)), bias, None, None, False)
     inside = _inside(model, frozenset(nodes), output)
     return Chain((layer,), old.before, old.after, frozenset(nodes), inside)
 

@@ -95,8 +95,10 @@ def check(
     compare_signatures(old, new)
     domain = _certified_domain(old, new, certificate, asked)
     claimed = float(certificate.entry(float, "deviation", "certified_max_abs"))
-    heads = certificate.entries(dict, "chains", of=certificate.header)
-    pairs = [_pair(old, new, certificate, head) for head in heads]
+    pairs = [
+        _pair(old, new, certificate, chain)
+        for chain in certificate.entries(dict, "chains", of=certificate.header)
+    ]
     compared = compare_outside(old, new, pairs)
     front = Front(old, {name: (box.lower, box.upper) for name, box in domain.boxes.items()})
     order = sorted(range(len(pairs)), key=lambda i: old.producer[pairs[i].output])
@@ -118,15 +120,29 @@ def _pair(old: Model, new: Model, certificate: Certificate, head: object) -> Pai
     source, output = (certificate.entry(str, key, of=head) for key in ("input", "output"))
     widths = certificate.entries(int, "result_widths", of=head)
     relu = certificate.entries(bool, "result_relu", of=head)
+    return read_pair(old, new, source, output, (widths, relu))
+
+
+def read_pair(
+    old: Model, new: Model, source: str, output: str, form: tuple[list[int], list[bool]]
+) -> Pair:
+    """A chain between two tensors as it is in both models, in the new one with layers like these.
+
+    Raises:
+        UncheckedError: it cannot be read in one of them, or has other layers.
+        NotVerifiedError: the two do not lie at the same entries of the same tensors.
+    """
+    # Open sizes are those with which the original runs, whatever still tells them in the result.
+    new.told = {**new.told, **old.told}
     first = read_chain(old, source, output)
     second = read_constant(new, source, output, first) or read_chain(new, source, output)
-    if second.form != (widths, relu):
+    if second.form != form:
         # What was written anew stays as it was written.
         second = read_chain(new, source, output, composed=False)
     # Which products of matrices count as one layer is a matter of reading.
     require_known(
-        second.form == (widths, relu),
-        f"the layers to {output!r} in {new.name} are not those that {certificate.path} names",
+        second.form == form,
+        f"the layers to {output!r} in {new.name} are not those that the certificate names",
     )
     require(
         (first.before, first.after) == (second.before, second.after),
@@ -146,11 +162,12 @@ def _checked(
     pair: Pair, front: Front, certificate: Certificate, number: int, clock: Clock
 ) -> ChainCheck:
     """One chain; what lies behind it is bounded by what was found."""
-    box = front.features(pair.source, pair.old.before)
+    box, whole = front.features(pair.source, pair.old.before), front.takes_all(pair.source)
     reader = ClaimsReader(certificate, number, *pair.old.form, pair.old.before.features)
+    box = box if whole else reader.box(box)
     claims = reader.claims()
     old, new = Products(pair.old.layers), Products(pair.new.layers)
-    checked = check_claims(claims, box, front.takes_all(pair.source), old, clock)
+    checked = check_claims(claims, box, whole, old, clock)
     clock.spend()
     compared = compare(old, new, claims, checked.ranges)
     apart = deviation(compared)

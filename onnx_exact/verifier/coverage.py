@@ -87,8 +87,7 @@ def _outside(model: Model, chains: Sequence[Pair], own: Sequence[Chain]) -> dict
     for chain in own:
         require(not (dropped & chain.nodes), f"two chains of {model.name} have a node in common")
         dropped |= chain.nodes
-    outputs = {value.name for value in model.graph.output}
-    read = outputs | {chain.source for chain in chains}
+    read = {value.name for value in model.graph.output} | {chain.source for chain in chains}
     kept = {}
     for position in range(len(model.nodes) - 1, -1, -1):
         node = model.nodes[position]
@@ -97,8 +96,7 @@ def _outside(model: Model, chains: Sequence[Pair], own: Sequence[Chain]) -> dict
         if position not in dropped and (read.intersection(node.output) or not constant):
             kept[next((name for name in node.output if name), f"node {position}")] = node
             read.update(names_read(node))
-    inside = {name for chain in own for name in chain.inside}
-    both = sorted(inside & read)
+    both = sorted(name for chain in own for name in chain.inside & read)
     require(not both, f"{model.name}: {''.join(both[:1])!r} is read outside of its chain")
     return kept
 
@@ -108,8 +106,7 @@ def _typed(values: Iterable[ValueInfoProto]) -> list[tuple[str, bytes]]:
 
 
 def _serial(messages: Iterable[object]) -> list[bytes]:
-    found = (m.SerializeToString(deterministic=True) for m in messages)  # type: ignore[attr-defined]
-    return sorted(found)
+    return sorted(m.SerializeToString(deterministic=True) for m in messages)  # type: ignore[attr-defined]
 
 
 def _plain(node: NodeProto) -> bytes:
@@ -122,5 +119,6 @@ def _plain(node: NodeProto) -> bytes:
 
 
 def _equal(a: TensorProto, b: TensorProto) -> bool:
-    kinds = [(t.data_type, list(t.dims)) for t in (a, b)]
-    return kinds[0] == kinds[1] and array_of(a).tobytes() == array_of(b).tobytes()
+    return (a.data_type, *a.dims) == (b.data_type, *b.dims) and (
+        array_of(a).tobytes() == array_of(b).tobytes()
+    )

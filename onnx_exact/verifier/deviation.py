@@ -68,13 +68,13 @@ def compare(old: Products, new: Products, claims: Claims, ranges: Ranges) -> Com
     Raises:
         NotVerifiedError: the new chain is not what the map says.
     """
-    relu = tuple(layer.relu for layer in new.layers)
     # What is linear or 0 anyway is taken for that, where it would have to face the other way.
     stable = [ranges.linear(s) | ranges.inactive(s) for s in claims.sources]
     found = zip(claims.places, claims.factors, stable, strict=True)
     places = tuple(np.where(sure & (a < 0.0), -1, np.maximum(p, -1)) for p, a, sure in found)
     claims = replace(claims, places=places)
-    compared = Comparison(old, new, claims, ranges, Ranges([], [], ranges.box, relu), [], [])
+    fresh = Ranges([], [], ranges.box, tuple(layer.relu for layer in new.layers))
+    compared = Comparison(old, new, claims, ranges, fresh, [], [])
     require(
         len(claims.places[-1]) == new.layers[-1].width and _same_units(compared, -1),
         "the map does not keep the outputs of a chain",
@@ -133,8 +133,7 @@ def _off(c: Comparison, k: int, units: Units) -> Array:
     alone = [_same_units(c, k)] if not k else [_same_units(c, k), _same_units(c, k - 1)]
     lined_up = s == 0 if not k else s == c.claims.sources[k - 1] + 1
     if first.weight_error is not None and all(alone) and lined_up and first.same(second):
-        gap = _after_relu(c, k - 1) if k else np.zeros(first.weight.shape[1])
-        return dot_up(first.weight_error, gap)
+        return dot_up(first.weight_error, _after_relu(c, k - 1) if k else np.zeros(1))
     off = first.off(c.ranges.magnitude(s - 1))[units]
     return add_up(off, mul_up(second.off(c.new_ranges.magnitude(k - 1))[place], np.abs(factor)))
 
@@ -158,8 +157,8 @@ def _bound_layer(c: Comparison, k: int, units: Units) -> None:
     ):
         end, size = np.where(factor > 0.0, *both), np.abs(factor)
         # Division rounds to nearest.
-        share = np.nextafter(end / size, np.inf)
-        better.at(own, place, sign * np.where(size == 1.0, end, share))
+        end = np.where(size == 1.0, end, np.nextafter(end / size, np.inf))
+        better.at(own, place, sign * end)
     fresh = np.setdiff1d(np.arange(layer.width), place)
     fresh = fresh[(lower[fresh] < 0.0) & layer.relu]
     if k and fresh.size:
@@ -175,9 +174,7 @@ def _below_zero(c: Comparison, k: int) -> Array:
 
 def _after_relu(c: Comparison, k: int) -> Array:
     """Bounds on |h_i - |a_i| h'_j - t_i|, nan for old units that live nowhere."""
-    s = c.claims.sources[k]
-    place = c.claims.places[k]
-    apart = c.apart[k].copy()
+    s, place, apart = c.claims.sources[k], c.claims.places[k], c.apart[k].copy()
     if not c.old.layers[s].relu:
         more = mul_up(np.abs(c.claims.factors[k]), _below_zero(c, k)[place])
         return add_up(apart, np.where(place >= 0, more, 0.0))
@@ -238,7 +235,6 @@ class PairLevel:
         if self.matched:
             lives = (c.claims.places[k] >= 0) & (c.claims.factors[k] < 0.0)
             turned = turned + np.where(lives, old, 0.0)
-        if self.matched:
             old, new, more = _match(c, old, new, s, k)
             loss = add_up(loss, more)
             back, more = c.new.pull_back(k, -new, *c.new_ranges.outputs(k - 1))
@@ -270,9 +266,9 @@ def _match(c: Comparison, old: Array, new: Array, s: int, k: int) -> tuple[Array
     read = np.where(moved | (place < 0), 0.0, np.abs(old))
     # Units that nobody reads may be as far apart as they like.
     loss = dot_up(read, np.where(read.any(axis=0), _after_relu(c, k), 0.0))
-    error = error + ROUNDOFF * np.abs(difference)
-    lost = np.where(linear, 0.0, np.abs(difference))
-    loss = add_up(loss, dot_up(add_up(lost, error), c.new_ranges.magnitude(k)))
+    size = np.abs(difference)
+    lost = add_up(np.where(linear, 0.0, size), error + ROUNDOFF * size)
+    loss = add_up(loss, dot_up(lost, c.new_ranges.magnitude(k)))
     joins = np.where(linear, difference, 0.0)
     loss = add_up(loss, dot_up(np.abs(joins), np.where(linear, _below_zero(c, k), 0.0)))
     left, more = _left_over(c, old, moved | (place < 0), s)
@@ -300,6 +296,7 @@ def _left_over(c: Comparison, old: Array, among: Flags, s: int) -> tuple[Array, 
     nearly = c.ranges.linear(s) | (below < high)
     high = np.minimum(high, below)
     for unit in np.flatnonzero((lost * high).any(axis=0))[:1]:
-        what = f"unit {unit} of layer {s + 1} is gone, but it is read and not shown to be stable"
-        c.missing.append(what)
+        c.missing.append(
+            f"unit {unit} of layer {s + 1} is gone, but it is read and not shown to be stable"
+        )
     return np.where(nearly, left, 0.0), dot_up(np.abs(lost), high)

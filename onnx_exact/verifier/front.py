@@ -9,17 +9,32 @@ no chain behind it can be checked.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
+from typing import TypeGuard
 
 import numpy as np
-from onnx import NodeProto
+from onnx import NodeProto, TensorProto
+from onnx.helper import tensor_dtype_to_np_dtype
 
-from onnx_exact.errors import UncheckedError
-from onnx_exact.verifier.front_rules import EVERY_OUTPUT, RULES, Place
+from onnx_exact.verifier.front_rules import EVERY_OUTPUT, INTEGERS, PICKS, RULES, Place, anywhere
 from onnx_exact.verifier.intervals import Interval, added, hull
 from onnx_exact.verifier.model import FLOATS, MOST_ENTRIES, Model
 from onnx_exact.verifier.operators import SAME, Layout, attributes
 from onnx_exact.verifier.refusals import require_known
 from onnx_exact.verifier.rounding import Array
+
+# What integers can be, by type.
+WHOLE: dict[int, tuple[float, float]] = {
+    TensorProto.BOOL: (0.0, 1.0),
+    TensorProto.INT8: (-128.0, 127.0),
+    TensorProto.UINT8: (0.0, 255.0),
+    TensorProto.INT16: (-32768.0, 32767.0),
+    TensorProto.UINT16: (0.0, 65535.0),
+    TensorProto.INT32: (-(2.0**31), 2.0**31),
+    TensorProto.UINT32: (0.0, 2.0**32),
+    TensorProto.INT64: (-(2.0**63), 2.0**63),
+    TensorProto.UINT64: (0.0, 2.0**64),
+}
 
 
 class Front:
@@ -31,9 +46,7 @@ class Front:
     """
 
     def __init__(self, model: Model, boxes: Mapping[str, Interval]) -> None:
-        self._model = model
-        self._known = dict(boxes)
-        self._evaluated = 0
+        self._model, self._known, self._evaluated = model, dict(boxes), 0
 
     def learn(self, tensor: str, layout: Layout, bounds: Interval, apart: Array) -> None:
         """Takes in what is known of the output of a checked chain, in either model.
@@ -46,16 +59,15 @@ class Front:
             apart: on how far the other model's is from it, for the same input of the chain.
         """
         shape = self._model.shapes(tensor)[0]
-        start, stop = layout.at(0, shape) or (0, -1)
-        own = self._of(tensor)
+        start, stop = layout.at(0, shape) or (0, 0)
         sizes = (1,) * start + shape[start:stop] + (1,) * (len(shape) - stop)
-        if stop >= 0:
-            low, high, off = (v.reshape(sizes) for v in (*bounds, apart))
-            own = np.maximum(own[0], low), np.minimum(own[1], high)
-        else:
-            off = apart.max(initial=0.0)
+        # Where no axes hold the features alone, every entry is one of them.
+        ends = (*bounds, apart) if stop else (*hull(bounds, (0,)), hull((apart, apart), (0,))[1])
+        low, high, off = (end.reshape(sizes) for end in ends)
+        least, most = self._of(tensor)
         with np.errstate(all="ignore"):
-            self._known[tensor] = added(own, (-off, off))
+            inner = np.maximum(least, low), np.minimum(most, high)
+            self._known[tensor] = added(inner, (-off, off))
 
     def takes_all(self, tensor: str) -> bool:
         """Whether a tensor takes every value in its bounds: an input, its entries regrouped."""
@@ -99,9 +111,14 @@ class Front:
     def _leaf(self, tensor: str) -> Interval:
         if tensor not in self._known:
             values = self._model.constant(tensor)
-            if values is None or values.dtype not in FLOATS.values() or np.isnan(values).any():
+            # Numbers that float64 has, none of them NaN.
+            if values is None or not (
+                values.dtype.kind in "fiub"
+                and np.array_equal(values.astype(np.float64).astype(values.dtype), values)
+            ):
                 sizes = (1,) * len(self._model.shapes(tensor)[0])
-                return np.full(sizes, -np.inf), np.full(sizes, np.inf)
+                low, high = WHOLE.get(self._model.elem_type(tensor), (-np.inf, np.inf))
+                return np.full(sizes, low), np.full(sizes, high)
             self._known[tensor] = (values.astype(np.float64),) * 2
         return self._known[tensor]
 
@@ -109,25 +126,29 @@ class Front:
         model = self._model
         rule = RULES.get(node.op_type) if model.is_standard(node) else None
         for output in node.output[: None if node.op_type in EVERY_OUTPUT else 1]:
-            kind = FLOATS.get(model.elem_type(output))
-            if rule is None or kind is None or model.constant(output) is not None:
+            kind = model.elem_type(output)
+            meant = kind in FLOATS or node.op_type in INTEGERS
+            if rule is None or not output or not meant or model.constant(output) is not None:
                 continue
-            with np.errstate(all="ignore"):
-                try:
-                    shapes = model.shapes(output)
+            picks = [anywhere] if node.op_type in PICKS else []
+            for how in (rule, *picks):
+                with np.errstate(all="ignore"), suppress(Exception):
+                    # Sizes may fit nothing, and ONNX's reference fail in any way.
+                    shapes, dtype = model.shapes(output), tensor_dtype_to_np_dtype(kind)
                     tensors = [self._leaf(name) for name in node.input if name]
-                    place = Place(model, node, attributes(node), tensors, shapes, np.dtype(kind))
-                    found = rule(place)
-                except (UncheckedError, ValueError):  # no layer, or sizes that fit nothing
-                    continue
-            if found is not None and all(_fits(side, shapes) for side in found):
-                self._known[output] = found
+                    place = Place(model, node, attributes(node), tensors, shapes, dtype, output)
+                    found = how(place)
+                    if _fits(found, shapes):
+                        self._known[output] = found
+                        break
 
 
-def _fits(side: Array, shapes: tuple[tuple[int, ...], ...]) -> bool:
+def _fits(found: Interval | None, shapes: tuple[tuple[int, ...], ...]) -> TypeGuard[Interval]:
     """Whether bounds have the tensor's rank, and size 1 wherever that of the tensor is unknown."""
-    return all(
+    return found is not None and all(
         side.ndim == len(shape)
         and all(size in (1, whole) for size, whole in zip(side.shape, shape, strict=True))
+        and not np.isnan(side).any()
+        for side in found
         for shape in shapes
-    ) and not bool(np.isnan(side).any())
+    )

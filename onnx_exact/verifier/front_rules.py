@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from onnx import NodeProto
+from onnx.helper import make_node
 
 from onnx_exact.verifier.intervals import (
     Interval,
@@ -24,10 +24,10 @@ from onnx_exact.verifier.intervals import (
     rounding,
 )
 from onnx_exact.verifier.model import MOST_ENTRIES, Model
-from onnx_exact.verifier.operators import Attributes, read_step
+from onnx_exact.verifier.operators import SAME, Attributes, read_step
 from onnx_exact.verifier.refusals import require_known
-from onnx_exact.verifier.rounding import Array
-from onnx_exact.verifier.shapes import Shape
+from onnx_exact.verifier.rounding import SMALLEST, Array
+from onnx_exact.verifier.shapes import Shape, run_alone
 
 # What numpy's tanh, and sums of a few of its terms, may be off by; their values are at most 1.
 FUNCTION_ERROR = 2.0**-50
@@ -44,6 +44,7 @@ class Place:
         x: intervals of the inputs that it has.
         shapes: of the output that is wanted, at every trial.
         kind: its type.
+        output: its name.
     """
 
     model: Model
@@ -52,6 +53,7 @@ class Place:
     x: list[Interval]
     shapes: tuple[Shape, ...]
     kind: np.dtype[Any]
+    output: str
 
     def constant(self, slot: int) -> Array | None:
         """The numbers of a constant input; None for any other, or none."""
@@ -60,6 +62,14 @@ class Place:
     def sizes(self, slot: int = 0) -> tuple[Shape, ...]:
         """The shape of an input at every trial."""
         return self.model.shapes(self.node.input[slot])
+
+    def run(self, node: NodeProto, read: Sequence[Any]) -> Array:
+        """The output for these inputs of its node, or one like it, by ONNX's own reference."""
+        # Sizes that are not known are at least 1 each.
+        require_known(math.prod(self.shapes[-1]) <= MOST_ENTRIES, "so large an output")
+        values = {name: value for name, value in zip(node.input, read, strict=True) if name}
+        found = run_alone(node, values, self.model.proto.opset_import)
+        return np.asarray(found[list(filter(None, node.output)).index(self.output)])
 
     def whole(self, slot: int = 0) -> Interval:
         """The bounds of an input written out along all axes of a size that is known."""
@@ -93,19 +103,19 @@ def _same(p: Place) -> Interval | None:
 
 def _cast(p: Place) -> Interval | None:
     """Rounding is what it does; it never swaps two numbers."""
+    if p.kind.kind in "iub":
+        (low, high), kind = map(np.trunc, p.x[0]), np.iinfo(p.kind)
+        return (low, high) if low.min() >= kind.min and high.max() <= kind.max else None
     low, high = (side.astype(p.kind).astype(np.float64) for side in p.x[0])
     return np.minimum(p.x[0][0], low), np.maximum(p.x[0][1], high)
 
 
-def _full(p: Place, low: Array | float, high: Array | float) -> Interval:
-    """The same bounds for every entry."""
+def anywhere(p: Place) -> Interval:
+    """Every entry is one of the first input's, or, as `PICKS` has it, of others."""
+    read = p.x[PICKS.get(p.node.op_type, slice(1))]
+    low, high = zip(*(hull(x, tuple(range(x[0].ndim))) for x in read), strict=True)
     sizes = (1,) * len(p.shapes[0])
-    return np.full(sizes, low), np.full(sizes, high)
-
-
-def _anywhere(p: Place) -> Interval | None:
-    """Every entry is one of the first input."""
-    return _full(p, p.x[0][0].min(initial=np.inf), p.x[0][1].max(initial=-np.inf))
+    return np.full(sizes, min(v.item() for v in low)), np.full(sizes, max(v.item() for v in high))
 
 
 def _regrouped(p: Place) -> Interval | None:
@@ -118,41 +128,25 @@ def _regrouped(p: Place) -> Interval | None:
             low, high = hull(p.whole(), tuple(range(stop)))
             sizes = (1,) * other + tails.pop()[1]
             return low.reshape(sizes), high.reshape(sizes)
-    return _anywhere(p)
+    return anywhere(p)
 
 
-def _transposed(p: Place) -> Interval | None:
-    return p.x[0][0].transpose(p.options.get("perm")), p.x[0][1].transpose(p.options.get("perm"))
+def _bent(p: Place) -> Interval:
+    """LeakyRelu and Elu: what is below 0 and what is above, of which one is 0 at any point."""
+    elu = p.node.op_type == "Elu"
+    slope = np.array(float(p.options.get("alpha", 1.0 if elu else np.float32(0.01))))
+    low, high = (np.minimum(side, 0.0) for side in p.x[0])
+    if elu:
+        low, high = np.expm1(low) * (1.0 + FUNCTION_ERROR), np.expm1(high) * (1.0 - FUNCTION_ERROR)
+    low, high = multiplied((low, high), (slope, slope))
+    return low + np.maximum(p.x[0][0], 0.0), high + np.maximum(p.x[0][1], 0.0)
 
 
-def _concatenated(p: Place) -> Interval | None:
-    axis, slots = int(p.options["axis"]) % len(p.shapes[0]), range(len(p.x))
-    if any(len({shape[axis] for shape in p.sizes(slot)}) > 1 for slot in slots):
-        ends = [hull(x, tuple(range(x[0].ndim))) for x in p.x]
-        return np.minimum.reduce([x[0] for x in ends]), np.maximum.reduce([x[1] for x in ends])
-    low, high = (np.concatenate(sides, axis) for sides in zip(*map(p.whole, slots), strict=True))
-    return low, high
-
-
-def _absolute(p: Place) -> Interval | None:
-    low, high = p.x[0]
-    return np.maximum(np.maximum(low, -high), 0.0), np.maximum(-low, high)
-
-
-def _leaky(p: Place) -> Interval | None:
-    slope = np.array(float(p.options.get("alpha", np.float32(0.01))))
-    low, high = p.x[0]
-    below = multiplied((np.minimum(low, 0.0), np.minimum(high, 0.0)), (slope, slope))
-    # One of the two is 0 at any point.
-    return below[0] + np.maximum(low, 0.0), below[1] + np.maximum(high, 0.0)
-
-
-def _clipped(p: Place) -> Interval | None:
+def _clipped(p: Place) -> Interval:
     low, high = p.x[0]
     for slot, name, f in ((1, "min", np.maximum), (2, "max", np.minimum)):
         end = p.options.get(name, p.constant(slot))
-        if end is None and any(p.node.input[slot : slot + 1]):
-            return None
+        require_known(end is not None or not any(p.node.input[slot : slot + 1]), "where it clips")
         low, high = (v if end is None else f(v, np.float64(end)) for v in (low, high))
     return low, high
 
@@ -167,135 +161,165 @@ def _normalized(p: Place) -> Interval | None:
     return np.minimum(*ends) - error, np.maximum(*ends) + error
 
 
-def _dense(p: Place) -> Interval | None:
-    """A Gemm or MatMul: its features lie along the last axis, or the last but one."""
-    step = read_step(p.model, p.node.output[0])
-    weight, bias, alpha, beta = ((v, v) for v in step.values)
-    slot = list(p.node.input).index(step.source)
-    if p.x[slot][0].ndim < 2:
-        return None
-    turned = bool(p.options.get("transA", 0))
-
-    def product(w: Array, v: Array) -> Array:
-        return w @ v if slot else (v.swapaxes(-1, -2) if turned else v) @ w.T
-
-    found = linear(product, weight[0], p.whole(slot), weight[0].shape[1])
-    return added(multiplied(found, alpha), multiplied(bias, beta))
+def _moved(p: Place) -> Interval:
+    """Entries that constants pick, or the largest or least of some: as ONNX's own reference does it
+    to the lower and to the upper ends, since none of these operators swaps two numbers."""
+    data = range(len(p.x)) if p.node.op_type == "Concat" else (0,)
+    fixed = [p.model.constant(name) for name in p.node.input]
+    known = (v is not None or i in data for i, v in enumerate(fixed) if p.node.input[i])
+    require_known(all(known), "which entries are picked")
+    sides = ([p.whole(i)[k] if i in data else v for i, v in enumerate(fixed)] for k in (0, 1))
+    low, high = (p.run(p.node, side) for side in sides)
+    return low, high
 
 
-def _windows(p: Place, kernel: Shape) -> Callable[[Array, float], Array] | None:
-    """What all windows of a convolution or a pool have at each place of the kernel.
-
-    The result takes an array, with its channels and spatial axes written out, and what it is padded
-    with; the axes of the kernel come last. The last window ends where its output says, whatever
-    `ceil_mode` or the pads allow.
-    """
-    rank, sizes = len(kernel), {shape[1:] for shape in p.sizes()}
-    outs = {shape[2:] for shape in p.shapes}
-    if len(sizes) > 1 or len(outs) > 1:
-        return None
-    (inner,), (out,) = sizes, outs
-    steps, dilations = (p.options.get(n, (1,) * rank) for n in ("strides", "dilations"))
-    reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
-    axes = list(zip(inner[1:], out, steps, reach, strict=True))
-    needed = [(n - 1) * s + r - size for size, n, s, r in axes]
-    auto = p.options.get("auto_pad", b"NOTSET")
-    begins = [(max(n, 0) + (auto == b"SAME_LOWER")) // 2 for n in needed]
-    if auto == b"NOTSET":
-        begins = list(p.options.get("pads", (0,) * 2 * rank))[:rank]
-    pads = [(0, 0), (0, 0), *((b, max(n - b, 0)) for b, n in zip(begins, needed, strict=True))]
-    if min(begins, default=0) < 0 or math.prod((*out, *inner[:1], *kernel)) > MOST_ENTRIES:
-        return None
-    every = [slice(0, (n - 1) * s + 1, s) for _, n, s, _ in axes]
-    within = [slice(None, None, d) for d in dilations]
-
-    def seen(x: Array, fill: float) -> Array:
-        padded = np.pad(np.broadcast_to(x, (len(x), *inner)), pads, constant_values=fill)
-        views = sliding_window_view(padded, reach, tuple(range(2, 2 + rank)))
-        return np.asarray(views[(slice(None), slice(None), *every, *within)])
-
-    return seen
+def _totalled(p: Place) -> Interval:
+    """Sums and means: of as many terms at every trial if they are summed."""
+    pairs = list(zip(p.sizes(), p.shapes, strict=True))
+    counts = {math.prod(a) // math.prod(b) for a, b in pairs}
+    (low, high), sums = _moved(p), p.node.op_type == "ReduceSum"
+    plain = not p.options.get("ceil_mode", 0) and not (sums and len(counts) > 1)
+    require_known(plain, "sums of several sizes")
+    terms = math.prod(p.options.get("kernel_shape", ())) + max(counts)
+    size = np.maximum(*map(np.abs, p.x[0])).max(initial=0.0)
+    error = rounding(size * terms if sums else size, terms)
+    return low - error, high + error
 
 
-def _convolved(p: Place) -> Interval | None:
-    weight = p.constant(1)
-    seen = None if weight is None else _windows(p, weight.shape[2:])
-    if weight is None or seen is None:
-        return None
-    windows, groups = seen, int(p.options.get("group", 1))
-    spots = [*range(2 - weight.ndim, 0)]
+def _bilinear(p: Place) -> Interval:
+    """A product with constant weights: Gemm, MatMul, Conv or ConvTranspose."""
+    slot = int(p.constant(1) is None)
+    # Where neither is constant there are no sizes, and no bounds.
+    weight, node = np.asarray(p.constant(1 - slot)), p.node
+    options = {k: v for k, v in p.options.items() if k not in ("alpha", "beta")}
+    plain = make_node(node.op_type, node.input[:2], node.output, **options)
+    # Of each sum at most; the sizes of a kernel, or of a matrix, are in it.
+    terms = max(weight.size // min(weight.shape[:2]), *weight.shape)
+    if spots := weight.ndim - 2 if node.op_type.startswith("Conv") else 0:
+        products = math.prod(p.shapes[-1]) // p.shapes[-1][1] * terms * p.options.get("group", 1)
+        require_known(products <= MOST_ENTRIES, "so large a convolution")
 
-    def product(rows: Array, x: Array) -> Array:
-        parts = zip(np.split(rows, groups), np.split(windows(x, 0.0), groups, 1), strict=True)
-        found = [np.tensordot(w, v, ([1, *spots], [1, *spots])) for w, v in parts]
-        return np.moveaxis(np.concatenate(found), 0, 1)
+    def product(w: Array, x: Array) -> Array:
+        return p.run(plain, [w, x] if slot else [x, w])
 
-    found = linear(product, weight, p.x[0], math.prod(weight.shape[1:]))
-    bias = p.x[2] if len(p.x) > 2 else (np.zeros(1),) * 2
-    low, high = (v.reshape(-1, *[1] * len(spots)) for v in bias)
-    return added(found, (low, high))
+    found = linear(product, weight, p.whole(slot), terms)
+    alpha, beta = ((np.array(p.options.get(name, 1.0)),) * 2 for name in ("alpha", "beta"))
+    if len(p.x) < 3:
+        return multiplied(found, alpha)
+    low, high = (v.reshape(-1, *[1] * spots) if spots else v for v in p.x[2])
+    return added(multiplied(found, alpha), multiplied((low, high), beta))
 
 
-def _pooled(p: Place) -> Interval | None:
-    """Maxima and means of a window lie between the least and the greatest number in it."""
-    kernel = tuple(p.options["kernel_shape"])
-    seen = _windows(p, kernel)
-    if seen is None or p.options.get("storage_order", 0):
-        return None
-    spots = tuple(range(-len(kernel), 0))
-    high = seen(p.x[0][1], -np.inf).max(axis=spots)
-    if p.node.op_type == "MaxPool":
-        return seen(p.x[0][0], -np.inf).max(axis=spots), high
-    low = seen(p.x[0][0], np.inf).min(axis=spots)
-    # Means may count what is padded, as 0.
-    padded = seen(np.zeros_like(p.x[0][0]), np.inf).max(axis=spots) == np.inf
-    return np.where(padded, np.minimum(low, 0.0), low), np.where(
-        padded, np.maximum(high, 0.0), high
+def _increasing(f: Callable[[Array], Array]) -> Rule:
+    """Of functions that numpy has to within a few units in the last place."""
+    return lambda p: (
+        f(p.x[0][0]) - FUNCTION_ERROR * np.abs(f(p.x[0][0])) - SMALLEST,
+        f(p.x[0][1]) + FUNCTION_ERROR * np.abs(f(p.x[0][1])) + SMALLEST,
     )
 
 
-def _global(p: Place) -> Interval | None:
-    axes = tuple(range(2, p.x[0][0].ndim))
-    low, high = hull(p.x[0], axes)
-    return (p.x[0][0].max(axes, keepdims=True) if p.node.op_type == "GlobalMaxPool" else low), high
+def _hard_sigmoid(p: Place) -> Interval:
+    slope, offset = (
+        (np.array(p.options.get(name, np.float32(v))).astype(np.float64),) * 2
+        for name, v in (("alpha", 0.2), ("beta", 0.5))
+    )
+    low, high = added(multiplied(p.x[0], slope), offset)
+    return np.clip(low, 0.0, 1.0), np.clip(high, 0.0, 1.0)
+
+
+def _wave(p: Place) -> Interval:
+    """Sine and cosine are no steeper than 1."""
+    (low, high), f = p.x[0], {"Sin": np.sin, "Cos": np.cos}[p.node.op_type]
+    middle = f(0.5 * low + 0.5 * high)
+    reach = (0.5 * high - 0.5 * low) + FUNCTION_ERROR * (1.0 + np.abs(low) + np.abs(high))
+    return np.fmax(middle - reach, -1.0), np.fmin(middle + reach, 1.0)
+
+
+def _chosen(p: Place) -> Interval:
+    """A Where: of what its condition says, or of both."""
+    takes, (_, a, b) = p.model.constant(p.node.input[0]), p.x
+    if takes is None:
+        return np.minimum(a[0], b[0]), np.maximum(a[1], b[1])
+    return np.where(takes, a[0], b[0]), np.where(takes, a[1], b[1])
+
+
+def _quantized(p: Place) -> Interval:
+    """QuantizeLinear, which rounds and saturates, or DequantizeLinear."""
+    require_known(not p.options.get("block_size", 0), "blocks")
+    sizes = [1] * len(p.shapes[0])
+    sizes[int(p.options.get("axis", 1)) if p.x[1][0].size > 1 else 0] = -1
+    scale, *zero = [(a.reshape(sizes), b.reshape(sizes)) for a, b in p.x[1:]]
+    offset = zero[0] if zero else (np.zeros(1),) * 2
+    if p.node.op_type == "DequantizeLinear":
+        return multiplied(added(p.x[0], negated(offset)), scale)
+    ends, kind = divided(p.x[0], scale), np.iinfo(p.kind)
+    low, high = (np.rint(end) + v for end, v in zip(ends, offset, strict=True))
+    return np.clip(low, kind.min, kind.max), np.clip(high, kind.min, kind.max)
 
 
 RULES: dict[str, Rule] = {
-    "Abs": _absolute,
+    "Abs": lambda p: (
+        np.maximum(np.maximum(p.x[0][0], -p.x[0][1]), 0.0),
+        np.maximum(-p.x[0][0], p.x[0][1]),
+    ),
     "Add": _pairwise(added),
-    "AveragePool": _pooled,
+    "AveragePool": _totalled,
     "BatchNormalization": _normalized,
     "Cast": _cast,
     "Clip": _clipped,
-    "Concat": _concatenated,
-    "Conv": _convolved,
+    "Concat": _moved,
+    "Conv": _bilinear,
+    "ConvTranspose": _bilinear,
+    "Cos": _wave,
+    "DequantizeLinear": _quantized,
     "Div": _pairwise(divided),
     "Dropout": _same,
+    "Elu": _bent,
+    "Exp": _increasing(np.exp),
+    "Expand": _moved,
     "Flatten": _regrouped,
-    "Gather": _anywhere,
-    "Gemm": _dense,
-    "GlobalAveragePool": _global,
-    "GlobalMaxPool": _global,
+    "Gather": _moved,
+    "Gemm": _bilinear,
+    "GlobalAveragePool": _totalled,
+    "GlobalMaxPool": _moved,
+    "HardSigmoid": _hard_sigmoid,
     "Identity": _same,
-    "LeakyRelu": _leaky,
-    "MatMul": _dense,
+    "LeakyRelu": _bent,
+    "MatMul": _bilinear,
     "Max": _pairwise(lambda a, b: (np.maximum(a[0], b[0]), np.maximum(a[1], b[1]))),
-    "MaxPool": _pooled,
+    "MaxPool": _moved,
     "Min": _pairwise(lambda a, b: (np.minimum(a[0], b[0]), np.minimum(a[1], b[1]))),
     "Mul": _pairwise(multiplied),
     "Neg": lambda p: negated(p.x[0]),
+    "OneHot": anywhere,
+    "Pad": _moved,
+    "QuantizeLinear": _quantized,
+    "ReduceMax": _moved,
+    "ReduceMean": _totalled,
+    "ReduceMin": _moved,
+    "ReduceSum": _totalled,
     "Relu": lambda p: (np.maximum(p.x[0][0], 0.0), np.maximum(p.x[0][1], 0.0)),
     "Reshape": _regrouped,
     "Sigmoid": _between(lambda v: 0.5 + 0.5 * np.tanh(0.5 * v), 0.0),
-    "Slice": _anywhere,
-    "Softmax": lambda p: _full(p, 0.0, 1.0),
-    "Split": _anywhere,
+    "Sin": _wave,
+    "Slice": _moved,
+    "Softmax": lambda p: (np.zeros((1,) * len(p.shapes[0])), np.ones((1,) * len(p.shapes[0]))),
+    "Split": _moved,
+    "Sqrt": _increasing(np.sqrt),
     "Squeeze": _regrouped,
     "Sub": _pairwise(lambda a, b: added(a, negated(b))),
     "Sum": _pairwise(added),
     "Tanh": _between(np.tanh, -1.0),
-    "Transpose": _transposed,
+    "Tile": _moved,
+    "Transpose": _moved,
     "Unsqueeze": _regrouped,
+    "Where": _chosen,
 }
 # The rule holds for all outputs of these, for the first alone of all others.
 EVERY_OUTPUT = ("Split",)
+# Every entry is one of the input's that they name, whichever.
+PICKS = dict.fromkeys(
+    ("Expand", "Gather", "MaxPool", "ReduceMax", "ReduceMin", "Slice", "Split", "Tile"), slice(1)
+) | {"Concat": slice(None), "OneHot": slice(2, 3)}
+# What is said of integers, which wrap in arithmetic, and of these alone.
+INTEGERS = ("Cast", "QuantizeLinear", "Transpose", *PICKS, *SAME)

@@ -24,8 +24,10 @@ Product = Callable[[Array, Array], Array]
 
 def hull(x: Interval, axes: tuple[int, ...]) -> Interval:
     """The bounds of all entries along some axes, which keep size 1; contrary ones of none."""
-    low = x[0].min(axis=axes, keepdims=True, initial=np.inf)
-    return low, x[1].max(axis=axes, keepdims=True, initial=-np.inf)
+    return (
+        x[0].min(axis=axes, keepdims=True, initial=np.inf),
+        x[1].max(axis=axes, keepdims=True, initial=-np.inf),
+    )
 
 
 def added(a: Interval, b: Interval) -> Interval:
@@ -41,8 +43,10 @@ def negated(x: Interval) -> Interval:
 def multiplied(a: Interval, b: Interval) -> Interval:
     """a * b; 0 times anything is 0."""
     pairs = [(x, y) for x in a for y in b]
-    low = np.minimum.reduce([-_product_up(-x, y) for x, y in pairs])
-    return low, np.maximum.reduce([_product_up(x, y) for x, y in pairs])
+    return (
+        np.minimum.reduce([-_product_up(-x, y) for x, y in pairs]),
+        np.maximum.reduce([_product_up(x, y) for x, y in pairs]),
+    )
 
 
 def _product_up(a: Array, b: Array) -> Array:

@@ -39,6 +39,14 @@ OVERRIDABLE_SINCE_IR = 4
 MOST_ENTRIES = 2**26
 # Above this protobuf does not serialise.
 MOST_SERIALISED = 2**31 - 2**20
+# Their output has the shape of their first input, whatever others of one entry they read.
+# fmt: off
+SHAPED_LIKE = (
+    "Abs", "Add", "Cast", "Clip", "Div", "Dropout", "Elu", "Erf", "Exp", "HardSigmoid",
+    "HardSwish", "Identity", "LeakyRelu", "Max", "Min", "Mul", "Neg", "Relu", "Selu",
+    "Sigmoid", "Sin", "Cos", "Softplus", "Sqrt", "Sub", "Sum", "Tanh",
+)
+# fmt: on
 _NUMBERS = ("value", "value_float", "value_floats", "value_int", "value_ints")
 
 
@@ -113,15 +121,14 @@ class Model:
     @cached_property
     def optional(self) -> frozenset[str]:
         """Inputs that may be fed and need not be."""
-        names = {value.name for value in self.graph.input}
-        overridable = self.proto.ir_version >= OVERRIDABLE_SINCE_IR
-        return frozenset(names & self.given) if overridable else frozenset()
+        if self.proto.ir_version < OVERRIDABLE_SINCE_IR:
+            return frozenset()
+        return self.given & {value.name for value in self.graph.input}
 
     @property
     def fed(self) -> list[onnx.ValueInfoProto]:
         """The inputs that a user has to feed, or may."""
-        given = self.given - self.optional
-        return [value for value in self.graph.input if value.name not in given]
+        return [v for v in self.graph.input if v.name not in self.given - self.optional]
 
     @cached_property
     def inputs(self) -> tuple[Input, ...]:
@@ -130,8 +137,10 @@ class Model:
         for value in (v for v in self.graph.input if v.name not in self.given):
             tensor = value.type.tensor_type
             named = [size_of(dim) for dim in tensor.shape.dim]
-            told = [self.told.get((value.name, axis)) for axis in range(len(named))]
-            sizes = tuple(b if a is None else a for a, b in zip(named, told, strict=True))
+            sizes = tuple(
+                self.told.get((value.name, axis)) if size is None else size
+                for axis, size in enumerate(named)
+            )
             shape = sizes if tensor.HasField("shape") else None
             found.append(Input(value.name, shape, tensor.elem_type))
         return tuple(found)
@@ -143,12 +152,24 @@ class Model:
         ranks = {v.name: len(v.type.tensor_type.shape.dim) for v in self.graph.input}
         for node in self.nodes:
             if self.is_standard(node) and node.op_type in ("Gemm", "MatMul"):
-                weight, rank = self._stored.get(node.input[1]), ranks.get(node.input[0], 0)
+                source = self._of_its_shape(node.input[0])
+                weight, rank = self._stored.get(node.input[1]), ranks.get(source, 0)
                 if weight is not None and len(weight.dims) == 2 <= rank:
                     turned = {a.name for a in node.attribute if a.i}
                     axis = 0 if "transA" in turned else rank - 1
-                    found[node.input[0], axis] = weight.dims["transB" in turned]
+                    found[source, axis] = weight.dims["transB" in turned]
         return found
+
+    def _of_its_shape(self, tensor: str) -> str:
+        """The first tensor in front of this one that has its shape for sure."""
+        while tensor in self.producer:
+            node = self.nodes[self.producer[tensor]]
+            others = [self._stored.get(name) for name in node.input if name != node.input[0]]
+            single = all(t is not None and list(t.dims) in ([], [1]) for t in others)
+            if not (self.is_standard(node) and node.op_type in SHAPED_LIKE and single):
+                break
+            tensor = node.input[0]
+        return tensor
 
     @property
     def domain_text(self) -> str | None:
@@ -159,8 +180,8 @@ class Model:
 
     def is_standard(self, node: NodeProto) -> bool:
         """Whether the operator is one of ONNX's own, of a set that is known here."""
-        known = node.domain in STANDARD and node.op_type not in self._local
-        return known and self.opset >= OLDEST_OPSET
+        known = self.opset >= OLDEST_OPSET and node.op_type not in self._local
+        return known and node.domain in STANDARD
 
     def shapes(self, tensor: str) -> tuple[Shape, ...]:
         """Its sizes at every trial.
@@ -168,8 +189,7 @@ class Model:
         Raises:
             UncheckedError: they do not follow from those of the inputs.
         """
-        found = [shapes.get(tensor) for shapes, _ in self._inferred]
-        known = tuple(shape for shape in found if shape is not None)
+        known = tuple(shapes[tensor] for shapes, _ in self._inferred if tensor in shapes)
         require_known(len(known) >= TRIALS, f"the shape of {tensor!r} in {self.name}")
         return known
 
@@ -249,8 +269,7 @@ def _sort(graph: GraphProto) -> None:
 
 def _check(proto: ModelProto) -> None:
     """Raises unless ONNX's own checker accepts the model, whatever shapes its outputs declare."""
-    if proto.ByteSize() > MOST_SERIALISED:
-        raise ValueError("more than 2 GB in memory")
+    require(proto.ByteSize() <= MOST_SERIALISED, "more than 2 GB in memory")
     checked = ModelProto()
     checked.CopyFrom(proto)
     for value in checked.graph.output:

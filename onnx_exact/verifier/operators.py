@@ -79,8 +79,8 @@ class Step:
     epsilon: float = 0.0
 
 
-def read_step(model: Model, tensor: str) -> Step:
-    """What the node that makes `tensor` does.
+def read_step(model: Model, tensor: str, start: str = "") -> Step:
+    """What the node that makes `tensor` does; `start` varies, whatever makes it.
 
     Raises:
         UncheckedError: nothing that the checker knows.
@@ -90,7 +90,11 @@ def read_step(model: Model, tensor: str) -> Step:
     step = None
     refers = any(attribute.ref_attr_name for attribute in node.attribute)
     if model.is_standard(node) and node.output[0] == tensor and not refers:
-        varying = [i for i, name in enumerate(node.input) if name and model.constant(name) is None]
+        varying = [
+            i
+            for i, name in enumerate(node.input)
+            if name and (name == start or model.constant(name) is None)
+        ]
         # The sizes of a Reshape are those that follow for its output.
         if len(varying) == 1 or (varying and node.op_type == "Reshape"):
             step = _read(model, node, position, varying[0])
@@ -110,9 +114,9 @@ def _read(model: Model, node: NodeProto, at: int, slot: int) -> Step | None:
     sizes = [(math.prod(a), math.prod(b)) for a, b in zip(shapes, after, strict=True)]
     if op == "Relu":
         return Step("relu", source, output, at)
-    if op in SAME and slot == 0 and all(a == b for a, b in sizes):
-        trains = op == "Dropout" and len(node.input) > 2 and node.input[2]
-        return None if trains else Step("same", source, output, at)
+    trains = op == "Dropout" and any(node.input[2:3])
+    if op in SAME and slot == 0 and not trains and all(a == b for a, b in sizes):
+        return Step("same", source, output, at)
     if op in PER_ENTRY and shapes == after:
         constant = model.numbers(node.input[1 - slot])
         if constant is None or (op == "Div" and (slot == 1 or not constant.all())):
@@ -144,6 +148,10 @@ def _dense(model: Model, node: NodeProto, at: int, slot: int) -> Step | None:
     options, weight = attributes(node), model.numbers(node.input[1 - slot])
     shapes, rank = model.shapes(node.input[slot]), len(model.shapes(node.input[slot])[0])
     matrices = node.op_type == "Gemm"
+    if weight is not None and not matrices and weight.ndim <= rank:
+        # A vector, or a matrix with axes of size 1 in front.
+        sizes = weight.shape[-2:] if weight.ndim > 1 else ((-1, 1), (1, -1))[slot]
+        weight = weight.reshape(sizes) if math.prod(weight.shape[:-2]) == 1 else None
     if weight is None or weight.ndim != 2 or not rank or (matrices and (slot or rank != 2)):
         return None
     weight = weight if slot or options.get("transB", 0) else weight.T

@@ -55,14 +55,12 @@ class Products:
         alone = np.count_nonzero(through, axis=-1) <= 1
         alone &= np.isin(sizes.max(axis=-1, initial=0.0), (0.0, 1.0))
         known = (sizes * layer.off(magnitude)).sum(axis=-1) * SLACK
-        error = np.where(alone, known, error)
-        return proposed, add_up(through @ layer.bias, error)
+        return proposed, add_up(through @ layer.bias, np.where(alone, known, error))
 
     def _rounding(self, k: int, magnitude: Array, terms: int) -> Array:
         """What rounding may move pre-activations by in sums of so many terms."""
         weight, bias = self._sizes[k]
-        unit = ROUNDOFF * (terms + EXTRA)
-        return np.asarray(unit * (magnitude @ weight.T + bias))
+        return np.asarray(ROUNDOFF * (terms + EXTRA) * (magnitude @ weight.T + bias))
 
     def forward(self, points: Array) -> list[tuple[Flags, Flags]]:
         """Which pre-activations are certainly positive, and negative: (points, units) a layer.

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_exact.errors import NotVerifiedError, UncheckedError, UsageError
+from onnx_exact.verifier.intervals import Interval
 from onnx_exact.verifier.refusals import require, require_known
 from onnx_exact.verifier.rounding import LARGEST, Flags
 
@@ -57,6 +58,7 @@ class Field:
 # Of a chain; of its layer l; of its tree t; of layer k of the result.
 FIELDS = {
     "witnesses": Field((np.float32, np.float64), (None, "inputs")),
+    "box": Field((np.float64,), (2, "inputs")),
     "status": Field((np.int8,), ("units",), UNDECIDED, UNSTABLE + 1),
     "proof": Field((np.int8,), ("units",), NONE, UNSHOWN + 1),
     "slopes_unit": Field((np.int32,), (None,), 0, "units"),
@@ -86,8 +88,7 @@ class Certificate:
     """
 
     def __init__(self, path: Path, nbytes: int) -> None:
-        self.path = path
-        self._asked = {"header.npy"}
+        self.path, self._asked = path, {"header.npy"}
         self._left = MOST_BYTES + MOST_TIMES * nbytes
         try:
             self._zip = zipfile.ZipFile(path)
@@ -163,20 +164,18 @@ class Certificate:
         """An array of one of the types and of these sizes, None for free ones."""
         self._asked.add(f"{name}.npy")
         with self._zip.open(self._members[f"{name}.npy"]) as stream:
-            if np.lib.format.read_magic(stream) != (1, 0):
-                raise ValueError("no plain array")
+            require(np.lib.format.read_magic(stream) == (1, 0), "no plain array")
             shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
             fits = len(shape) == len(sizes) and all(
                 has >= 0 and want in (None, has) for has, want in zip(shape, sizes, strict=True)
             )
             nbytes = math.prod(shape) * dtype.itemsize
-            if dtype not in [np.dtype(kind) for kind in kinds] or not fits or fortran:
-                raise ValueError(f"shape {shape} and type {dtype}")
+            fits &= dtype in [np.dtype(kind) for kind in kinds] and not fortran
+            require(fits, f"shape {shape} and type {dtype}")
             require_known(nbytes <= min(most, self._left), f"{name} of {self.path} is too large")
             data = stream.read(nbytes + 1)
         self._left -= nbytes
-        if len(data) != nbytes:
-            raise ValueError("not as long as it says")
+        require(len(data) == nbytes, "not as long as it says")
         return np.frombuffer(data, dtype).reshape(shape)
 
     def finish(self) -> None:
@@ -227,8 +226,8 @@ class Claims:
 
     def loose(self, layer: int) -> Flags:
         """Units of a layer with ReLUs that have slopes: those of which no bound shows the sign."""
-        open_ = np.isin(self.status[layer], (UNDECIDED, UNSTABLE))
-        return np.asarray(open_ | (self.proof[layer] == CLAIMED))
+        claimed = self.proof[layer] == CLAIMED
+        return np.asarray(np.isin(self.status[layer], (UNDECIDED, UNSTABLE)) | claimed)
 
 
 class ClaimsReader:
@@ -268,12 +267,21 @@ class ClaimsReader:
         }
         heads = self.file.entries(dict, "trees", of=self.head)
         require_known(len(heads) <= MOST_TREES, f"{len(heads)} trees")
-        trees = tuple(self.tree(i, head) for i, head in enumerate(heads))
-        return replace(claims, slopes=slopes, trees=trees)
+        trees = (self.tree(i, head) for i, head in enumerate(heads))
+        return replace(claims, slopes=slopes, trees=tuple(trees))
 
     def array(self, name: str, field: str, **known: int) -> NDArray[Any]:
         """An array of this chain."""
         return self.file.array(f"{self.prefix}{name}", field, **known)
+
+    def box(self, found: Interval) -> Interval:
+        """The box that it names for the chain's input, which has to hold what was found."""
+        if not self.file.has(f"{self.prefix}box"):
+            return found
+        low, high = self.array("box", "box", inputs=self.inputs)
+        holds = (low <= found[0]).all() and (found[1] <= high).all()
+        require_known(holds, f"the input of {self.prefix} may leave the box that is named for it")
+        return low, high
 
     def slopes(self, layer: int) -> tuple[NDArray[np.int32], Flags, NDArray[np.uint8]]:
         """Units, signs and slopes of a layer's records."""
@@ -287,13 +295,12 @@ class ClaimsReader:
         """The points; there is no need of more than one for each sign."""
         if not self.file.has(f"{self.prefix}witnesses"):
             return np.zeros((0, self.inputs))
-        most = (2 * sum(self.widths) + FEW_POINTS) * self.inputs * 8
-        return self.array("witnesses", "witnesses", inputs=self.inputs, most=most)
+        most = 2 * sum(self.widths) + FEW_POINTS
+        return self.array("witnesses", "witnesses", inputs=self.inputs, most=8 * most * self.inputs)
 
     def tree(self, number: int, head: Any) -> Tree:
         """One tree."""
-        name = f"t{number}_"
-        kind = self.file.entry(str, "kind", of=head)
+        name, kind = f"t{number}_", self.file.entry(str, "kind", of=head)
         layer = self.file.entry(int, "layer", of=head)
         self.file.require(
             kind in ("box", "relu") and 0 <= layer < len(self.widths) and self.relu[layer],
@@ -306,8 +313,8 @@ class ClaimsReader:
         known = {"inputs": self.inputs, "units": max(*self.widths, layer)}
         nodes = self.array(f"{name}nodes", f"{kind}_nodes", most=most, **known)
         if kind == "box":
-            none = np.zeros(0, np.float32)
-            return Tree(kind, layer, units, positive, nodes, np.zeros((0, 0), np.uint8), none)
+            none = np.zeros((0, 0), np.uint8), np.zeros(0, np.float32)
+            return Tree(kind, layer, units, positive, nodes, *none)
         leaf = (nodes == -1).all(axis=1)
         for where, unit in set(map(tuple, nodes[~leaf].tolist())):
             there = 0 <= where < layer and self.relu[where]

@@ -6,10 +6,10 @@ integers that are computed from shapes, these are computed, node by node, by ONN
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import count
 from math import isqrt
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -105,17 +105,23 @@ def _value(
         return np.array(shapes[node.input[0]], np.int64)
     if node.op_type not in COMPUTED or not all(name in known for name in node.input if name):
         return None
-    graph = onnx.helper.make_graph(
-        [node],
-        "one",
-        [],
-        [onnx.helper.make_value_info(node.output[0], onnx.TypeProto())],
-        [numpy_helper.from_array(known[name], name) for name in node.input if name],
+    return np.asarray(
+        run_alone(node, {name: known[name] for name in node.input if name}, opsets)[0]
     )
+
+
+def run_alone(
+    node: NodeProto, values: Mapping[str, Integers], opsets: Iterable[OperatorSetIdProto]
+) -> list[Any]:
+    """What a node puts out for these inputs, by ONNX's own reference."""
+    reads, makes = (
+        [onnx.helper.make_value_info(name, onnx.TypeProto()) for name in names]
+        for names in (values, filter(None, node.output))
+    )
+    graph = onnx.helper.make_graph([node], "one", reads, makes)
     one = onnx.helper.make_model(graph, opset_imports=opsets)
-    found = ReferenceEvaluator(one).run(None, {})
-    assert isinstance(found, list)
-    return np.asarray(found[0])
+    found: Any = ReferenceEvaluator(one).run(None, dict(values))
+    return [np.asarray(value) for value in found]
 
 
 def _skeleton(model: Model) -> ModelProto:

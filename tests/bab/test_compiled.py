@@ -10,16 +10,15 @@ import pytest
 from onnx_exact.bab.input_split import compiled as subtrees
 from onnx_exact.bab.input_split import search as branch
 from onnx_exact.bab.input_split.compiled import Explorer, Start, Subtree, allowances
-from onnx_exact.bab.input_split.search import Branching
-from onnx_exact.bab.trees import LEAF, BoxTree, preorder
+from onnx_exact.bab.trees import LEAF, Growing
 from onnx_exact.bounds.interval import exact_extremes
-from onnx_exact.deadline import Deadline
+from onnx_exact.decide.branching import BoxBranching
 from onnx_exact.decide.knowledge import Knowledge
 from onnx_exact.decide.propagate import Layers
 from onnx_exact.network import Affine, Box, Chain
 from onnx_exact.network.affine import Array
 from tests.bab.test_input_split import Steps, proves
-from tests.nets import chain_of, cube, random_chain, statuses
+from tests.nets import MOST, branched, chain_of, cube, question_on, random_chain, statuses
 from tests.oracle.exact import exact_layers, preactivations
 from tests.oracle.regions import enumerate_regions
 
@@ -39,18 +38,14 @@ def refreshed(chain: Chain, box: Box) -> Knowledge:
 def settled(chain: Chain, box: Box, jobs: int = 1) -> Knowledge:
     """Every layer by the kernel alone."""
     knowledge = Knowledge(chain, box)
-    layers = Layers(knowledge)
-    for index in knowledge.relu_layers:
-        layers.refresh(index)
-        assert Branching(knowledge, index).run_compiled(Deadline(), jobs=jobs)
+    assert all(branched(knowledge, jobs=jobs, compiled=True))
     return knowledge
 
 
-def explorer_of(knowledge: Knowledge, rows: Affine | None = None) -> Explorer:
-    """Of the last layer's units, or of other functionals of its inputs."""
-    layer = len(knowledge.chain.layers) - 1
-    rows = rows or knowledge.chain.layers[layer].affine
-    return Explorer(knowledge, rows, layer, 2 ** np.arange(rows.n_out, dtype=np.uint64))
+def explorer_of(knowledge: Knowledge) -> Explorer:
+    """Of the last layer's units."""
+    question = question_on(knowledge, len(knowledge.chain.layers) - 1)
+    return Explorer(question, 2 ** np.arange(question.units.size, dtype=np.uint64))
 
 
 def start_of(knowledge: Knowledge, box: Box, signs: int) -> Start:
@@ -94,9 +89,8 @@ def test_recorded_trees_prove_their_signs_from_nothing_but_their_splits() -> Non
         chain, box = random_chain(seed, 3, 6, 6, 6, shift=1.0), cube(3, -1.0, 1.0)
         knowledge = settled(chain, box)
         for tree in knowledge.trees:
-            assert isinstance(tree, BoxTree)
             assert proves(knowledge, tree)
-            nodes += tree.sides.size
+            nodes += tree.splits.size
     assert nodes > 20
 
 
@@ -110,16 +104,15 @@ def test_a_search_goes_on_where_it_was_broken_off_and_in_several_threads(
     layers, steps = Layers(bits), 0
     for index in bits.relu_layers:
         layers.refresh(index)
-        search = Branching(bits, index)
-        while not search.run_compiled(Steps(3)):
+        below = layers.below(index)
+        search = BoxBranching(bits, index, below)
+        while not search.run(below, MOST, Steps(3), compiled=True):
             steps += 1
             assert steps < 10_000
     assert steps > 3
     for other in (together, bits):
         assert statuses(other.freeze()) == statuses(whole.freeze())
-        assert [t.sides.tolist() for t in other.trees if isinstance(t, BoxTree)] == [
-            t.sides.tolist() for t in whole.trees if isinstance(t, BoxTree)
-        ]
+        assert [t.splits.tolist() for t in other.trees] == [t.splits.tolist() for t in whole.trees]
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -150,6 +143,8 @@ def test_a_maximum_just_above_zero_is_never_excluded(seed: int) -> None:
     for without in (False, True):
         knowledge = refreshed(affine, cube(4, -1.0, 1.0))
         explorer = explorer_of(knowledge)
+        # The margin would cover it as well.
+        explorer._rows = explorer._rows._replace(bias=affine.layers[-1].affine.bias)
         if without:
             explorer._rows.slack[:] = 0.0
             explorer._net.slack[:] = 0.0
@@ -202,7 +197,7 @@ def test_allowances_cover_what_rounding_does_to_a_linear_functional(seed: int) -
     affine = Affine(rng.standard_normal((30, 40)) * 1e6, rng.standard_normal(30))
     box = cube(40, -1.0, 1.0)
     knowledge = Knowledge(chain_of((affine.weight.tolist(), affine.bias.tolist())), box)
-    slack = allowances(knowledge, affine, 0)
+    slack = allowances(question_on(knowledge, 0), affine, 0)
     rounded = np.abs(affine.weight).sum(axis=1) + affine.bias
     for unit in range(30):
         _, greatest, _ = exact_extremes(affine, unit, box.lower, box.upper)
@@ -212,14 +207,18 @@ def test_allowances_cover_what_rounding_does_to_a_linear_functional(seed: int) -
 def test_the_kernel_is_not_for_what_it_was_not_made_for() -> None:
     box = cube(2, -1.0, 1.0)
     chain = random_chain(0, 2, 4, 4)
-    knowledge, last = refreshed(chain, box), chain.layers[-1].affine
-    assert Explorer.suits(knowledge, last, 1)
-    assert not Explorer.suits(knowledge, last, 0)
-    assert not Explorer.suits(Knowledge(chain, box), last, 1)
+    first, last = (layer.affine for layer in chain.layers)
+
+    def suits(affine: Affine) -> bool:
+        knowledge = refreshed(Chain.of([first, affine], relu_at_end=True), box)
+        return Explorer.suits(question_on(knowledge, 1))
+
+    assert suits(last)
+    assert not Explorer.suits(question_on(refreshed(chain, box), 0))
+    assert not Explorer.suits(question_on(Knowledge(chain, box), 1))
     for size in (1e200, 1e307):
-        assert not Explorer.suits(knowledge, Affine(last.weight * size, last.bias), 1)
-    many = Affine(np.ones((65, 4)), np.zeros(65))
-    assert not Explorer.suits(knowledge, many, 1)
+        assert not suits(Affine(last.weight * size, last.bias))
+    assert not suits(Affine(np.ones((65, 4)), np.zeros(65)))
 
 
 def test_without_numba_arrays_do_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,11 +241,22 @@ def test_what_varies_along_a_side_is_split_along_it_even_where_slopes_cancel() -
 
 
 def test_preorder_lists_what_is_kept() -> None:
-    sides = np.array([0, 1, LEAF, 2, LEAF, LEAF, LEAF], dtype=np.int16)
-    children = np.array([1, 3, LEAF, 5, LEAF, LEAF, LEAF])
-    kept = sides != LEAF
-    assert preorder(sides, children, kept).tolist() == [0, 1, 2, LEAF, LEAF, LEAF, LEAF]
+    tree = Growing()
+    tree.split(0, 0)
+    tree.split(1, 1)
+    tree.split(3, 2)
+    assert tree.preorder().tolist() == [0, 1, 3, 5, 6, 4, 2]
+    kept = np.array(tree.splits) != LEAF
     kept[3] = False
-    assert preorder(sides, children, kept).tolist() == [0, 1, LEAF, LEAF, LEAF]
+    assert tree.preorder(kept).tolist() == [0, 1, 3, 4, 2]
     kept[0] = False
-    assert preorder(sides, children, kept).tolist() == [LEAF]
+    assert tree.preorder(kept).tolist() == [0]
+
+
+def test_a_tree_grown_again_is_the_same() -> None:
+    splits = np.array([2, 1, LEAF, 0, LEAF, LEAF, LEAF], dtype=np.int32)
+    tree = Growing()
+    leaves = tree.regrow(splits)
+    nodes = tree.preorder()
+    assert np.array(tree.splits)[nodes].tolist() == splits.tolist()
+    assert leaves == nodes[splits == LEAF].tolist()

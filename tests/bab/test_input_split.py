@@ -8,21 +8,26 @@ import numpy as np
 import pytest
 
 from onnx_exact.bab.input_split import search as branch
-from onnx_exact.bab.input_split.search import Branching
-from onnx_exact.bab.trees import LEAF, BoxTree
-from onnx_exact.bounds.alpha_crown import optimized_upper_bounds
+from onnx_exact.bab.input_split.search import BoxSearch
+from onnx_exact.bab.trees import LEAF, Tree
+from onnx_exact.bounds.alpha_crown import optimize
 from onnx_exact.deadline import Deadline
+from onnx_exact.decide.branching import BoxBranching
 from onnx_exact.decide.knowledge import Knowledge
 from onnx_exact.decide.propagate import Layers
 from onnx_exact.decide.verdict import Evidence, Status
-from onnx_exact.network import Affine, Box
+from onnx_exact.network import Affine, Box, Chain
 from onnx_exact.network.affine import Array
 from tests.nets import (
+    MOST,
     bounded,
     box_of,
+    branched,
     chain_of,
     cube,
+    question_on,
     random_chain,
+    relaxations_of,
     statuses,
     wrong_verdicts,
 )
@@ -32,16 +37,6 @@ from tests.oracle.regions import enumerate_regions
 FOLDED = chain_of(
     ([[1.0], [-1.0]], [-1 / 3, 1 / 3]), ([[1.0, 1.0], [1.0, 1.0]], [-0.25, 2**-6]), relu_at_end=True
 )
-
-
-def branched(knowledge: Knowledge, most: int = branch.MOST_PARTS) -> list[bool]:
-    layers = Layers(knowledge)
-    done = []
-    for index in knowledge.relu_layers:
-        layers.refresh(index)
-        if any(signs.any() for signs in knowledge.open_signs(index)):
-            done.append(Branching(knowledge, index).run(Deadline(), most))
-    return done
 
 
 @pytest.mark.parametrize(
@@ -87,7 +82,8 @@ def test_a_passed_deadline_leaves_the_signs_open() -> None:
     before = [s.copy() for s in knowledge.open_signs(1)]
     assert any(s.any() for s in before)
     lower = knowledge.lower[1].copy()
-    assert Branching(knowledge, 1).run(Deadline(0.0)) is False
+    below = relaxations_of(knowledge.chain, knowledge.box)[:1]
+    assert BoxBranching(knowledge, 1, below).run(below, MOST, Deadline(0.0)) is False
     for old, new in zip(before, knowledge.open_signs(1), strict=True):
         np.testing.assert_array_equal(old, new)
     np.testing.assert_array_equal(knowledge.lower[1], lower)
@@ -117,7 +113,7 @@ def test_corners_of_first_layer_units_are_those_of_the_unit_itself() -> None:
     """Each of two units is positive in a corner of its own, to which its own row points."""
     chain = chain_of(([[1.0, -1.0], [-1.0, 1.0]], [-0.99, -0.99]), ([[1.0, 1.0]], [0.0]))
     knowledge, _ = bounded(chain, cube(2))
-    assert Branching(knowledge, 0).run(Deadline()) is True
+    assert BoxBranching(knowledge, 0, []).run([], MOST, Deadline()) is True
     assert knowledge.seen_positive[0].all()
 
 
@@ -136,10 +132,10 @@ def test_a_box_that_is_a_point_is_not_split_for_ever() -> None:
     assert statuses(knowledge.freeze())[0] in ([Status.UNDECIDED], [Status.ACTIVE])
 
 
-def leaves(tree: BoxTree, box: Box) -> list[list[tuple[Array, Array]]]:
+def leaves(tree: Tree, box: Box) -> list[list[tuple[Array, Array]]]:
     """For every leaf of a tree the boxes from the root to it."""
     found, waiting = [], [[(box.lower, box.upper)]]
-    for side in tree.sides:
+    for side in tree.splits:
         path = waiting.pop()
         if side == LEAF:
             found.append(path)
@@ -153,7 +149,7 @@ def leaves(tree: BoxTree, box: Box) -> list[list[tuple[Array, Array]]]:
     return found
 
 
-def bounded_anew(knowledge: Knowledge, tree: BoxTree, low: Array, high: Array) -> Array:
+def bounded_anew(knowledge: Knowledge, tree: Tree, low: Array, high: Array) -> Array:
     """Bounds on a tree's signs over one part, with nothing to go by but the bounds of the box."""
     part = Knowledge(knowledge.chain, Box(low, high))
     layers = Layers(part)
@@ -165,11 +161,10 @@ def bounded_anew(knowledge: Knowledge, tree: BoxTree, low: Array, high: Array) -
     sign = np.where(tree.positive, 1.0, -1.0)
     rows = Affine(affine.weight[tree.units] * sign[:, None], affine.bias[tree.units] * sign)
     below = layers.below(tree.layer)
-    bounds, _ = optimized_upper_bounds(rows, below, part.box, Deadline(), steps=40)
-    return bounds
+    return optimize(rows, below, part.box, 40).bounds
 
 
-def proves(knowledge: Knowledge, tree: BoxTree) -> bool:
+def proves(knowledge: Knowledge, tree: Tree) -> bool:
     """Whether on the way to every leaf each sign of a tree is excluded."""
 
     def excluded(path: list[tuple[Array, Array]]) -> bool:
@@ -191,7 +186,6 @@ def test_recorded_trees_prove_their_signs_from_nothing_but_their_splits(seed: in
     branched(knowledge)
     truth = enumerate_regions(chain, box)
     for tree in knowledge.trees:
-        assert isinstance(tree, BoxTree)
         assert proves(knowledge, tree)
         statuses_there = truth.statuses[tree.layer]
         for unit, positive in zip(tree.units, tree.positive, strict=True):
@@ -207,12 +201,13 @@ def test_every_sign_that_splitting_settles_has_a_tree() -> None:
         for index in knowledge.relu_layers:
             layers.refresh(index)
             before = knowledge.open_signs(index)
-            Branching(knowledge, index).run(Deadline())
+            below = layers.below(index)
+            BoxBranching(knowledge, index, below).run(below, MOST, Deadline())
             seen = knowledge.seen_positive[index], knowledge.seen_negative[index]
             trees = [tree for tree in knowledge.trees if tree.layer == index]
             for was_open, shown, positive in zip(before, seen, (True, False), strict=True):
                 proved = np.flatnonzero(was_open & ~shown)
-                named = [t.units[t.positive == positive] for t in trees if isinstance(t, BoxTree)]
+                named = [t.units[t.positive == positive] for t in trees]
                 assert sorted(np.concatenate([*named, []])) == proved.tolist()
                 count += proved.size
     assert count > 0
@@ -228,10 +223,9 @@ def test_a_tree_without_its_splits_proves_nothing() -> None:
     knowledge, _ = bounded(wave, cube(1, -1.0, 2.0))
     branched(knowledge)
     (tree,) = knowledge.trees
-    assert isinstance(tree, BoxTree)
-    assert tree.sides.size > 1
+    assert tree.splits.size > 1
     assert proves(knowledge, tree)
-    assert not proves(knowledge, replace(tree, sides=np.array([LEAF], dtype=np.int16)))
+    assert not proves(knowledge, replace(tree, splits=np.array([LEAF], dtype=np.int32)))
 
 
 def test_a_search_goes_on_where_it_was_broken_off() -> None:
@@ -241,15 +235,14 @@ def test_a_search_goes_on_where_it_was_broken_off() -> None:
     layers = Layers(bits)
     for index in bits.relu_layers:
         layers.refresh(index)
-        search = Branching(bits, index)
+        below = layers.below(index)
+        search = BoxBranching(bits, index, below)
         steps = 0
-        while not search.run(Steps(1)):
+        while not search.run(below, MOST, Steps(1)):
             steps += 1
             assert steps < 10_000
     assert statuses(bits.freeze()) == statuses(whole.freeze())
-    assert [t.sides.tolist() for t in bits.trees if isinstance(t, BoxTree)] == [
-        t.sides.tolist() for t in whole.trees if isinstance(t, BoxTree)
-    ]
+    assert [t.splits.tolist() for t in bits.trees] == [t.splits.tolist() for t in whole.trees]
 
 
 def test_several_processes_find_what_one_finds(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,16 +254,11 @@ def test_several_processes_find_what_one_finds(monkeypatch: pytest.MonkeyPatch) 
     chain, box = random_chain(8, 3, 6, 6, 6, shift=1.0), cube(3, -1.0, 1.0)
     alone, together = Knowledge(chain, box), Knowledge(chain, box)
     branched(alone)
-    layers = Layers(together)
     with parallel_config(backend="threading"):
-        for index in together.relu_layers:
-            layers.refresh(index)
-            assert Branching(together, index).run(Deadline(), jobs=2)
+        assert all(branched(together, jobs=2))
     np.testing.assert_array_equal(together.witnesses, alone.witnesses)
     for found, expected in zip(together.trees, alone.trees, strict=True):
-        assert isinstance(found, BoxTree)
-        assert isinstance(expected, BoxTree)
-        np.testing.assert_array_equal(found.sides, expected.sides)
+        np.testing.assert_array_equal(found.splits, expected.splits)
     assert alone.trees
 
 
@@ -285,3 +273,40 @@ class Steps(Deadline):
     def passed(self) -> bool:
         self.steps -= 1
         return self.steps < 0
+
+
+def search_on(chain: Chain, box: Box, layer: int = 1) -> BoxSearch:
+    """For the positive signs of a layer."""
+    knowledge, _ = bounded(chain, box)
+    return BoxSearch(question_on(knowledge, layer))
+
+
+def test_the_share_that_is_done_grows_to_all_of_the_box() -> None:
+    wave = chain_of(
+        ([[1.0], [1.0], [1.0]], [0.0, -0.5, -1.0]),
+        ([[2.0, -4.0, 2.0]], [-1.0625]),
+        relu_at_end=True,
+    )
+    search = search_on(wave, cube(1, -1.0, 2.0))
+    done = []
+    for _ in search.run(MOST, Deadline()):
+        done.append(search.done)
+    assert search.done == pytest.approx(1.0)
+    assert len(search.tree) > 3
+    assert all(0.0 <= share <= 1.0 + 1e-9 for share in done)
+
+
+def test_what_will_not_end_in_as_many_parts_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """|x| + |y| - |x + y| - |x - y| is 0 along two lines, so that most of the box is soon done."""
+    monkeypatch.setattr(BoxSearch, "patience", 200)
+    halves = [[1, 0], [-1, 0], [0, 1], [0, -1], [1, 1], [-1, -1], [1, -1], [-1, 1]]
+    signs = [[1.0, 1.0, 1.0, 1.0, -1.0, -1.0, -1.0, -1.0]]
+    chain = chain_of((halves, [0.0] * 8), (signs, [-1e-9]), relu_at_end=True)
+    nodes = []
+    for lenience in (1e9, 0.0):
+        monkeypatch.setattr(BoxSearch, "lenience", lenience)
+        search = search_on(chain, cube(2, -1.0, 1.0))
+        assert list(search.run(2_000, Deadline()))
+        assert search.open.all()
+        nodes.append(search.nodes)
+    assert nodes[0] >= 2_000 > nodes[1] >= 200

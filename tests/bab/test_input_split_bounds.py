@@ -9,7 +9,7 @@ from onnx_exact.bab.input_split.bounds import Bounder
 from onnx_exact.decide.knowledge import Knowledge
 from onnx_exact.network import Box, Chain
 from onnx_exact.network.affine import Array
-from tests.nets import chain_of, cube, random_chain
+from tests.nets import chain_of, cube, question_on, random_chain
 
 PARTS = 20
 
@@ -22,8 +22,8 @@ def some_parts(seed: int, inputs: int, size: float) -> Box:
 
 
 def bounder_of(chain: Chain) -> Bounder:
-    last = chain.layers[-1].affine
-    return Bounder(Knowledge(chain, cube(chain.n_in, -1.0, 1.0)), last, len(chain.layers) - 1)
+    knowledge = Knowledge(chain, cube(chain.n_in, -1.0, 1.0))
+    return Bounder(question_on(knowledge, len(chain.layers) - 1))
 
 
 def nothing(bounder: Bounder) -> np.ndarray[tuple[int, int], np.dtype[np.int8]]:

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onnx_exact.bab.relu_split import search as splits
-from onnx_exact.bab.relu_split.dual_simplex import Program
-from onnx_exact.bab.relu_split.search import split_sign
-from onnx_exact.bab.relu_split.subproblems import Functional, Signs
-from onnx_exact.bab.trees import LEAF, ReluTree
+from onnx_exact.bab.relu_split.search import ReluSearch, split_sign
+from onnx_exact.bab.relu_split.subproblems import Functional
+from onnx_exact.bab.trees import LEAF, Leaves, Tree
 from onnx_exact.bounds import crown
+from onnx_exact.bounds.crown import Signs
+from onnx_exact.budgets import BUDGETS
 from onnx_exact.deadline import Deadline
+from onnx_exact.decide.branching import question_of, take
 from onnx_exact.decide.knowledge import Knowledge
 from onnx_exact.decide.propagate import Layers
 from onnx_exact.decide.verdict import Evidence, Status
 from onnx_exact.network import Affine, Chain
-from tests.clock import Ticking
+from onnx_exact.network.query import Query
 from tests.nets import (
+    MOST,
     assert_holds,
     bounded,
     chain_of,
@@ -48,8 +50,29 @@ PEAK = chain_of(
 )
 
 
-def split_all(knowledge: Knowledge, seconds: float | None = None) -> list[bool]:
-    """Asks for every open sign, layer by layer."""
+# Lowered by 1: at its tip, and there alone, no bound can be below 0.
+TOUCHING = chain_of(
+    ([[1.0], [1.0], [1.0]], [0.0, -0.5, -1.0]), ([[2.0, -4.0, 2.0]], [-1.0]), relu_at_end=True
+)
+
+
+def settle(
+    knowledge: Knowledge,
+    below: Sequence[crown.Relaxation],
+    layer: int,
+    sign: tuple[int, bool],
+    most: int = MOST,
+    deadline: Deadline | None = None,
+) -> int:
+    """Asks for one sign and writes down what is found; the nodes it took."""
+    question = question_of(knowledge, layer, [Query(layer, *sign)], below)
+    found, nodes = split_sign(question, most, deadline or Deadline())
+    take(knowledge, found)
+    return nodes
+
+
+def split_all(knowledge: Knowledge, most: int = MOST) -> list[bool]:
+    """Asks for every open sign, layer by layer; whether each was settled."""
     layers = Layers(knowledge)
     done = []
     for index in knowledge.relu_layers:
@@ -57,10 +80,8 @@ def split_all(knowledge: Knowledge, seconds: float | None = None) -> list[bool]:
         for place, positive in enumerate((True, False)):
             for unit in range(knowledge.chain.layers[index].width):
                 if knowledge.open_signs(index)[place][unit] and index:
-                    below = layers.below(index)
-                    done.append(
-                        split_sign(knowledge, index, unit, positive, below, Deadline(seconds))
-                    )
+                    settle(knowledge, layers.below(index), index, (unit, positive), most)
+                    done.append(not knowledge.open_signs(index)[place][unit])
     return done
 
 
@@ -108,7 +129,7 @@ def test_most_signs_are_settled_and_all_of_them_as_the_regions_say() -> None:
 def test_a_sign_that_linear_bounds_miss_is_excluded_by_cases(chain: Chain) -> None:
     knowledge, layers = bounded(chain, cube(1, -1.0, 2.0))
     assert knowledge.upper[1][0] > 0.0
-    assert split_sign(knowledge, 1, 0, True, layers.below(1), Deadline())
+    settle(knowledge, layers.below(1), 1, (0, True))
     assert knowledge.status(1).tolist() == [Status.INACTIVE]
     verdicts = knowledge.freeze().layers[1]
     assert verdicts is not None
@@ -122,7 +143,7 @@ def test_a_tent_that_just_reaches_beyond_zero_is_never_excluded() -> None:
         relu_at_end=True,
     )
     knowledge, layers = bounded(higher, cube(1, -1.0, 2.0))
-    split_sign(knowledge, 1, 0, True, layers.below(1), Deadline())
+    settle(knowledge, layers.below(1), 1, (0, True))
     assert knowledge.upper[1][0] >= 2.0**-30
     assert knowledge.status(1).tolist() != [Status.INACTIVE]
 
@@ -130,7 +151,7 @@ def test_a_tent_that_just_reaches_beyond_zero_is_never_excluded() -> None:
 def test_a_passed_deadline_leaves_the_sign_open() -> None:
     knowledge, layers = bounded(TENT, cube(1, -1.0, 2.0))
     upper = knowledge.upper[1].copy()
-    assert split_sign(knowledge, 1, 0, True, layers.below(1), Deadline(0.0)) is False
+    settle(knowledge, layers.below(1), 1, (0, True), deadline=Deadline(0.0))
     np.testing.assert_array_equal(knowledge.upper[1], upper)
     assert knowledge.open_signs(1)[0].all()
 
@@ -162,50 +183,71 @@ def test_a_multiplier_that_cancels_a_rounded_product_does_not_hide_its_rounding(
     assert Fraction(float(upper[0])) >= min(exact, checkpoint)
 
 
-@pytest.mark.parametrize("seconds", [0.0, 1e-4, 1e-3, 1e-2])
-def test_running_out_of_time_is_sound(seconds: float) -> None:
+@pytest.mark.parametrize("most", [1, 3, 15, 60])
+def test_running_out_of_nodes_is_sound(most: int) -> None:
     for seed in range(8):
         chain, box = random_chain(seed, 3, 6, 6, 6, shift=1.0), cube(3, -1.0, 1.0)
         knowledge = Knowledge(chain, box)
-        done = split_all(knowledge, seconds)
-        assert seconds > 0.0 or not any(done)
+        done = split_all(knowledge, most)
+        assert most > 1 or not any(done)
         assert not wrong_verdicts(knowledge.freeze(), enumerate_regions(chain, box))
 
 
-def test_what_will_not_end_in_time_is_given_up_long_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The sum of many tents, lowered by hardly more than their heights: none may be left whole."""
-    n = 16
+def tents(lowered: float, n: int = 16) -> Chain:
+    """The sum of many tents, lowered by somewhat more than their heights."""
     corners = np.kron(np.eye(n), np.ones((3, 1)))
     heights = np.tile([2.0, -4.0, 2.0], n)[None, :]
-    chain = chain_of(
+    return chain_of(
         (corners.tolist(), np.tile([0.0, -0.5, -1.0], n).tolist()),
-        (heights.tolist(), [-n - 2.0**-20]),
+        (heights.tolist(), [-n - lowered]),
         relu_at_end=True,
     )
-    knowledge, layers = bounded(chain, cube(n, -1.0, 2.0))
-    clock = Ticking(0.01)
-    monkeypatch.setattr(splits, "time", SimpleNamespace(monotonic=clock))
-    monkeypatch.setattr("onnx_exact.deadline.monotonic", clock)
-    deadline = Deadline(40.0)
-    assert split_sign(knowledge, 1, 0, True, layers.below(1), deadline) is False
-    assert 20.0 < deadline.remaining < 40.0 - splits.PATIENCE
+
+
+def test_what_will_not_end_in_as_many_nodes_is_given_up_long_before() -> None:
+    """Hardly more than their heights: none may be left whole."""
+    knowledge, layers = bounded(tents(2.0**-20), cube(16, -1.0, 2.0))
+    nodes = settle(knowledge, layers.below(1), 1, (0, True), most=100 * BUDGETS.relu_patience)
+    assert BUDGETS.relu_patience <= nodes < 2 * BUDGETS.relu_patience
     assert knowledge.upper[1][0] > 0.0
 
 
-def leaves_of(tree: ReluTree, widths: Sequence[int]) -> list[Signs]:
+def test_a_node_that_many_steps_do_not_close_is_split_on_what_is_left() -> None:
+    """What steps do not exclude is split until every unit is fixed."""
+    knowledge, layers = bounded(TOUCHING, cube(1, -1.0, 2.0))
+    search = ReluSearch(question_of(knowledge, 1, [Query(1, 0, True)], layers.below(1)))
+    assert list(search.run(MOST, Deadline()))
+    nodes = search.tree.preorder()
+    listed = np.array(search.tree.splits)[nodes]
+    ends = zip(nodes[listed == LEAF].tolist(), paths(listed.tolist()), strict=True)
+    left = [path for node, path in ends if node not in search._closed]
+    assert left
+    assert all(sorted(path) == search._functional.free.tolist() for path in left)
+
+
+def test_a_node_that_nothing_closes_leaves_the_others_to_be_bounded() -> None:
+    knowledge, layers = bounded(TOUCHING, cube(1, -1.0, 2.0))
+    search = ReluSearch(question_of(knowledge, 1, [Query(1, 0, True)], layers.below(1)))
+    assert list(search.run(MOST, Deadline()))
+    assert not search.pending
+    assert search.finished() is None
+    assert 0.0 < search.done < 1.0
+
+
+def leaves_of(tree: Tree, widths: Sequence[int]) -> list[Signs]:
     """The signs that each leaf assumes, one array a layer, shape (leaves, units)."""
-    leaves: list[list[Signs]] = []
-    waiting = [[np.zeros(n, dtype=np.int8) for n in widths]]
-    for layer, unit in tree.splits:
+    leaves: list[Signs] = []
+    waiting = [np.zeros(sum(widths), dtype=np.int8)]
+    for unit in tree.splits:
         signs = waiting.pop()
-        if layer == LEAF:
+        if unit == LEAF:
             leaves.append(signs)
             continue
         for sign in (-1, 1):
-            waiting.append([s.copy() for s in signs])
-            waiting[-1][layer][unit] = sign
+            waiting.append(signs.copy())
+            waiting[-1][unit] = sign
     assert not waiting
-    return [np.array(layer) for layer in zip(*leaves, strict=True)]
+    return np.split(np.array(leaves), np.cumsum(widths)[:-1], axis=1)
 
 
 def proved_trees(seed: int) -> tuple[Knowledge, Layers]:
@@ -218,25 +260,61 @@ def proved_trees(seed: int) -> tuple[Knowledge, Layers]:
     return knowledge, layers
 
 
-def test_a_recorded_tree_proves_its_sign_again() -> None:
-    """Its leaves, bounded from nothing but their assumptions, all exclude the sign."""
+def test_a_recorded_tree_proves_its_sign_by_what_was_kept_of_its_leaves() -> None:
+    """Bounded from nothing but their assumptions, slopes and multipliers, all exclude the sign."""
     proved = 0
     for seed in range(8):
         knowledge, layers = proved_trees(seed)
         for tree in knowledge.freeze().trees:
-            assert isinstance(tree, ReluTree)
-            affine = knowledge.chain.layers[tree.layer].affine
-            sign = 1.0 if tree.positive else -1.0
-            row = Affine(sign * affine.weight[[tree.unit]], sign * affine.bias[[tree.unit]])
-            below = layers.below(tree.layer)
+            below, leaves = layers.below(tree.layer), tree.leaves
+            assert leaves is not None
+            row = question_of(knowledge, tree.layer, tree.queries, below).rows
             functional = Functional(row, below, knowledge.box)
-            program = Program(row, below, knowledge.box)
-            for signs in zip(*leaves_of(tree, [r.affine.n_out for r in below]), strict=True):
-                optimum = program.solve(signs, seconds=600.0)
-                assert optimum is not None
-                assert (functional.bounds(optimum.cases) <= 0.0).any()
+            widths = [r.affine.n_out for r in below]
+            signs = np.concatenate(leaves_of(tree, widths), axis=1)
+            multipliers, used = np.zeros(signs.shape), 0
+            for leaf, path in enumerate(paths(tree.splits.tolist())):
+                multipliers[leaf, path] = leaves.multipliers[used : used + len(path)]
+                used += len(path)
+            assert used == leaves.multipliers.size
+            cases = functional.given(signs, (leaves.units, leaves.slopes), multipliers)
+            assert (functional.bounds(cases) <= 0.0).all()
             proved += 1
     assert proved >= 3
+
+
+def paths(splits: list[int]) -> list[list[int]]:
+    """The units fixed on the way to each leaf."""
+    found, waiting = [], [list[int]()]
+    for unit in splits:
+        path = waiting.pop()
+        if unit == LEAF:
+            found.append(path)
+        else:
+            waiting += [[*path, unit], [*path, unit]]
+    return found
+
+
+def test_a_known_tree_is_closed_without_any_step_and_another_gone_on_with(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    knowledge, layers = bounded(tents(0.5, 3), cube(3, -1.0, 2.0))
+    question = question_of(knowledge, 1, [Query(1, 0, True)], layers.below(1))
+    (tree,) = split_sign(question, MOST, Deadline())[0].trees
+    assert tree.leaves is not None
+    assert tree.splits.size > 3
+    leaf = np.array([LEAF], dtype=np.int32)
+    cut = Leaves(tree.leaves.units, tree.leaves.slopes[:1], tree.leaves.multipliers[:0])
+    (again,) = split_sign(question, MOST, Deadline(), replace(tree, splits=leaf, leaves=cut))[
+        0
+    ].trees
+    assert again.splits.size > 1
+    monkeypatch.setattr(Functional, "improve", None)
+    (same,) = split_sign(question, 0, Deadline(), tree)[0].trees
+    np.testing.assert_array_equal(same.splits, tree.splits)
+    assert same.leaves is not None
+    np.testing.assert_array_equal(same.leaves.slopes, tree.leaves.slopes)
+    np.testing.assert_array_equal(same.leaves.multipliers, tree.leaves.multipliers)
 
 
 def test_the_leaves_of_a_recorded_tree_cover_the_box() -> None:
@@ -245,7 +323,6 @@ def test_the_leaves_of_a_recorded_tree_cover_the_box() -> None:
         points = knowledge.box.sample(np.random.default_rng(seed), 500)
         values = knowledge.chain.preactivations(points)
         for tree in knowledge.trees:
-            assert isinstance(tree, ReluTree)
             leaves = leaves_of(tree, [v.shape[1] for v in values[: tree.layer]])
             inside = np.ones((len(leaves[0]), len(points)), dtype=bool)
             for signs, value in zip(leaves, values, strict=False):
@@ -254,7 +331,7 @@ def test_the_leaves_of_a_recorded_tree_cover_the_box() -> None:
 
 
 def test_a_recorded_tree_lists_a_node_before_its_children() -> None:
-    splits_of = np.array([[0, 1], [1, 0], [LEAF, LEAF], [LEAF, LEAF], [LEAF, LEAF]], np.int32)
-    first, second = leaves_of(ReluTree(2, 0, True, splits_of), [2, 1])
+    splits = np.array([1, 2, LEAF, LEAF, LEAF], np.int32)
+    first, second = leaves_of(Tree(2, np.zeros(1, np.intp), np.ones(1, bool), splits), [2, 1])
     assert first.tolist() == [[0, 1], [0, 1], [0, -1]]
     assert second.tolist() == [[1], [-1], [0]]

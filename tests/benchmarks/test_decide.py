@@ -20,7 +20,8 @@ from benchmarks.measure import FIRST_STAGE, StageClock, load, measure
 from benchmarks.searches import searches_counted
 from benchmarks.verdicts import Disagreement, Verdicts, disagreements
 from onnx_exact.attack.pgd import Effort
-from onnx_exact.decide.run import FIRST_EFFORT, LATER_EFFORTS, analyze_chain
+from onnx_exact.decide.rounds import FIRST_EFFORT, LATER_EFFORTS
+from onnx_exact.decide.run import analyze_chain
 from onnx_exact.decide.verdict import Status
 from onnx_exact.network.affine import Affine
 from onnx_exact.network.chain import Chain

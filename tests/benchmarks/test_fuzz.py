@@ -29,6 +29,14 @@ def test_nothing_is_wrong_with_random_graphs(start: int) -> None:
 
 
 @pytest.mark.slow
+def test_nothing_is_wrong_with_graphs_in_other_spellings() -> None:
+    block = fuzz.run_block("spellings", 0, 20)
+    assert block.findings == []
+    assert block.changed > 0
+    assert {"DequantizeLinear", "FusedGemm", "PRelu", "Cast"} <= set(block.operators)
+
+
+@pytest.mark.slow
 def test_nothing_is_wrong_with_files_that_were_tampered_with() -> None:
     block = fuzz.run_block("files", 100, FILES)
     assert block.findings == []

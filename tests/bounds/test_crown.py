@@ -61,7 +61,7 @@ def test_any_lower_slopes_are_sound(data: st.DataObject, numbers: st.SearchStrat
     slope = st.sampled_from([0.0, 1.0, 0.5, 1e-300, DENORMAL]) | st.floats(0.0, 1.0)
     slopes = []
     for layer in below:
-        free = (layer.upper_slope > 0.0) & (layer.upper_slope < 1.0)
+        free = layer.unstable
         drawn = [[data.draw(slope) for _ in free] for _ in range(rows.n_out)]
         slopes.append(np.where(free, np.array(drawn), layer.lower_slope))
     upper, _ = crown.upper_bounds(rows, below, box, slopes)
@@ -176,7 +176,7 @@ def test_without_layers_the_bounds_are_those_of_intervals() -> None:
     affine, box = chain.layers[0].affine, cube(3, -1.0, 2.0)
     upper, coefficients = crown.upper_bounds(affine, [], box)
     np.testing.assert_array_equal(upper, interval_bounds(affine, box.lower, box.upper)[1])
-    np.testing.assert_array_equal(coefficients, affine.weight)
+    np.testing.assert_array_equal(coefficients, affine.entries)
 
 
 def test_what_overflows_on_the_way_has_no_bound_and_hides_no_other() -> None:

@@ -68,7 +68,7 @@ def test_bounds_are_those_of_each_box_alone(seed: int) -> None:
     chain, box = random_chain(seed, 3, 8, 8, 4), some_boxes(seed, 3, 0.05)
     lower, upper = tightened(chain, box, np.ones((BOXES, 4), dtype=bool))
     last = chain.layers[-1].affine
-    negative = Affine(-last.weight, -last.bias)
+    negative = Affine(-last.entries, -last.bias)
     for i in range(BOXES):
         alone = Box(box.lower[i], box.upper[i])
         layers = relaxed(chain, alone)
@@ -89,9 +89,9 @@ def test_rounding_and_underflow_are_allowed_for(scale: float) -> None:
     box = Box(np.full((1, 3), 0.1), np.full((1, 3), 0.3))
     lower, upper = tightened(Chain.of([first, second]), box, np.ones((1, 4), dtype=bool))
     for unit in range(4):
-        low = high = exact(second.bias[unit]) + dot(second.weight[unit], first.bias)
+        low = high = exact(second.bias[unit]) + dot(second.entries[unit], first.bias)
         for j in range(3):
-            slope = dot(second.weight[unit], first.weight[:, j])
+            slope = dot(second.entries[unit], first.entries[:, j])
             ends = sorted(slope * exact(side[0, j]) for side in (box.lower, box.upper))
             low, high = low + ends[0], high + ends[1]
         assert exact(lower[0, unit]) <= low <= high <= exact(upper[0, unit])

@@ -54,7 +54,7 @@ def test_bounds_of_ordinary_numbers_are_tight(data: st.DataObject) -> None:
     affine = chain.layers[0].affine
     lower, upper = interval_bounds(affine, box.lower, box.upper)
     reach = np.maximum(np.abs(box.lower), np.abs(box.upper))
-    scale = np.abs(affine.weight) @ reach + np.abs(affine.bias)
+    scale = np.abs(affine.entries) @ reach + np.abs(affine.bias)
     for unit in range(affine.n_out):
         least, most, _ = exact_extremes(affine, unit, box.lower, box.upper)
         assert abs(float(most) - upper[unit]) <= TIGHT * scale[unit]

@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 import onnx_exact
-from onnx_exact import certified, pipeline
+from onnx_exact import certified, deciding, pipeline
 from onnx_exact.cli import main
 from onnx_exact.deadline import Deadline
 from onnx_exact.decide.run import Options, analyze_chain
@@ -189,7 +189,7 @@ def test_a_claim_that_is_not_proved_is_undecided_and_nothing_rests_on_it() -> No
     stability = analyze_chain(CROSS, SQUARE, Options(method="bounds"))
     forged = claimed(stability, 1, 0, Status.INACTIVE)
     wrong = claimed(forged, 0, 1, Status.ACTIVE)
-    recorded, _ = certified.prove(CROSS, SQUARE, wrong, 10**6, 20.0, Deadline())
+    recorded, _ = certified.prove(CROSS, SQUARE, wrong, 10**6, Deadline())
     # The first layer's claim is false; so what rested on it is proved without it, or not at all.
     assert statuses(recorded, 0)[1] == (Status.UNDECIDED, Evidence.NONE)
     assert statuses(recorded, 1)[0] == (Status.INACTIVE, Evidence.LINEAR)
@@ -236,7 +236,7 @@ def test_a_trusted_solver_s_word_is_not_in_a_certificate(
         stability = analyze_chain(chain, box, Options(method="bounds"))
         return claimed(stability, 1, 0, Status.INACTIVE)
 
-    monkeypatch.setattr(pipeline, "analyze_chain", decide)
+    monkeypatch.setattr(deciding, "analyze_chain", decide)
     monkeypatch.setattr(certified, "MOST_PROOF", 0.0)
     for certificate, by_solver in ((None, 1), (tmp_path / "c.npz", 0)):
         _, report = onnx_exact.optimize(

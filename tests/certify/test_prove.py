@@ -8,17 +8,14 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from onnx_exact.bab.trees import LEAF, BoxTree, ReluTree
+from onnx_exact.bab.relu_split.subproblems import Functional
+from onnx_exact.bab.trees import LEAF, Leaves, Tree
+from onnx_exact.bounds.cases import SLOPE_STEPS
 from onnx_exact.bounds.crown import upper_bounds
-from onnx_exact.certify.proof import (
-    SLOPE_STEPS,
-    BoxTreeProof,
-    ChainProof,
-    Proof,
-    ReluTreeProof,
-)
+from onnx_exact.budgets import BUDGETS
+from onnx_exact.certify import prove
+from onnx_exact.certify.proof import ChainProof, Proof
 from onnx_exact.certify.prove import prove_chain
-from onnx_exact.certify.slopes import given_slopes
 from onnx_exact.deadline import Deadline
 from onnx_exact.decide.run import Options, analyze_chain
 from onnx_exact.decide.verdict import Evidence, Stability, Status
@@ -144,12 +141,12 @@ def test_a_solvers_claim_is_proved_by_splitting_on_relus() -> None:
     proof = proved(chain, box, forged)
     assert kinds(proof, 1) == [Proof.TREE]
     (tree,) = proof.trees
-    assert isinstance(tree, ReluTreeProof)
-    leaves = (tree.nodes[:, 0] == LEAF).sum()
-    assert tree.slopes.shape == (leaves, 4)
-    assert len(tree.nodes) == 2 * leaves - 1
-    assert (tree.multipliers >= 0.0).all()
-    assert tree.multipliers.size == sum(depths(tree.nodes[:, 0].tolist()))
+    assert tree.leaves is not None
+    leaves = (tree.splits == LEAF).sum()
+    assert tree.leaves.slopes.shape == (leaves, 4)
+    assert len(tree.splits) == 2 * leaves - 1
+    assert (tree.leaves.multipliers >= 0.0).all()
+    assert tree.leaves.multipliers.size == sum(depths(tree.splits.tolist()))
     assert proof.bounds.upper[1][0] <= 0.0
 
 
@@ -158,9 +155,9 @@ def test_a_solvers_claim_is_proved_by_splitting_the_box() -> None:
     proof = proved(CROSS, SQUARE, forged)
     assert kinds(proof, 1) == [Proof.TREE]
     (tree,) = proof.trees
-    assert isinstance(tree, BoxTreeProof)
+    assert tree.leaves is None
     assert (tree.units.tolist(), tree.positive.tolist()) == ([0], [True])
-    assert (tree.nodes != LEAF).sum() + 1 == (tree.nodes == LEAF).sum()
+    assert (tree.splits != LEAF).sum() + 1 == (tree.splits == LEAF).sum()
 
 
 def depths(nodes: list[int]) -> list[int]:
@@ -180,22 +177,50 @@ def test_a_known_splitting_is_followed() -> None:
     chain, box = many_inputs(CROSS)
     forged = claimed(decided(chain, box), 1, 0, Status.INACTIVE)
     for first, second in ((3, 1), (0, 2)):
-        leaf = [LEAF, LEAF]
-        splits = [[0, first], [0, second], leaf, leaf, [0, 3 - second], leaf, leaf]
-        tree = ReluTree(1, 0, True, np.array(splits, dtype=np.int32))
+        splits = [first, second, LEAF, LEAF, 3 - second, LEAF, LEAF]
+        leaves = Leaves(
+            np.zeros(0, np.intp), np.zeros((4, 0), np.uint8), np.zeros(8, dtype=np.float32)
+        )
+        tree = Tree(1, np.array([0]), np.array([True]), np.array(splits, np.int32), leaves)
         (found,) = proved(chain, box, replace(forged, trees=(tree,))).trees
-        assert isinstance(found, ReluTreeProof)
-        assert found.nodes[:2].tolist() == splits[:2]
+        assert found.leaves is not None
+        assert found.splits[:2].tolist() == splits[:2]
 
 
 def test_a_known_splitting_that_does_not_suffice_is_split_further() -> None:
     forged = claimed(decided(CROSS, SQUARE), 1, 0, Status.INACTIVE)
-    sides = np.array([1, LEAF, LEAF], dtype=np.int16)
-    coarse = BoxTree(1, np.array([0]), np.array([True]), sides)
+    sides = np.array([1, LEAF, LEAF], dtype=np.int32)
+    coarse = Tree(1, np.array([0]), np.array([True]), sides)
     (tree,) = proved(CROSS, SQUARE, replace(forged, trees=(coarse,))).trees
-    assert isinstance(tree, BoxTreeProof)
-    assert tree.nodes[0] == 1
-    assert len(tree.nodes) > 3
+    assert tree.leaves is None
+    assert tree.splits[0] == 1
+    assert len(tree.splits) > 3
+
+
+def test_a_splitting_that_hardly_proves_anything_is_soon_demoted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(prove, "BUDGETS", replace(BUDGETS, replay_least=1, replay_times=0.0))
+    for chain, box in ((CROSS, SQUARE), many_inputs(CROSS)):
+        forged = claimed(decided(chain, box), 1, 0, Status.INACTIVE)
+        proof = proved(chain, box, forged)
+        assert kinds(proof, 1) == [Proof.NONE]
+        assert not proof.trees
+
+
+def test_what_deciding_kept_is_what_is_proved_without_a_step_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The tree of a sign that deciding split on ReLUs for holds as it is."""
+    chain, box = many_inputs(CROSS)
+    stability = analyze_chain(chain, box)
+    (kept,) = stability.trees
+    monkeypatch.setattr(Functional, "improve", None)
+    (found,) = proved(chain, box, stability).trees
+    np.testing.assert_array_equal(found.splits, kept.splits)
+    assert kept.leaves is not None
+    assert found.leaves is not None
+    np.testing.assert_array_equal(found.leaves.multipliers, kept.leaves.multipliers)
 
 
 def test_what_cannot_be_proved_in_the_bytes_at_hand_is_undecided() -> None:
@@ -251,7 +276,12 @@ def test_rows_of_slopes_give_the_bounds_they_claim() -> None:
                 continue
             below = relaxations_of(chain, box)[:index]
             loose = [p.loose for p in proof.layers[:index] if p is not None]
-            slopes = given_slopes(below, loose, layer.slopes.values)
+            slopes, start = [], 0
+            for relaxation, units in zip(below, loose, strict=True):
+                slopes.append(np.tile(relaxation.lower_slope, (len(layer.slopes.values), 1)))
+                own = layer.slopes.values[:, start : start + units.size] / SLOPE_STEPS
+                slopes[-1][:, units] = own
+                start += units.size
             sign = np.where(layer.slopes.positive, 1.0, -1.0)
             affine = chain.layers[index].affine
             functionals = Affine(
@@ -262,15 +292,6 @@ def test_rows_of_slopes_give_the_bounds_they_claim() -> None:
             assert (bounds <= 0.0).all()
             rows += len(bounds)
     assert rows
-
-
-def test_slopes_are_whole_multiples() -> None:
-    below = relaxations_of(
-        chain_of(([[1.0], [-1.0]], [0.0, 0.0]), relu_at_end=True), cube(1, -1.0, 1.0)
-    )
-    values = np.array([[0, SLOPE_STEPS], [51, 204]], dtype=np.uint8)
-    (slopes,) = given_slopes(below, [np.array([0, 1])], values)
-    assert slopes.tolist() == [[0.0, 1.0], [51 / 255, 204 / 255]]
 
 
 def test_a_sum_of_zeros_needs_no_margin() -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from onnx_exact.deadline import Deadline
-from onnx_exact.decide import run as decide
 from onnx_exact.decide.confirm import trusted
 from onnx_exact.decide.knowledge import Knowledge
 from onnx_exact.decide.run import Options, analyze_chain
@@ -16,7 +16,8 @@ from onnx_exact.milp.outcome import Outcome
 from onnx_exact.milp.tolerance import FEASIBILITY_TOLERANCE, tolerances
 from onnx_exact.network import Chain
 from onnx_exact.network.affine import Affine
-from tests.nets import bounded, chain_of, cube, wrong_verdicts
+from onnx_exact.network.query import Query
+from tests.nets import LITTLE, bounded, chain_of, cube, wrong_verdicts
 from tests.oracle.networks import SOURCES, random_case
 from tests.oracle.regions import enumerate_regions
 
@@ -27,8 +28,8 @@ FOLDED = chain_of(
     ([[1.0, 0.0], [0.0, 1.0]], [-0.1, -0.1]),
     relu_at_end=True,
 )
-# Whatever has been said by then has to be right.
-LYING_SECONDS = 1.0
+# Every means has its turn soon, the solver first.
+PROGRAMS_FIRST = replace(LITTLE, programs_from_round=0)
 METHODS = ("auto", "isa", "per-unit")
 every_method = pytest.mark.parametrize("method", METHODS)
 
@@ -59,10 +60,9 @@ def test_a_solver_that_lies_changes_no_verdict(
 ) -> None:
     lie(monkeypatch)
     without_points(monkeypatch)
-    monkeypatch.setattr(decide, "MILP_FROM_ROUND", 0)
     for seed in range(8):
         case = random_case(family, seed)
-        options = Options(method=method, deadline=Deadline(LYING_SECONDS))
+        options = Options(method=method, budgets=PROGRAMS_FIRST)
         found = analyze_chain(case.chain, case.box, options)
         assert not wrong_verdicts(found, enumerate_regions(case.chain, case.box))
         assert not any((v.evidence == Evidence.SOLVER).any() for v in found.layers if v)
@@ -81,7 +81,7 @@ def test_a_trusted_solver_s_word_and_what_rests_on_it_are_labelled(
     without_points(monkeypatch)
     knowledge, _ = bounded(FOLDED, cube(1, -1.0, 1.0))
     # The first unit of the second layer is never positive by a lie, and with it that of the third.
-    knowledge.claimed = {(1, 0, True): 0.25}
+    knowledge.claimed = {Query(1, 0, True): 0.25}
     plain, found = knowledge.freeze(), trusted(knowledge)
     solver = (Status.INACTIVE, Evidence.SOLVER)
     assert [row[0] for row in labels(found)[1:]] == [solver, solver]
@@ -93,13 +93,13 @@ def test_a_trusted_solver_s_word_and_what_rests_on_it_are_labelled(
 def test_a_margin_below_the_tolerance_is_no_word_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
     without_points(monkeypatch)
     knowledge, _ = bounded(FOLDED, cube(1, -1.0, 1.0))
-    knowledge.claimed = {(1, 0, True): 0.5 * float(tolerances(knowledge)[1][0])}
+    knowledge.claimed = {Query(1, 0, True): 0.5 * float(tolerances(knowledge.bounds)[1][0])}
     assert labels(trusted(knowledge)) == labels(knowledge.freeze())
 
 
 def test_a_point_that_denies_a_trusted_solver_undoes_all_that_it_said() -> None:
     knowledge, _ = bounded(FOLDED, cube(1, -1.0, 1.0))
-    knowledge.claimed = {(1, 0, True): 0.25, (2, 0, True): 0.25}
+    knowledge.claimed = {Query(1, 0, True): 0.25, Query(2, 0, True): 0.25}
     assert labels(trusted(knowledge)) == labels(knowledge.freeze())
 
 
@@ -122,8 +122,7 @@ def test_a_margin_that_the_tolerance_may_bridge_is_not_trusted(
     """The weights between multiply what is left open at the inputs by a million."""
     lie(monkeypatch)
     without_points(monkeypatch)
-    monkeypatch.setattr(decide, "MILP_FROM_ROUND", 0)
-    options = Options(method=method, trust_solver=True)
+    options = Options(method=method, trust_solver=True, budgets=PROGRAMS_FIRST)
     found = analyze_chain(cascade(1e-3), cube(1), options)
     assert found.layers[2] is not None
     assert found.layers[2].status.tolist() == [Status.UNDECIDED]
@@ -134,11 +133,11 @@ def test_tolerances_are_multiplied_by_the_weights() -> None:
     for index, (low, high) in enumerate([((-0.3, -0.7), (0.7, 0.3)), (-1e6, 1.0), (-0.6, 0.4)]):
         knowledge.lower[index] = np.atleast_1d(np.array(low, dtype=float))
         knowledge.upper[index] = np.atleast_1d(np.array(high, dtype=float))
-    first, second, third = tolerances(knowledge)
+    first, second, third = tolerances(knowledge.bounds)
     assert (first >= 2 * FEASIBILITY_TOLERANCE).all()
     assert second[0] >= 2e6 * first.min()
     assert third[0] >= second[0]
 
 
 def test_without_bounds_there_is_no_tolerance() -> None:
-    assert np.isinf(tolerances(Knowledge(cascade(1.0), cube(1)))[2]).all()
+    assert np.isinf(tolerances(Knowledge(cascade(1.0), cube(1)).bounds)[2]).all()

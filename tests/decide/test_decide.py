@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from onnx_exact.bab.relu_split import schedule as split_layer
+from onnx_exact.bab.question import Found, Question
+from onnx_exact.budgets import BUDGETS
 from onnx_exact.deadline import Deadline
+from onnx_exact.decide import branching, programs
 from onnx_exact.decide import propagate as layers
-from onnx_exact.decide import run as decide
 from onnx_exact.decide.knowledge import Knowledge
+from onnx_exact.decide.rounds import Rounds
 from onnx_exact.decide.run import Options, analyze_chain
 from onnx_exact.decide.verdict import Evidence, Status
 from onnx_exact.methods import METHODS
@@ -177,8 +179,8 @@ def test_bounds_never_start_a_solver(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*args: object) -> None:
         raise AssertionError("a solver was started")
 
-    monkeypatch.setattr(decide._Decider, "_solve_programs", fail)
-    monkeypatch.setattr(decide._Decider, "_solve_relaxation", fail)
+    monkeypatch.setattr(Rounds, "_solve_programs", fail)
+    monkeypatch.setattr(Rounds, "_solve_relaxation", fail)
     for seed in range(5):
         chain = random_chain(seed, 3, 5, 5, 4, shift=1.0)
         analyze_chain(chain, cube(3, -1.0, 1.0), Options(method="bounds"))
@@ -218,38 +220,39 @@ def test_signs_are_split_first_where_the_least_share_of_the_range_is_left(
     """Not where the bound itself is least; a unit whose bounds coincide is no trouble."""
     chain = chain_of(([[1.0], [-1.0]], [0.0, 0.0]), (np.ones((3, 2)).tolist(), [0.0] * 3))
     knowledge = Knowledge(chain, cube(1, -1.0, 1.0))
-    decider = decide._Decider(knowledge, Options())
-    decider.layers.refresh(1)
+    decider = Rounds(knowledge, Options())
+    decider._layers.refresh(1)
     knowledge.lower[1], knowledge.upper[1] = np.array([-9.0, -0.5, 1.0]), np.array([1.0, 0.5, 1.0])
     asked: list[tuple[int, bool]] = []
-    monkeypatch.setattr(split_layer, "split_sign", lambda *call: asked.append(call[2:4]))
-    decider._split(1, seconds=1.0)
+
+    def split(question: Question, *_: object) -> tuple[Found, int]:
+        asked.append((int(question.units[0]), bool(question.positive[0])))
+        return Found(np.zeros((0, 1))), 1
+
+    monkeypatch.setattr(branching, "split_sign", split)
+    decider._split(1, decider._by_bound(1), 0)
     assert asked[0] == (0, True)
     assert asked[-1] == (0, False)
     assert {(1, True), (1, False)} <= set(asked[1:-1])
 
 
-def test_without_a_limit_the_last_rounds_have_a_time_for_each_program_and_end(
+def test_the_last_rounds_have_more_work_for_each_program_and_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Nothing settles the one sign that is open, whoever is asked."""
-    from onnx_exact.milp import pool
-
+    """Nothing settles the one query that is open, whoever is asked."""
     asked: list[tuple[float, float]] = []
 
-    def settle(
-        knowledge: Knowledge, layer: int, seconds: float, limit: Deadline, jobs: int
-    ) -> None:
-        asked.append((seconds, limit.remaining))
+    def settle(knowledge: Knowledge, layer: int, limit: Deadline, work: float, jobs: int) -> None:
+        asked.append((work, limit.remaining))
 
-    monkeypatch.setattr(pool, "settle_layer", settle)
+    monkeypatch.setattr(programs, "settle_layer", settle)
     for name in ("_search", "_branch", "_split", "_optimize_slopes"):
-        monkeypatch.setattr(decide._Decider, name, lambda *_: None)
+        monkeypatch.setattr(Rounds, name, lambda *_: None)
     # |x + y| + |x - y| < 5/2, which no linear bound shows.
     halves = ([[1, 1], [1, -1], [-1, 1], [-1, -1]], [0.0] * 4)
     chain = chain_of(halves, ([[1, 1, 1, 1]], [-2.5]), relu_at_end=True)
     assert analyze_chain(chain, cube(2, -1.0, 1.0)).count(Status.UNDECIDED) == 1
-    assert asked == [(seconds, INF) for seconds in decide.MILP_SECONDS]
+    assert asked == [(work, INF) for work in BUDGETS.program_work]
 
 
 @pytest.mark.parametrize("seed", range(3))

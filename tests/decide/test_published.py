@@ -65,12 +65,12 @@ def test_one_by_one_goes_layer_by_layer_with_earlier_verdicts_known(
     knowledge = Knowledge(chain, cube(2, -1.0, 1.0), believing=True)
     original, asked = published.settle_layer, []
 
-    def settle(knowledge: Knowledge, layer: int, *rest: object) -> None:
+    def settle(knowledge: Knowledge, layer: int, deadline: Deadline, jobs: int) -> None:
         before = [(knowledge.status(i) != Status.UNDECIDED).all() for i in range(layer)]
         assert all(before)
         assert not np.isfinite(knowledge.lower[-1]).any() or layer == 2
         asked.append(layer)
-        original(knowledge, layer, *rest)  # type: ignore[arg-type]
+        original(knowledge, layer, deadline, jobs=jobs)
 
     monkeypatch.setattr(published, "settle_layer", settle)
     decide_one_by_one(knowledge, Deadline(), 1, silent)

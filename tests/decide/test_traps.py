@@ -13,7 +13,6 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from onnx_exact.deadline import Deadline
 from onnx_exact.decide.run import Options, analyze_chain
 from onnx_exact.decide.verdict import Status
 from onnx_exact.methods import METHODS
@@ -21,6 +20,7 @@ from onnx_exact.network import Affine, Box, Chain
 from onnx_exact.network.affine import Array
 from tests.nets import (
     DENORMAL,
+    LITTLE,
     NORMAL,
     box_of,
     chain_of,
@@ -30,8 +30,6 @@ from tests.nets import (
 from tests.oracle.regions import enumerate_regions
 
 ULP = 2.0**-52
-# Most of what is here is closer to 0 than any means can tell: no use in trying for long.
-SECONDS = 0.15
 LARGEST = float(np.finfo(np.float64).max)
 
 # Weights of inputs in [0, 1] and a bias: the maximum is the sum of the positive weights and the
@@ -114,7 +112,7 @@ def test_no_method_is_fooled_by_what_cancels_in_the_second_layer(method: str, si
     for name, (weight, bias) in CANCELLATIONS.items():
         signed = [sign * w for w in weight]
         true = verdict_of(*exact_range(signed, sign * bias))
-        options = Options(method=method, deadline=Deadline(SECONDS))
+        options = Options(method=method, budgets=LITTLE)
         stability = analyze_chain(passed_through(signed, sign * bias), cube(len(weight)), options)
         status = Status(int(stability.layers[1].status[0]))
         assert status in (true, Status.UNDECIDED), name
@@ -200,7 +198,7 @@ def test_margins_below_and_beyond_the_solvers_tolerance_at_every_big_m(method: s
     for scale in SCALES:
         for shift in SHIFTS:
             chain, box = seesaw(scale, shift), cube(1, -1.0, 1.0)
-            options = Options(method=method, deadline=Deadline(SECONDS))
+            options = Options(method=method, budgets=LITTLE)
             stability = analyze_chain(chain, box, options)
             truth = enumerate_regions(chain, box)
             assert not wrong_verdicts(stability, truth), (scale, shift)
@@ -226,7 +224,7 @@ def test_a_big_m_that_leaks_more_than_the_unit_spans_misleads_no_method(
     method: str, big: float, margin: float
 ) -> None:
     chain, box = leaking(big, margin), cube(1)
-    stability = analyze_chain(chain, box, Options(method=method, deadline=Deadline(SECONDS)))
+    stability = analyze_chain(chain, box, Options(method=method, budgets=LITTLE))
     assert not wrong_verdicts(stability, enumerate_regions(chain, box))
 
 
@@ -241,7 +239,7 @@ def test_coefficients_that_a_solver_takes_for_zero_mislead_no_method(
             chain_of(([[tiny]], [0.0]), ([[1.0]], [bias]), relu_at_end=True),
             box_of([0.0], [1.0 / tiny]),
         )
-        stability = analyze_chain(chain, box, Options(method=method, deadline=Deadline(SECONDS)))
+        stability = analyze_chain(chain, box, Options(method=method, budgets=LITTLE))
         assert not wrong_verdicts(stability, enumerate_regions(chain, box))
 
 
@@ -255,7 +253,7 @@ def test_ranges_that_a_solver_takes_for_a_point_mislead_no_method(
         ([[small], [-small]], [0.0, 0.0]), ([[1 / small, 1 / small]], [-0.5]), relu_at_end=True
     )
     box = cube(1, -1.0, 1.0)
-    stability = analyze_chain(chain, box, Options(method=method, deadline=Deadline(SECONDS)))
+    stability = analyze_chain(chain, box, Options(method=method, budgets=LITTLE))
     assert not wrong_verdicts(stability, enumerate_regions(chain, box))
 
 
@@ -268,7 +266,7 @@ def test_many_small_terms_that_a_solver_drops_add_up(method: str) -> None:
     most = n * each * 20.0
     second = Affine(np.array([[1.0, 1.0]]), np.array([-0.9 * most]))
     chain, box = Chain.of([first, second], relu_at_end=True), cube(n, -20.0, 20.0)
-    stability = analyze_chain(chain, box, Options(method=method, deadline=Deadline(SECONDS)))
+    stability = analyze_chain(chain, box, Options(method=method, budgets=LITTLE))
     assert Status(int(stability.layers[1].status[0])) in (Status.UNSTABLE, Status.UNDECIDED)
 
 
@@ -282,5 +280,5 @@ def test_numbers_of_any_size_never_end_in_an_error(method: str) -> None:
             relu_at_end=True,
         )
         box = Box(np.array([-1.0, -1.0]), np.array([1.0, 1.0]))
-        stability = analyze_chain(chain, box, Options(method=method, deadline=Deadline(SECONDS)))
+        stability = analyze_chain(chain, box, Options(method=method, budgets=LITTLE))
         assert not wrong_verdicts(stability, enumerate_regions(chain, box)), scale

@@ -6,22 +6,25 @@ import math
 
 import pytest
 
+from onnx_exact.bounds.chain_bounds import ChainBounds
 from onnx_exact.deadline import Deadline
 from onnx_exact.decide.knowledge import Knowledge
+from onnx_exact.decide.programs import settle_together
 from onnx_exact.milp import solve
-from onnx_exact.milp.encode import Candidate, Encoding, candidates_of, encode
+from onnx_exact.milp.encode import Encoding, Target, encode
 from onnx_exact.milp.shrink import SHOWS_SOMETHING, attach_shrinking
 from onnx_exact.network.affine import Array
+from onnx_exact.network.query import Query
 from tests.milp.test_solving import by_intervals
-from tests.nets import cube, random_chain, wrong_verdicts
+from tests.nets import cube, random_chain, targets, wrong_verdicts
 from tests.oracle.regions import enumerate_regions
 
 
-def program(knowledge: Knowledge, candidates: list[Candidate]) -> Encoding:
-    """As `settle_with_one_milp` sets it up."""
+def program(knowledge: Knowledge, asked: list[Target]) -> Encoding:
+    """As `settle_together` sets it up."""
     from pyscipopt import quicksum
 
-    encoding = encode(knowledge, candidates)
+    encoding = encode(knowledge.bounds, asked)
     encoding.model.setObjective(quicksum(encoding.indicators.values()), "maximize")
     encoding.model.setObjlimit(SHOWS_SOMETHING)
     return encoding
@@ -35,19 +38,19 @@ def silent(stage: str, detail: str) -> None:
 def test_many_signs_take_few_programs(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     chain, box = random_chain(seed, 3, 8, 6, 3), cube(3, -1.0, 1.0)
     knowledge = by_intervals(chain, box)
-    count = len(candidates_of(knowledge))
+    count = len(targets(knowledge))
     assert count >= 8
     sizes: list[int] = []
 
-    def counted(known: Knowledge, candidates: list[Candidate], deadline: Deadline) -> Encoding:
-        sizes.append(len(candidates))
-        return encode(known, candidates, deadline)
+    def counted(known: ChainBounds, asked: list[Target], deadline: Deadline) -> Encoding:
+        sizes.append(len(asked))
+        return encode(known, asked, deadline)
 
     monkeypatch.setattr(solve, "encode", counted)
-    unclear = solve.settle_with_one_milp(knowledge, Deadline(), silent)
+    unclear = settle_together(knowledge, Deadline(), silent)
     assert len(sizes) <= 1 + math.log2(count)
     assert not wrong_verdicts(knowledge.freeze(), enumerate_regions(chain, box))
-    assert set(candidates_of(knowledge)) <= unclear
+    assert {t.query for t in targets(knowledge)} <= unclear
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -55,41 +58,43 @@ def test_what_nothing_shows_is_stable_however_much_is_shown_on_the_way(seed: int
     """Without the end once few are left, a single program settles every sign."""
     chain, box = random_chain(seed, 2, 5, 5, 4, shift=0.8), cube(2, -1.0, 1.0)
     knowledge = by_intervals(chain, box)
-    candidates = candidates_of(knowledge)
-    encoding = program(knowledge, candidates)
+    asked = targets(knowledge)
+    encoding = program(knowledge, asked)
 
-    def wanted(points: Array) -> set[Candidate]:
+    def wanted(points: Array) -> set[Query]:
         knowledge.show(points)
-        return set(solve._still_open(knowledge, candidates))
+        return {t.query for t in asked if not knowledge.is_shown(t.query)}
 
     handler = attach_shrinking(encoding, wanted, -1)
     encoding.model.optimize()
     assert handler.error is None
     assert encoding.model.getStatus() == "infeasible"
-    solve.conclude(knowledge, [c for c in candidates if c not in handler.retired])
+    for t in asked:
+        if t.query not in handler.retired:
+            knowledge.claim(t.query, t.margin)
     assert not wrong_verdicts(knowledge.freeze(), enumerate_regions(chain, box))
-    assert set(candidates_of(knowledge)) <= handler.claimed
+    assert {t.query for t in targets(knowledge)} <= handler.claimed
     assert handler.retired - handler.claimed
 
 
 def test_the_solve_ends_once_few_are_left() -> None:
     chain, box = random_chain(1, 3, 8, 6, 3), cube(3, -1.0, 1.0)
     knowledge = by_intervals(chain, box)
-    candidates = candidates_of(knowledge)
-    encoding = program(knowledge, candidates)
-    handler = attach_shrinking(encoding, lambda points: set(), len(candidates) - 1)
+    asked = targets(knowledge)
+    encoding = program(knowledge, asked)
+    handler = attach_shrinking(encoding, lambda points: set(), len(asked) - 1)
     encoding.model.optimize()
     assert handler.ended
-    assert handler.retired == set(candidates)
+    assert handler.retired == {t.query for t in asked}
 
 
 def test_a_claim_that_its_own_forward_pass_denies_leaves_the_objective() -> None:
     chain, box = random_chain(2, 3, 6, 3), cube(3, -1.0, 1.0)
     knowledge = by_intervals(chain, box)
-    candidates = candidates_of(knowledge)
-    encoding = program(knowledge, candidates)
+    asked = targets(knowledge)
+    encoding = program(knowledge, asked)
     # Whatever a point shows, the forward pass is made to say that it shows nothing.
-    handler = attach_shrinking(encoding, lambda points: set(candidates), -1)
+    handler = attach_shrinking(encoding, lambda points: {t.query for t in asked}, -1)
     encoding.model.optimize()
     assert encoding.model.getStatus() == "infeasible"
     assert handler.claimed == handler.retired

@@ -9,15 +9,15 @@ import pytest
 
 from onnx_exact.deadline import Deadline
 from onnx_exact.decide.knowledge import Knowledge
+from onnx_exact.decide.programs import settle_layer, settle_together
 from onnx_exact.decide.verdict import Evidence, Status
 from onnx_exact.milp import outcome, solve, unit
-from onnx_exact.milp.encode import Candidate, candidates_of, encode_one
+from onnx_exact.milp.encode import Target, encode_one, targets_of
 from onnx_exact.milp.outcome import Outcome
-from onnx_exact.milp.pool import settle_layer
-from onnx_exact.milp.solve import conclude, settle_with_one_milp
 from onnx_exact.milp.unit import ask
 from onnx_exact.network import Chain
 from onnx_exact.network.affine import Array
+from onnx_exact.network.query import Query
 from tests.nets import (
     bounded,
     by_intervals,
@@ -25,6 +25,7 @@ from tests.nets import (
     cube,
     random_chain,
     statuses,
+    targets,
     wrong_verdicts,
 )
 from tests.oracle.regions import enumerate_regions
@@ -32,7 +33,7 @@ from tests.oracle.regions import enumerate_regions
 if TYPE_CHECKING:
     from pyscipopt import Model
 
-SECONDS = 600.0
+INF = np.inf
 # |x| - 3/4 and |x| - 5/4 over [-1, 1].
 FOLDED = chain_of(
     ([[1.0], [-1.0]], [0, 0]), ([[1.0, 1.0], [1.0, 1.0]], [-0.75, -1.25]), relu_at_end=True
@@ -47,7 +48,7 @@ TENT = chain_of(
 def tent() -> Knowledge:
     knowledge, _ = bounded(TENT, cube(1, -1.0, 2.0))
     knowledge.show(np.array([[-1.0], [2.0]]))
-    assert candidates_of(knowledge) == [Candidate(1, 0, True)]
+    assert [t.query for t in targets(knowledge)] == [Query(1, 0, True)]
     return knowledge
 
 
@@ -67,15 +68,15 @@ def small_tent(height: float) -> Knowledge:
 
 def test_a_functional_far_smaller_than_the_tolerance_is_settled_in_a_program_of_its_own() -> None:
     knowledge = small_tent(-0.0625)
-    assert candidates_of(knowledge) == []
-    settle_layer(knowledge, 1, SECONDS, Deadline(SECONDS))
+    assert targets(knowledge) == []
+    settle_layer(knowledge, 1, Deadline())
     assert statuses(knowledge.freeze())[1] == [Status.INACTIVE]
 
 
 @pytest.mark.parametrize("height", [0.0625, 1e-7, 0.0, -1e-7])
 def test_a_small_functional_within_the_scaled_margin_is_never_excluded(height: float) -> None:
     knowledge = small_tent(height)
-    settle_layer(knowledge, 1, SECONDS, Deadline(SECONDS))
+    settle_layer(knowledge, 1, Deadline())
     expected = {Status.UNSTABLE} if height == 0.0625 else {Status.UNSTABLE, Status.UNDECIDED}
     assert Status(int(knowledge.status(1)[0])) in expected
 
@@ -136,7 +137,7 @@ def test_the_solve_ends_with_the_first_point_that_shows_a_sign() -> None:
     from onnx_exact.milp.collect import attach
 
     knowledge = wide()
-    encoding = encode_one(knowledge, candidates_of(knowledge)[-1])
+    encoding = encode_one(knowledge.bounds, targets(knowledge)[-1])
     model = encoding.model
     collector = attach(model, encoding.inputs, lambda points: True)
     model.optimize()
@@ -167,7 +168,7 @@ def test_an_error_in_a_callback_is_raised_after_the_solve(monkeypatch: pytest.Mo
     knowledge, _ = bounded(FOLDED, cube(1, -1.0, 1.0))
     monkeypatch.setattr(Chain, "up_to", lambda *_: Broken())
     with pytest.raises(ValueError, match="told you"):
-        ask(knowledge, candidates_of(knowledge)[0], SECONDS)
+        ask(knowledge.bounds, targets(knowledge)[0], INF, Deadline())
 
 
 def test_an_error_while_showing_is_raised_by_the_one_program(
@@ -180,7 +181,7 @@ def test_an_error_while_showing_is_raised_by_the_one_program(
 
     monkeypatch.setattr(knowledge, "show", show)
     with pytest.raises(ValueError, match="told you"):
-        settle_with_one_milp(knowledge, Deadline(SECONDS), silent)
+        settle_together(knowledge, Deadline(), silent)
 
 
 class Failing:
@@ -208,21 +209,21 @@ def test_where_scip_fails_signs_stay_open(
     for module in (unit, solve):
         monkeypatch.setattr(module, "solved", solved)
     if together:
-        settle_with_one_milp(knowledge, Deadline(SECONDS), silent)
+        settle_together(knowledge, Deadline(), silent)
     else:
-        answer = ask(knowledge, candidate(knowledge, 1, 0, True), SECONDS)
+        answer = ask(knowledge.bounds, target(knowledge, 1, 0, True), INF, Deadline())
         assert answer.outcome is Outcome.OPEN
-        settle_layer(knowledge, 1, SECONDS, Deadline())
+        settle_layer(knowledge, 1, Deadline())
     assert knowledge.open_units == 1
     assert not knowledge.claimed
 
 
 def test_a_sign_that_does_not_occur_is_impossible() -> None:
     knowledge = tent()
-    answer = ask(knowledge, candidate(knowledge, 1, 0, True), SECONDS)
+    answer = ask(knowledge.bounds, target(knowledge, 1, 0, True), INF, Deadline())
     assert answer.outcome is Outcome.IMPOSSIBLE
     assert knowledge.open_units == 1  # asking writes nothing down
-    settle_with_one_milp(knowledge, Deadline(SECONDS), silent)
+    settle_together(knowledge, Deadline(), silent)
     assert knowledge.status(1).tolist() == [Status.INACTIVE]
     assert knowledge.freeze().layers[1].evidence.tolist() == [Evidence.SOLVER]
 
@@ -230,16 +231,16 @@ def test_a_sign_that_does_not_occur_is_impossible() -> None:
 def test_an_answer_names_its_outcome_and_what_shows_it() -> None:
     knowledge, _ = bounded(FOLDED, cube(1, -1.0, 1.0))
     before = knowledge.open_units
-    shown = ask(knowledge, candidate(knowledge, 1, 0, False), SECONDS)
+    shown = ask(knowledge.bounds, target(knowledge, 1, 0, False), INF, Deadline())
     assert shown.outcome is Outcome.SHOWN
     assert (FOLDED.preactivations(shown.points)[1][:, 0] < 0.0).all()
     assert len(shown.points) > 0
     assert knowledge.open_units == before  # asking writes nothing down
 
 
-def candidate(knowledge: Knowledge, layer: int, unit_: int, positive: bool) -> Candidate:
-    wanted = Candidate(layer, unit_, positive)
-    return next(c for c in candidates_of(knowledge) if c == wanted)
+def target(knowledge: Knowledge, layer: int, unit_: int, positive: bool) -> Target:
+    [found] = targets_of(knowledge.bounds, [Query(layer, unit_, positive)])
+    return found
 
 
 def wide(seed: int = 0) -> Knowledge:
@@ -247,12 +248,17 @@ def wide(seed: int = 0) -> Knowledge:
     return bounded(random_chain(seed, 30, 40, 40, 10), cube(30, -1.0, 1.0))[0]
 
 
-def test_without_time_an_answer_is_open_and_nothing_is_concluded() -> None:
+@pytest.mark.parametrize(("work", "deadline"), [(0.0, None), (INF, 0.0)])
+def test_without_work_or_time_nothing_is_concluded(
+    work: float, deadline: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     knowledge = wide()
     open_before = knowledge.open_units
-    answer = ask(knowledge, candidates_of(knowledge)[-1], 0.0)
+    # No point shows the sign, so that nothing else ends the solve.
+    monkeypatch.setattr(Chain, "forward", lambda _, x: -np.ones((len(x), 1)))
+    answer = ask(knowledge.bounds, targets(knowledge)[-1], work, Deadline(deadline))
     assert answer.outcome is Outcome.OPEN
-    settle_layer(knowledge, 2, 0.0, Deadline())
+    settle_layer(knowledge, 2, Deadline(deadline), work)
     assert not any((e == Evidence.SOLVER).any() for e in knowledge._evidence)
     assert knowledge.open_units <= open_before
 
@@ -266,8 +272,8 @@ def test_a_passed_deadline_asks_for_nothing(jobs: int, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(pool, "ask", ask_nothing)
     knowledge = wide()
-    settle_layer(knowledge, 2, SECONDS, Deadline(0.0), jobs)
-    settle_with_one_milp(knowledge, Deadline(0.0), silent)
+    settle_layer(knowledge, 2, Deadline(0.0), jobs=jobs)
+    settle_together(knowledge, Deadline(0.0), silent)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -275,10 +281,10 @@ def test_one_program_and_one_for_each_sign_agree_with_the_regions(seed: int) -> 
     chain, box = random_chain(seed, 2, 4, 4, 3, shift=1.0), cube(2, -1.0, 1.0)
     truth = enumerate_regions(chain, box)
     together = by_intervals(chain, box)
-    settle_with_one_milp(together, Deadline(SECONDS), silent)
+    settle_together(together, Deadline(), silent)
     apart = by_intervals(chain, box)
     for layer in apart.relu_layers:
-        settle_layer(apart, layer, SECONDS, Deadline())
+        settle_layer(apart, layer, Deadline())
     for knowledge in (together, apart):
         assert not wrong_verdicts(knowledge.freeze(), truth)
     assert statuses(apart.freeze()) == [list(layer) for layer in truth.statuses]
@@ -289,9 +295,9 @@ def test_two_processes_give_the_verdicts_of_one() -> None:
     found = []
     for jobs in (1, 2):
         knowledge = by_intervals(chain, box)
-        assert len(candidates_of(knowledge)) >= 4
+        assert len(targets(knowledge)) >= 4
         for layer in knowledge.relu_layers:
-            settle_layer(knowledge, layer, SECONDS, Deadline(), jobs)
+            settle_layer(knowledge, layer, Deadline(), jobs=jobs)
         found.append(statuses(knowledge.freeze()))
         assert knowledge.open_units == 0
     assert found[0] == found[1]
@@ -299,7 +305,8 @@ def test_two_processes_give_the_verdicts_of_one() -> None:
 
 def test_a_program_that_is_impossible_leaves_its_margin_as_the_bound() -> None:
     knowledge = Knowledge(FOLDED, cube(1, -1.0, 1.0), believing=True)
-    conclude(knowledge, [Candidate(1, 0, True, delta=0.01), Candidate(1, 1, False, delta=0.02)])
+    knowledge.claim(Query(1, 0, positive=True), 0.01)
+    knowledge.claim(Query(1, 1, positive=False), 0.02)
     assert knowledge.upper[1].tolist() == [-0.01, np.inf]
     assert knowledge.lower[1].tolist() == [-np.inf, 0.02]
     assert knowledge.status(1).tolist() == [Status.INACTIVE, Status.ACTIVE]

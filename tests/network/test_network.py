@@ -47,7 +47,7 @@ def test_affine_computes_row_by_row(affine: Affine, seed: int) -> None:
 @given(affines(), seeds)
 def test_pulled_back_functional_has_the_same_value(affine: Affine, seed: int) -> None:
     x, y = points_for(affine.n_in, seed, 1), points_for(affine.n_out, seed, 3)
-    pulled = affine.apply_transposed(y) @ x[0]
+    pulled = affine.linear.pull_back(y) @ x[0]
     reach = np.abs(y) @ np.abs(affine.weight) @ np.abs(x[0])
 
     assert pulled.shape == (3,)
@@ -109,7 +109,7 @@ def test_affine_refuses_entries_that_are_not_finite(value: float, where: str) ->
     arrays = {"weight": np.ones((2, 3)), "bias": np.ones(2)}
     arrays[where].flat[1] = value
     with pytest.raises(ValueError, match="not finite"):
-        Affine(**arrays)
+        Affine(arrays["weight"], arrays["bias"])
 
 
 @given(affines())

@@ -10,16 +10,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from onnx_exact.network import Chain
 from onnx_exact.network.rounding import (
     CACHED,
     SMALLEST,
     UNIT_ROUNDOFF,
+    absolute_sum,
+    forward_error,
     gamma,
     slack,
     smallest_nonzero,
     total_terms,
 )
-from tests.nets import DENORMAL, nasty
+from tests.nets import DENORMAL, nasty, nasty_boxes, nasty_chains
+from tests.oracle.exact import exact_layers, preactivations
+from tests.structures import STRUCTURES
 
 
 def test_gamma_is_beyond_what_n_roundings_can_do() -> None:
@@ -74,3 +79,49 @@ def test_smallest_nonzero_looks_at_every_entry_of_a_large_array(place: int) -> N
     values.flat[place] = 0.5
     assert smallest_nonzero(values) == 0.5
     assert smallest_nonzero(np.asfortranarray(values)) == 0.5
+
+
+factors = st.sampled_from([0.0, DENORMAL, 1e-310, 1e-200, 1e-160, 0.1, 1.0, 3.0, 1e100])
+
+
+@settings(max_examples=200)
+@given(st.integers(1, 4), st.integers(1, 4), st.data(), st.sampled_from(list(STRUCTURES)))
+def test_sums_of_sizes_are_bounded_from_above_and_0_only_without_a_term(
+    rows: int, columns: int, data: st.DataObject, name: str
+) -> None:
+    drawn = st.lists(factors, min_size=rows * columns, max_size=rows * columns)
+    sizes = np.array(data.draw(drawn)).reshape(rows, columns)
+    x = np.array(data.draw(st.lists(factors, min_size=columns, max_size=columns)))
+    found = absolute_sum(STRUCTURES[name](sizes), x)
+    for row, bound in zip(sizes, found, strict=True):
+        exact = sum(
+            (Fraction(float(a)) * Fraction(float(b)) for a, b in zip(row, x, strict=True)),
+            Fraction(0),
+        )
+        assert exact <= Fraction(float(bound))
+        assert (bound == 0.0) == (exact == 0)
+
+
+def test_an_infinite_size_counts_where_its_entry_is_not_0() -> None:
+    sizes = STRUCTURES["dense"](np.array([[1.0, 0.0], [0.0, 2.0], [1e300, 0.0]]))
+    assert absolute_sum(sizes, np.array([1.0, np.inf])).tolist()[1] == np.inf
+    assert np.isfinite(absolute_sum(sizes, np.array([1.0, np.inf]))[[0, 2]]).all()
+    assert absolute_sum(sizes, np.array([1e300, 0.0])).tolist()[2] == np.inf
+    np.testing.assert_array_equal(absolute_sum(sizes, np.zeros((4, 2))), np.zeros((4, 3)))
+
+
+@settings(max_examples=200)
+@given(nasty_chains(layers=1), st.data(), st.sampled_from([0.0, 1e-12, 1e-3]))
+def test_a_layer_computed_from_inputs_that_are_off_is_within_its_error(
+    chain: Chain, data: st.DataObject, share: float
+) -> None:
+    box = data.draw(nasty_boxes(chain.n_in))
+    affine, x = chain.layers[0].affine, box.lower
+    error = share * np.abs(x)
+    with np.errstate(over="ignore", invalid="ignore"):
+        moved, computed = x + error, affine.apply(x)
+        found = forward_error(affine, np.abs(x), error + 2.0**-52 * np.abs(moved))
+    exact = preactivations(exact_layers(chain), [Fraction(float(v)) for v in moved])[0]
+    for value, truth, bound in zip(computed, exact, found, strict=True):
+        if np.isfinite(bound):
+            assert abs(Fraction(float(value)) - truth) <= Fraction(float(bound))

@@ -21,7 +21,7 @@ class ExactLayer:
 
     @staticmethod
     def of(affine: Affine, relu: bool) -> ExactLayer:
-        rows = [*affine.weight.tolist(), affine.bias.tolist()]
+        rows = [*affine.entries.tolist(), affine.bias.tolist()]
         scale = max(value.as_integer_ratio()[1] for row in rows for value in row)
         *weight, bias = (tuple(int(Fraction(value) * scale) for value in row) for row in rows)
         return ExactLayer(tuple(weight), bias, scale, relu)

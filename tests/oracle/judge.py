@@ -22,6 +22,7 @@ from onnx_exact.decide.verdict import LayerVerdicts, Status
 from onnx_exact.errors import OnnxExactError, ValidationError
 from onnx_exact.methods import DEFAULT_MAX_DEVIATION, GOALS, METHODS, REDUCTIONS
 from onnx_exact.report import Report
+from onnx_exact.report.assemble import assemble
 from onnx_exact.run import Run
 from tests.oracle.families import Network
 from tests.oracle.graphs import Graph, read_graph
@@ -138,7 +139,6 @@ def _named(error: Exception) -> str:
 def _captured() -> Iterator[list[Run]]:
     """Keeps the runs of the pipeline, whose verdicts a report only counts."""
     runs: list[Run] = []
-    assemble = pipeline.assemble
 
     def keep(run: Run, *rest: Any, **more: Any) -> Report:
         runs.append(run)

@@ -109,7 +109,7 @@ class Case:
         lines = [f"{self.structure}", f"box {self.box.lower.tolist()} {self.box.upper.tolist()}"]
         for layer in self.chain.layers:
             lines.append(f"  {'relu' if layer.relu else 'linear'}")
-            rows = zip(layer.affine.weight.tolist(), layer.affine.bias.tolist(), strict=True)
+            rows = zip(layer.affine.entries.tolist(), layer.affine.bias.tolist(), strict=True)
             lines += [f"    {row} + {bias}" for row, bias in rows]
         return "\n".join(lines)
 
@@ -172,7 +172,7 @@ def _hidden(
     width = max(source.integer(1, MAX_WIDTH), source.integer(1, MAX_WIDTH))
     units = [_pick(source, UNITS) if kind == "mixed" else "ordinary" for _ in range(width)]
     affine = _without_columns(_random_affine(source, width, low.size), unread)
-    weight, bias = affine.weight.copy(), affine.bias.copy()
+    weight, bias = affine.entries.copy(), affine.bias.copy()
     if kind == "zero":
         weight[:] = 0.0
     for i, unit in enumerate(units):
@@ -222,7 +222,7 @@ def _shift_barely(
         least, greatest = (float(v) for v in ranges[i])
         active = units[i] == "barely active"
         bias[i] += source.gap() - least if active else -source.gap() - greatest
-    return _float32(affine.weight, bias)
+    return _float32(affine.entries, bias)
 
 
 def _random_affine(source: Source, n_out: int, n_in: int) -> Affine:
@@ -231,7 +231,7 @@ def _random_affine(source: Source, n_out: int, n_in: int) -> Affine:
 
 
 def _without_columns(affine: Affine, columns: list[int]) -> Affine:
-    weight = affine.weight.copy()
+    weight = affine.entries.copy()
     weight[:, columns] = 0.0
     return Affine(weight, affine.bias)
 
@@ -241,7 +241,7 @@ def _float32(weight: Array, bias: Array) -> Affine:
 
 
 def _interval(affine: Affine, low: Array, high: Array) -> tuple[Array, Array]:
-    positive, negative = np.maximum(affine.weight, 0.0), np.minimum(affine.weight, 0.0)
+    positive, negative = np.maximum(affine.entries, 0.0), np.minimum(affine.entries, 0.0)
     return (
         positive @ low + negative @ high + affine.bias,
         positive @ high + negative @ low + affine.bias,

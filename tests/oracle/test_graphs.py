@@ -13,7 +13,7 @@ import onnx
 import pytest
 from onnx.reference import ReferenceEvaluator
 
-from onnx_exact import pipeline
+from onnx_exact import deciding, pipeline
 from onnx_exact.decide.verdict import Stability, Status
 from onnx_exact.methods import METHODS
 from onnx_exact.network import Affine, Box, Chain
@@ -139,7 +139,7 @@ def test_nothing_is_wrong_with_two_honest_units() -> None:
     assert judge(known(), PLAIN_WAY).wrong == ()
 
 
-def all_off(*arguments: Any, analyze: Callable[..., Stability] = pipeline.analyze_chain) -> Any:
+def all_off(*arguments: Any, analyze: Callable[..., Stability] = deciding.analyze_chain) -> Any:
     """The verdicts on a chain, but that its first layer is called inactive."""
     stability = analyze(*arguments)
     first, *others = stability.layers
@@ -151,27 +151,30 @@ def all_off(*arguments: Any, analyze: Callable[..., Stability] = pipeline.analyz
 
 def test_a_false_verdict_and_what_is_made_of_it_are_seen() -> None:
     # The tool's own comparison at random points would refuse the result.
-    with patch.multiple(pipeline, analyze_chain=all_off, _validate=lambda *_: None):
+    with (
+        patch.object(deciding, "analyze_chain", all_off),
+        patch.object(pipeline, "_validate", lambda *_: None),
+    ):
         wrong = judge(known(), PLAIN_WAY).wrong
     assert sum("is called INACTIVE" in text for text in wrong) == 2
     assert any("certified 0.0, but off by 1.0" in text for text in wrong)
 
 
 def test_false_verdicts_are_seen_where_the_tool_refuses_its_own_result() -> None:
-    with patch.object(pipeline, "analyze_chain", all_off):
+    with patch.object(deciding, "analyze_chain", all_off):
         found = judge(known(), PLAIN_WAY)
     assert "ValidationError" in found.refused
     assert sum("is called INACTIVE" in text for text in found.wrong) == 2
 
 
 def test_a_bound_that_does_not_hold_is_seen() -> None:
-    analyze_chain = pipeline.analyze_chain
+    analyze_chain = deciding.analyze_chain
 
     def lie(*arguments: Any) -> Any:
         stability = analyze_chain(*arguments)
         return replace(stability, output_upper=stability.output_upper * 0.5 - 1.0)
 
-    with patch.object(pipeline, "analyze_chain", lie):
+    with patch.object(deciding, "analyze_chain", lie):
         wrong = judge(known(), PLAIN_WAY).wrong
     assert len(wrong) == 1
     assert "y unit 0 is bounded by" in wrong[0]
@@ -181,7 +184,7 @@ def test_a_crash_is_wrong_and_an_error_of_the_tool_is_not() -> None:
     def fail(*_: Any) -> None:
         raise ZeroDivisionError("no")
 
-    with patch.object(pipeline, "analyze_chain", fail):
+    with patch.object(deciding, "analyze_chain", fail):
         assert judge(known(), PLAIN_WAY).wrong == ("crashed with ZeroDivisionError: no",)
     refused = judge(known(), replace(PLAIN_WAY, method="guess"))
     assert refused.wrong == ()

@@ -8,23 +8,27 @@ step, which is cheap, is tried again with lower slopes optimised for each part.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_exact.bounds.crown import Relaxation, relax, upper_bounds
+from onnx_exact.bab.question import Question
+from onnx_exact.bounds.alpha_crown import optimize
+from onnx_exact.bounds.crown import (
+    Relaxation,
+    Signs,
+    coefficients_on,
+    relax,
+    unstable_units,
+    upper_bounds,
+)
 from onnx_exact.bounds.crown_batched import bound_loose
 from onnx_exact.bounds.interval import interval_bounds
-from onnx_exact.decide.knowledge import Knowledge
-from onnx_exact.network.affine import Affine, Array
+from onnx_exact.network.affine import Array
 from onnx_exact.network.domain import Box
 
-Signs = NDArray[np.int8]
-
 STEPS = 6
-FIRST_STEP = 0.3
-STEP_DECAY = 0.85
 # Optimised slopes are not seen to leave less than this of the error of a bound.
 LEAST_REMAINDER = 0.55
 # What a split leaves of the error of a bound, as experience has it.
@@ -58,17 +62,16 @@ class Bounded:
 
 
 class Bounder:
-    """Bounds functionals of the output of the layers below one layer.
+    """Bounds the functionals of a question.
 
     Args:
-        knowledge: of the chain; its bounds are used as they are now.
-        rows: the functionals.
-        layer: whose inputs they take.
+        question: on the signs of one layer.
+        plain: bounds every unit below, with default slopes alone, as who checks a certificate does.
     """
 
-    def __init__(self, knowledge: Knowledge, rows: Affine, layer: int) -> None:
-        self._rows, self._below = rows, knowledge.chain.layers[:layer]
-        self._lower, self._upper = knowledge.lower[:layer], knowledge.upper[:layer]
+    def __init__(self, question: Question, *, plain: bool = False) -> None:
+        self._rows, self._below = question.rows, question.chain.layers[: question.layer]
+        self._lower, self._upper, self._plain = question.lower, question.upper, plain
         widths = [below.width for below in self._below]
         self._starts = np.concatenate([[0], np.cumsum(widths)]).astype(int)
 
@@ -91,7 +94,7 @@ class Bounder:
         # Without layers below, the functional of the input is the same for every part.
         coefficients = np.broadcast_to(coefficients, shape)
         margins = self._margins(box)
-        if layers:
+        if layers and not self._plain:
             self._optimize(layers, box, bounds, margins, asked)
         corners = np.where(coefficients > 0.0, box.upper[:, None], box.lower[:, None])
         left = asked & ~(bounds <= 0.0)
@@ -116,8 +119,11 @@ class Bounder:
             known = stable[:, self._starts[index] : self._starts[index + 1]]
             lower = np.where(known > 0, np.maximum(lower, 0.0), lower)
             upper = np.where(known < 0, np.minimum(upper, 0.0), upper)
-            loose = (lower < 0.0) & (upper > 0.0) if layer.relu else np.ones(lower.shape, bool)
-            if relaxations and loose.any():
+            loose = unstable_units(lower, upper) | (not layer.relu)
+            if relaxations and self._plain:
+                upper = np.fmin(upper, upper_bounds(layer.affine, relaxations, box)[0])
+                lower = np.fmax(lower, -upper_bounds(layer.affine.negative, relaxations, box)[0])
+            elif relaxations and loose.any():
                 bound_loose(layer.affine, loose, relaxations, box, lower, upper)
             found.append((lower >= 0.0).astype(np.int8) - (upper <= 0.0).astype(np.int8))
             relaxations.append(relax(layer.affine, layer.relu, lower, upper, magnitude))
@@ -149,8 +155,8 @@ class Bounder:
             variation = np.eye(lengths.shape[1]) * lengths[:, None]
             owed = np.zeros_like(variation)
             for layer, lost in zip(layers, through, strict=True):
-                variation = variation @ layer.affine.weight.T
-                owed = owed @ np.abs(layer.affine.weight.T)
+                variation = layer.affine.linear.apply(variation)
+                owed = layer.affine.linear.absolute().apply(owed)
                 size = np.abs(variation) + INHERITED * owed
                 total = size.sum(axis=1, keepdims=True)
                 size /= np.where(total > 0.0, total, 1.0)
@@ -170,8 +176,7 @@ class Bounder:
         with np.errstate(over="ignore", invalid="ignore"):
             h = 0.5 * box.lower + 0.5 * box.upper
             for layer in self._below:
-                h = layer.affine.apply(h)
-                h = np.maximum(h, 0.0) if layer.relu else h
+                h = layer.activate(layer.affine.apply(h))
             return np.asarray(-self._rows.apply(h))
 
     def _optimize(
@@ -185,23 +190,21 @@ class Bounder:
         """Improves bounds in place where slopes may bring them to 0."""
         with np.errstate(over="ignore", invalid="ignore"):
             near = asked & ~(bounds <= 0.0) & ~(margins < LEAST_REMAINDER * (bounds + margins))
-        for sign in np.flatnonzero(near.any(axis=0)):
-            parts = np.flatnonzero(near[:, sign])
-            chosen = [_some(r, parts) for r in layers], _part(box, parts)
-            found = optimized_bounds(self._rows.rows(np.array([sign])), *chosen)
-            bounds[parts, sign] = np.fmin(bounds[parts, sign], found)
+        parts, signs = np.nonzero(near)
+        if parts.size:
+            part = Box(box.lower[parts], box.upper[parts])
+            some = [layer.some(parts) for layer in layers]
+            found = optimize(self._rows.rows(signs), some, part, STEPS)
+            bounds[parts, signs] = np.fmin(bounds[parts, signs], found.bounds)
 
     def _lost(self, layers: list[Relaxation], left: NDArray[np.bool_]) -> list[Array]:
         """What the relaxation of each unit loses of the bounds in question, (parts, units) each."""
-        coefficients = self._rows.weight
         lost = []
-        for layer in reversed(layers):
-            positive, negative = np.maximum(coefficients, 0.0), np.minimum(coefficients, 0.0)
+        for layer, coefficients in zip(layers, coefficients_on(self._rows, layers), strict=True):
             weighed = (np.abs(coefficients) * left[..., None]).sum(axis=1)
-            lost.append(weighed * layer.upper_offset)
-            through = positive * layer.upper_slope[:, None] + negative * layer.lower_slope[:, None]
-            coefficients = layer.pull_back(through)
-        return lost[::-1]
+            lost.append(np.zeros(layer.upper_offset.shape))
+            lost[-1][:, layer.live] = weighed * layer.lines.offset
+        return lost
 
 
 def _levels(bounds: Array, margins: Array, left: NDArray[np.bool_]) -> Array:
@@ -213,77 +216,3 @@ def _levels(bounds: Array, margins: Array, left: NDArray[np.bool_]) -> Array:
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         levels = np.log((bounds + margins) / margins) / -np.log(SHRINKING)
         return np.asarray(np.where(left & np.isfinite(levels), levels, 0.0).max(axis=1))
-
-
-def optimized_bounds(row: Affine, layers: list[Relaxation], box: Box) -> Array:
-    """Sound upper bounds on one functional over parts, with lower slopes optimised for each.
-
-    The steps are those of `slopes.optimized_upper_bounds`, until the bound lies at 0 or below; it
-    is made sound at the end.
-
-    Args:
-        row: the functional.
-        layers: relaxations of the layers below on every part, at least one.
-        box: the parts, shape (parts, inputs).
-
-    Returns:
-        Shape (parts,).
-    """
-    slopes = [r.lower_slope[:, None].copy() for r in layers]
-    parts, some_layers, some_box, some_slopes = np.arange(len(box.lower)), layers, box, slopes
-    free = [((r.upper_slope > 0.0) & (r.upper_slope < 1.0))[:, None] for r in layers]
-    for step in range(STEPS + 1):
-        with np.errstate(over="ignore", invalid="ignore"):
-            values, gradients = _gradients(row, some_layers, some_box, some_slopes)
-        still = np.flatnonzero(~(values <= 0.0))
-        if step == STEPS or not still.size:
-            break
-        if still.size < parts.size:
-            parts, some_box = parts[still], _part(some_box, still)
-            some_layers = [_some(r, still) for r in some_layers]
-            free, gradients = [f[still] for f in free], [g[still] for g in gradients]
-        length = FIRST_STEP * STEP_DECAY**step
-        for slope, gradient, mask in zip(slopes, gradients, free, strict=True):
-            wanted = np.where(mask & np.isfinite(gradient), gradient, 0.0)
-            scale = np.abs(wanted).max(axis=-1, keepdims=True)
-            change = length * wanted / np.where(scale > 0.0, scale, 1.0)
-            slope[parts] = np.clip(slope[parts] - change, 0.0, 1.0)
-        some_slopes = [slope[parts] for slope in slopes]
-    return upper_bounds(row, layers, box, slopes)[0][:, 0]
-
-
-def _gradients(
-    row: Affine, layers: list[Relaxation], box: Box, slopes: list[Array]
-) -> tuple[Array, list[Array]]:
-    """The bounds up to rounding, shape (parts,), and their derivatives by the lower slopes.
-
-    The derivatives have shape (parts, 1, units), an array a layer.
-    """
-    coefficients, negatives, uppers = row.weight[None], [], []
-    for layer, slope in zip(reversed(layers), reversed(slopes), strict=True):
-        positive = np.maximum(coefficients, 0.0)
-        negatives.append(coefficients - positive)
-        uppers.append(positive > 0.0)
-        through = positive * layer.upper_slope[:, None] + negatives[-1] * slope
-        coefficients = layer.pull_back(through)
-    point = np.where(coefficients > 0.0, box.upper[:, None], box.lower[:, None])
-    gradients = []
-    for layer, slope, negative, upper in zip(
-        layers, slopes, reversed(negatives), reversed(uppers), strict=True
-    ):
-        value = layer.apply(point)
-        gradients.append(negative * value)
-        above = layer.upper_slope[:, None] * value + layer.upper_offset[:, None]
-        point = np.where(upper, above, slope * value)
-    # The bound is what the functional is where the relaxed layers attain it.
-    return row.apply(point)[:, 0, 0], gradients
-
-
-def _some(relaxation: Relaxation, parts: NDArray[np.intp]) -> Relaxation:
-    """The relaxation on some of its parts."""
-    names = ("upper_slope", "upper_offset", "lower_slope", "low", "high", "magnitude", "reach")
-    return replace(relaxation, **{name: getattr(relaxation, name)[parts] for name in names})
-
-
-def _part(box: Box, parts: NDArray[np.intp]) -> Box:
-    return Box(box.lower[parts], box.upper[parts])

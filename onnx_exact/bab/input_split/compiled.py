@@ -27,8 +27,8 @@ from onnx_exact.bab.input_split.kernel.arrays import (
     parts_room,
     tree_room,
 )
+from onnx_exact.bab.question import Question
 from onnx_exact.bab.trees import LEAF
-from onnx_exact.decide.knowledge import Knowledge
 from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.rounding import gamma
 
@@ -80,29 +80,25 @@ class Explorer:
     """Splits parts until some functionals of the layers below one layer are excluded on them.
 
     Args:
-        knowledge: of the chain; its bounds are used as they are now.
-        rows: the functionals, at most `MOST_SIGNS`.
-        layer: whose inputs they take; a ReLU follows every layer below.
+        question: on at most `MOST_SIGNS` signs; a ReLU follows every layer below.
         bits: by which `Subtree.left` names them, shape (signs,).
     """
 
-    def __init__(
-        self, knowledge: Knowledge, rows: Affine, layer: int, bits: NDArray[np.uint64]
-    ) -> None:
-        self._net, self._rows = _prepare(knowledge, rows, layer, bits)
+    def __init__(self, question: Question, bits: NDArray[np.uint64]) -> None:
+        self._net, self._rows = _prepare(question, bits)
         # Of all units below in a row, as rows and columns of padded arrays.
         widths = self._net.widths
         columns = np.concatenate([np.arange(n) for n in widths])
-        self._places = np.repeat(np.arange(layer), widths), columns
-        self._inputs, self._room = knowledge.chain.n_in, threading.local()
+        self._places = np.repeat(np.arange(question.layer), widths), columns
+        self._inputs, self._room = question.chain.n_in, threading.local()
 
     @staticmethod
-    def suits(knowledge: Knowledge, rows: Affine, layer: int) -> bool:
+    def suits(question: Question) -> bool:
         """Whether the kernel is there, and made for such layers and numbers."""
-        below = knowledge.chain.layers[:layer]
-        if not below or not all(b.relu for b in below) or rows.n_out > MOST_SIGNS:
+        below = question.chain.layers[: question.layer]
+        if not below or not all(b.relu for b in below) or question.units.size > MOST_SIGNS:
             return False
-        slack = allowances(knowledge, rows, layer)
+        slack = allowances(question, question.rows, question.layer)
         return bool(np.isfinite(slack).all()) and find_spec("numba") is not None
 
     def explore(self, start: Start) -> Subtree:
@@ -161,12 +157,11 @@ class Explorer:
         return kept
 
 
-def _prepare(
-    knowledge: Knowledge, rows: Affine, layer: int, bits: NDArray[np.uint64]
-) -> tuple[Net, Rows]:
+def _prepare(question: Question, bits: NDArray[np.uint64]) -> tuple[Net, Rows]:
     """The layers below, padded, and the functionals, with what rounding may add to their bounds."""
-    below = [b.affine for b in knowledge.chain.layers[:layer]]
-    slacks = [allowances(knowledge, affine, k) for k, affine in enumerate([*below, rows])]
+    rows, layer = question.rows, question.layer
+    below = [b.affine for b in question.chain.layers[:layer]]
+    slacks = [allowances(question, affine, k) for k, affine in enumerate([*below, rows])]
     most = max(max(affine.n_in, affine.n_out) for affine in below)
     most += -most % LANES
     shape = (layer, most)
@@ -175,11 +170,11 @@ def _prepare(
     for k, affine in enumerate(below):
         n = affine.n_out
         weight[k, :n, : affine.n_in], bias[k, :n], slack[k, :n] = (
-            affine.weight,
+            affine.entries,
             affine.bias,
             slacks[k],
         )
-        lower[k, :n], upper[k, :n] = knowledge.lower[k], knowledge.upper[k]
+        lower[k, :n], upper[k, :n] = question.lower[k], question.upper[k]
     net = Net(
         widths=np.array([affine.n_out for affine in below], dtype=np.int64),
         weight=weight,
@@ -189,11 +184,14 @@ def _prepare(
         upper=upper,
         slack=slack,
     )
-    functionals = np.ascontiguousarray(rows.weight), np.ascontiguousarray(rows.bias)
+    functionals = (
+        np.ascontiguousarray(rows.entries),
+        np.ascontiguousarray(rows.bias),
+    )
     return net, Rows(*functionals, slacks[layer], bits)
 
 
-def allowances(knowledge: Knowledge, rows: Affine, layer: int) -> Array:
+def allowances(question: Question, rows: Affine, layer: int) -> Array:
     """What rounding may add to an upper bound on functionals of a layer's inputs, shape (rows,).
 
     Going back, a coefficient is at most a sum of products of magnitudes of weights: slopes lie
@@ -203,29 +201,29 @@ def allowances(knowledge: Knowledge, rows: Affine, layer: int) -> Array:
     part, and the order of the sums (Higham, Accuracy and Stability of Numerical Algorithms, 3.1).
 
     Args:
-        knowledge: of the chain.
+        question: of which chain, and what is known below.
         rows: the functionals.
         layer: whose inputs they take.
 
     Returns:
         Infinite where a functional may be too large.
     """
-    layers, box = knowledge.chain.layers[:layer], knowledge.box
+    layers, box = question.chain.layers[:layer], question.box
     inputs, most = np.maximum(np.abs(box.lower), np.abs(box.upper)), rows.n_in
     # What overflows is infinite or nan, and neither is less than `MOST_TERMS`.
     with np.errstate(over="ignore", invalid="ignore"):
         reaches, passed = [], inputs
         for k, below in enumerate(layers):
-            upper = np.maximum(knowledge.upper[k], 0.0)
-            reach = np.abs(below.affine.weight) @ passed + np.abs(below.affine.bias)
+            upper = np.maximum(question.upper[k], 0.0)
+            reach = below.affine.linear.absolute().apply(passed) + np.abs(below.affine.bias)
             # What a layer is off by is no more than gamma times this, as what rounding adds is.
             reaches.append(reach + upper + below.affine.off(passed) / gamma(0))
             passed, most = upper, max(most, below.affine.n_in)
-        coefficients = np.abs(rows.weight)
+        coefficients = np.abs(rows.entries)
         total = np.abs(rows.bias) + rows.off(passed) / gamma(0)
         for below, reach in zip(reversed(layers), reversed(reaches), strict=True):
             total = total + coefficients @ reach
-            coefficients = coefficients @ np.abs(below.affine.weight)
+            coefficients = below.affine.linear.absolute().pull_back(coefficients)
         total = total + coefficients @ inputs
         # Eight for the rounding of slopes, middles and of this very sum; a step for every layer.
         allowance = 8.0 * (layer + 2) * gamma(2 * most + 32) * total + UNDERFLOW

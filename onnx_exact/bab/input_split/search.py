@@ -1,16 +1,18 @@
 """Branching on the input box, for chains with few inputs.
 
-The box is split along one side at a time; every part is bounded by `parts` on its own, many parts
-at once, and an open sign is settled once its bound excludes it on every part. Parts in which no
-open sign is left are dropped; centres and corners of parts are run forward as witnesses. Depth
-first, worst bound first: parts that are bounded together are then near one another, and few wait.
-Where there are many parts to come, and numba is there, a compiled kernel takes over (`subtrees`).
+The box is split along one side at a time; every part is bounded on its own, many parts at once, and
+an open sign is settled once its bound excludes it on every part. Parts in which no open sign is
+left are dropped; centres and corners of parts are proposed as witnesses. Depth first, worst bound
+first: parts that are bounded together are then near one another, and few wait. Where there are many
+parts to come, and numba is there, a compiled kernel takes over (`compiled`).
+
+A tree that is known can be replayed: its leaves are bounded by nothing but what a certificate may
+rest on, and split further where that does not suffice.
 """
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -19,12 +21,14 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_exact.bab.input_split.bounds import AGAIN, MOST_AGAIN, Bounded, Bounder, Signs
+from onnx_exact.bab.input_split.bounds import AGAIN, MOST_AGAIN, Bounded, Bounder
 from onnx_exact.bab.input_split.compiled import MOST_SIGNS, Explorer, Start, Subtree
-from onnx_exact.bab.trees import LEAF, BoxTree, preorder
+from onnx_exact.bab.question import Found, Question
+from onnx_exact.bab.search import Node, Search
+from onnx_exact.bab.trees import LEAF, Growing, Tree
+from onnx_exact.bounds.crown import Signs
+from onnx_exact.budgets import BUDGETS
 from onnx_exact.deadline import Deadline
-from onnx_exact.decide.knowledge import Knowledge
-from onnx_exact.decide.verdict import Evidence
 from onnx_exact.memory import keep_memory
 from onnx_exact.network.affine import Array
 from onnx_exact.network.domain import Box
@@ -34,175 +38,164 @@ MOST_INPUTS = 8
 # Parts that are bounded at once, and at most before any is split: work for several processes.
 BATCH = 128
 ROUND = 1024
-# Parts of one layer in all: bounds the memory, at some 20 bytes for each.
-MOST_PARTS = 50_000_000
 # Parts that the kernel takes at once, and into how many tasks they are divided for each thread.
 KERNEL_ROUND = 256
 KERNEL_TASKS = 8
 
-
 # Bounds batches of parts: of each the box, what is known of the units, and which signs are asked
 # for, as `Bounder.bound` takes them.
 Batch: TypeAlias = tuple[Box, Signs, NDArray[np.bool_]]
-BoundAll: TypeAlias = Callable[[Bounder, list[Batch]], list[Bounded]]
+BoundAll: TypeAlias = Callable[[Bounder, list[Batch]], Iterable[Bounded]]
 # Has the kernel split parts.
 ExploreAll: TypeAlias = Callable[[Explorer, list[Start]], Iterable[Subtree]]
 
 
 @dataclass(frozen=True, eq=False)
-class _Part:
-    """A part of the box that is still to be bounded.
+class _Part(Node):
+    """A part of the box.
 
     Attributes:
-        node: its place in the tree.
         lower, upper: shape (inputs,).
         signs: which of the signs are open on it, shape (signs,).
-        stable: as in `parts.Bounded`, what the part it came from knows.
+        stable: as in `bounds.Bounded`, what the part it came from knows.
     """
 
-    node: int
     lower: Array
     upper: Array
     signs: NDArray[np.bool_]
     stable: Signs
 
 
-class Branching:
-    """The search for the open signs of one layer; goes on where it was broken off.
+class BoxSearch(Search[_Part]):
+    """The search for some signs of one layer.
+
+    Attributes:
+        question: what is asked; may come to know more between two runs.
+        open: which of its signs are neither excluded nor given up, shape (signs,).
 
     Args:
-        knowledge: receives bounds, trees and witnesses.
-        layer: whose splittable signs are to be settled.
+        question: see above.
+        known: a tree to replay.
     """
 
-    def __init__(self, knowledge: Knowledge, layer: int) -> None:
-        self._knowledge, self._layer = knowledge, layer
-        positive, negative = knowledge.splittable_signs(layer)
-        self._units = np.concatenate([np.flatnonzero(positive), np.flatnonzero(negative)])
-        self._signs = np.concatenate([np.ones(positive.sum()), -np.ones(negative.sum())])
-        self._open = np.ones(self._units.size, dtype=bool)
-        self._pending: list[_Part] = []
-        # Of every node: the side it is split along, its first child, which the second follows, and
-        # the signs that its own bounds leave open, as bits.
-        self._sides, self._children = array("h", [LEAF]), array("q", [LEAF])
+    patience = BUDGETS.box_patience
+
+    def __init__(self, question: Question, known: Tree | None = None) -> None:
+        self.question, self.open = question, np.ones(question.units.size, dtype=bool)
+        self._replays, tree = known is not None, Growing()
+        # The signs that each node's own bounds leave open, as bits.
         self._left: list[int] = [0]
+        units = sum(below.width for below in question.chain.layers[: question.layer])
+        box, stable = question.box, np.zeros(units, dtype=np.int8)
+        parts = [_Part(0, 1.0, box.lower, box.upper, self.open.copy(), stable)]
+        if known is not None:
+            leaves = tree.regrow(known.splits)
+            self._left = [0 if on == LEAF else _bits(self.open) for on in tree.splits]
+            boxes = _boxes(known.splits, box)
+            parts = [
+                replace(parts[0], place=leaf, share=1.0 / len(leaves), lower=low, upper=high)
+                for leaf, (low, high) in zip(leaves, boxes, strict=True)
+            ]
+        super().__init__(parts, tree)
         # On how many pending parts each sign is open.
-        self._waiting = np.ones(self._units.size, dtype=np.int64)
-        if not self._units.size:
+        self._waiting = np.full(self.open.size, len(parts))
+
+    def run(
+        self, most: int, deadline: Deadline, jobs: int = 1, *, compiled: bool = False
+    ) -> Iterator[Found]:
+        """As `Search.run`; between two answers signs may be closed by `close`.
+
+        Args:
+            most, deadline: see there.
+            jobs: processes, by joblib and whatever backend it is set to, or the kernel's threads;
+                they change nothing but the time.
+            compiled: by the compiled kernel, where there is one for this layer.
+        """
+        question = self.question
+        if not self.open.any() or not self.pending:
             return
-        affine = knowledge.chain.layers[layer].affine
-        self._rows = affine.signed(self._units, self._signs)
-        units = sum(below.width for below in knowledge.chain.layers[:layer])
-        box, nothing = knowledge.box, np.zeros(units, dtype=np.int8)
-        self._pending = [_Part(0, box.lower, box.upper, self._open, nothing)]
-
-    @property
-    def parts(self) -> int:
-        """Number of parts made so far, the whole box among them."""
-        return len(self._sides)
-
-    def run(self, deadline: Deadline, most_parts: int = MOST_PARTS, jobs: int = 1) -> bool:
-        """Splits until no sign of the layer is open; False where parts or time ran out first.
-
-        Args:
-            deadline: what is left then can be gone on with.
-            most_parts: of all runs together.
-            jobs: processes, by joblib and whatever backend it is set to; they change nothing but
-                the time.
-        """
-        self._forget()
-        if self._open.any() and self._pending:
-            bounder = Bounder(self._knowledge, self._rows, self._layer)
-            with _processes(jobs) as bound_all:
-                while self._goes_on(deadline, most_parts):
-                    self._step(bounder, bound_all)
-                    self._conclude()
-        return self._settled
-
-    def run_compiled(self, deadline: Deadline, most_parts: int = MOST_PARTS, jobs: int = 1) -> bool:
-        """What `run` does, by the compiled kernel where there is one for this layer.
-
-        Args:
-            deadline, most_parts: as for `run`.
-            jobs: threads; they change nothing but the time.
-        """
-        if not self._units.size or not Explorer.suits(self._knowledge, self._rows, self._layer):
-            return self.run(deadline, most_parts, jobs)
-        self._forget()
-        if self._open.any() and self._pending:
-            bits = np.array([_bits(row) for row in np.eye(self._units.size, dtype=bool)])
-            explorer = Explorer(self._knowledge, self._rows, self._layer, bits.astype(np.uint64))
+        if compiled and Explorer.suits(question):
+            bits = [_bits(row) for row in np.eye(self.open.size, dtype=bool)]
+            explorer = Explorer(question, np.array(bits, dtype=np.uint64))
             with _threads(jobs, deadline) as explore_all:
-                while self._goes_on(deadline, most_parts):
-                    self._grow(explorer, explore_all)
-                    self._conclude()
-        return self._settled
+                while self.goes_on(most, deadline):
+                    yield from self._grow(explorer, explore_all)
+            return
+        with _processes(jobs) as bound_all:
+            self._bounder, self._bound_all = Bounder(question, plain=self._replays), bound_all
+            yield from super().run(most, deadline)
 
-    def _goes_on(self, deadline: Deadline, most_parts: int) -> bool:
-        """Whether there is anything to split, and time for it."""
-        left = bool(self._open.any() and self._pending)
-        return left and self.parts < most_parts and not deadline.passed
+    def goes_on(self, most: int, deadline: Deadline) -> bool:
+        """Whether a sign is open, and it may yet be settled."""
+        return bool(self.open.any()) and super().goes_on(most, deadline)
 
-    @property
-    def _settled(self) -> bool:
-        return not any(signs.any() for signs in self._knowledge.open_signs(self._layer))
+    def close(self, signs: NDArray[np.bool_]) -> None:
+        """Asks for some signs no longer."""
+        self.open = self.open & ~signs
 
-    def _grow(self, explorer: Explorer, explore_all: ExploreAll) -> None:
-        """Has the kernel split the last parts as far as it has room to."""
-        taken, self._pending = self._pending[-KERNEL_ROUND:], self._pending[:-KERNEL_ROUND]
+    def _take(self, count: int) -> list[_Part]:
+        """The last parts, without those in which no sign is open any more."""
+        taken, self.pending = self.pending[-count:], self.pending[:-count]
         self._waiting -= np.sum([part.signs for part in taken], axis=0)
-        taken = [part for part in taken if (part.signs & self._open).any()]
-        starts = [Start(p.lower, p.upper, p.stable, p.signs & self._open) for p in taken]
-        given_up = np.zeros_like(self._open)
+        self.done += sum(part.share for part in taken)
+        return [part for part in taken if (part.signs & self.open).any()]
+
+    def _wait(self, part: _Part) -> None:
+        self._waiting += part.signs
+        self.done -= part.share
+        self.pending.append(part)
+
+    def _grow(self, explorer: Explorer, explore_all: ExploreAll) -> Iterator[Found]:
+        """Has the kernel split the last parts as far as it has room to."""
+        taken = self._take(KERNEL_ROUND)
+        starts = [Start(p.lower, p.upper, p.stable, p.signs & self.open) for p in taken]
+        given_up, points = np.zeros_like(self.open), [np.zeros((0, self.question.chain.n_in))]
         for part, subtree in zip(taken, explore_all(explorer, starts), strict=True):
-            self._graft(part.node, subtree)
-            self._knowledge.show(subtree.points)
+            numbers = self.tree.graft(part.place, subtree.sides, subtree.children)
+            self._left[part.place] = int(subtree.left[0])
+            self._left += subtree.left[1:].tolist()
+            points.append(subtree.points)
             given_up |= subtree.given_up
-        self._forget()
+            sides = np.maximum(part.upper - part.lower, np.finfo(float).tiny)
+            for place, rest in zip(subtree.nodes.tolist(), subtree.waiting, strict=True):
+                share = part.share * float(np.prod((rest.upper - rest.lower) / sides))
+                self._wait(
+                    _Part(
+                        *(int(numbers[place]), share, rest.lower, rest.upper),
+                        *(rest.asked, rest.stable),
+                    )
+                )
+        yield Found(np.concatenate(points))
         # What the kernel has no hope for, and no point shows, stays open for ever.
-        self._open = self._open & ~given_up
+        self.close(given_up)
+        yield from self._proved()
 
-    def _graft(self, node: int, subtree: Subtree) -> None:
-        """Adds the nodes below one that the kernel has split, and what it has left."""
-        first = len(self._sides)
-        children = np.where(subtree.children == LEAF, LEAF, subtree.children + first - 1)
-        self._sides[node], self._children[node] = int(subtree.sides[0]), int(children[0])
-        self._left[node] = int(subtree.left[0])
-        self._sides.frombytes(subtree.sides[1:].tobytes())
-        self._children.frombytes(children[1:].tobytes())
-        self._left += subtree.left[1:].tolist()
-        for place, start in zip(subtree.nodes.tolist(), subtree.waiting, strict=True):
-            number = first + place - 1 if place else node
-            part = _Part(number, start.lower, start.upper, start.asked, start.stable)
-            self._waiting += start.asked
-            self._pending.append(part)
-
-    def _step(self, bounder: Bounder, bound_all: BoundAll) -> None:
+    def step(self) -> Iterator[Found]:
         """Bounds the last parts and splits those in which a sign is open."""
         # A share of those that wait: where these are few, the next ones are best known first.
-        size = min(max(len(self._pending) // 8, BATCH), ROUND)
-        taken, self._pending = self._pending[-size:], self._pending[:-size]
-        self._waiting -= np.sum([part.signs for part in taken], axis=0)
-        taken = [part for part in taken if (part.signs & self._open).any()]
+        taken = self._take(min(max(len(self.pending) // 8, BATCH), ROUND))
         starts = range(0, len(taken), BATCH)
         batches = [self._batch(taken[start : start + BATCH]) for start in starts]
         further: list[tuple[float, _Part, Array, float]] = []
-        answers = bound_all(bounder, batches)
+        answers = self._bound_all(self._bounder, batches)
         for start, (box, _, asked), bounded in zip(starts, batches, answers, strict=True):
-            self._show(box, bounded, asked)
-            left = asked & ~(bounded.bounds <= 0.0) & self._open
+            yield Found(_points(box, bounded, asked))
+            left = asked & ~(bounded.bounds <= 0.0) & self.open
             worst = np.where(left, bounded.bounds, -np.inf).max(axis=1)
             for i in np.flatnonzero(left.any(axis=1)):
-                part = replace(taken[start + i], signs=left[i], stable=bounded.stable[i])
-                levels = min(float(bounded.levels[i]), MOST_AGAIN)
+                part, levels = taken[start + i], 0.0
+                if not self._replays:
+                    part = replace(part, signs=left[i], stable=bounded.stable[i])
+                    levels = min(float(bounded.levels[i]), MOST_AGAIN)
                 further.append((float(worst[i]), part, bounded.shares[i], levels))
         # The last to be split is the first to be gone on with.
         for _, part, shares, levels in sorted(further, key=lambda entry: entry[0]):
             self._split(part, shares, levels)
+        yield from self._proved()
 
     def _batch(self, parts: list[_Part]) -> Batch:
         box = Box(np.array([p.lower for p in parts]), np.array([p.upper for p in parts]))
-        asked = np.array([p.signs for p in parts]) & self._open
+        asked = np.array([p.signs for p in parts]) & self.open
         return box, np.array([p.stable for p in parts]), asked
 
     def _split(self, part: _Part, shares: Array, levels: float) -> None:
@@ -211,53 +204,35 @@ class Branching:
         middle = 0.5 * part.lower[side] + 0.5 * part.upper[side]
         if not part.lower[side] < middle < part.upper[side]:
             # Nothing is left to split: on this part the signs stay open for ever.
-            self._open = self._open & ~part.signs
+            self.close(part.signs)
             return
         lows, highs = part.lower.copy(), part.upper.copy()
         lows[side] = highs[side] = middle
-        first = len(self._sides)
-        self._sides[part.node], self._children[part.node] = side, first
-        self._left[part.node] = _bits(part.signs)
-        self._sides.extend((LEAF, LEAF))
-        self._children.extend((LEAF, LEAF))
+        first, share = self.tree.split(part.place, side), 0.5 * part.share
+        self._left[part.place] = _bits(part.signs)
         self._left += [0, 0]
-        halves = replace(part, node=first, upper=highs), replace(part, node=first + 1, lower=lows)
-        if levels < AGAIN:
-            self._waiting += 2 * part.signs
-            self._pending += halves
-            return
-        shares = shares.copy()
-        shares[side] *= 0.5
-        for half in halves:
-            self._split(half, shares, levels - AGAIN)
+        for half in (
+            replace(part, place=first, share=share, upper=highs),
+            replace(part, place=first + 1, share=share, lower=lows),
+        ):
+            if levels < AGAIN:
+                self._wait(half)
+            else:
+                closer = np.where(np.arange(shares.size) == side, 0.5, 1.0) * shares
+                self._split(half, closer, levels - AGAIN)
 
-    def _show(self, box: Box, bounded: Bounded, asked: NDArray[np.bool_]) -> None:
-        """Runs the centre of each part forward, and the corners its open signs point to."""
-        centres = 0.5 * box.lower + 0.5 * box.upper
-        corners = bounded.corners[asked & ~(bounded.bounds <= 0.0)]
-        if self._knowledge.show(np.concatenate([centres, corners])):
-            self._forget()
-
-    def _forget(self) -> None:
-        """Takes off what has been settled elsewhere meanwhile."""
-        positive, negative = self._knowledge.open_signs(self._layer)
-        still = np.where(self._signs > 0, positive[self._units], negative[self._units])
-        self._open = self._open & still
-
-    def _conclude(self) -> None:
-        """Writes down the signs that are open in no part."""
-        proved = self._open & (self._waiting == 0)
+    def _proved(self) -> Iterator[Found]:
+        """A tree for the signs that are open in no part."""
+        proved = self.open & (self._waiting == 0)
         if not proved.any():
             return
-        self._open = self._open & ~proved
-        units, positive = self._units[proved], self._signs[proved] > 0
-        width = self._knowledge.chain.layers[self._layer].width
-        lower, upper = np.full(width, -np.inf), np.full(width, np.inf)
-        upper[units[positive]] = 0.0
-        lower[units[~positive]] = 0.0
-        self._knowledge.tighten(self._layer, Evidence.LINEAR, lower, upper)
-        sides = preorder(np.array(self._sides), np.array(self._children), self._kept(proved))
-        self._knowledge.trees.append(BoxTree(self._layer, units, positive, sides))
+        self.close(proved)
+        question, splits = self.question.only(proved), np.array(self.tree.splits)
+        kept = self._kept(proved)
+        nodes = self.tree.preorder(kept)
+        listed = np.where(kept[nodes], splits[nodes], LEAF).astype(np.int32)
+        tree = Tree(question.layer, question.units, question.positive, listed)
+        yield Found(np.zeros((0, question.chain.n_in)), (tree,))
 
     def _kept(self, signs: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """The nodes that are split because of some signs."""
@@ -265,6 +240,25 @@ class Branching:
             return np.array([(left & _bits(signs)) != 0 for left in self._left])
         left = np.array(self._left, dtype=np.uint64)
         return np.asarray(left & np.uint64(_bits(signs)), dtype=np.bool_)
+
+
+def _points(box: Box, bounded: Bounded, asked: NDArray[np.bool_]) -> Array:
+    """The centre of each part, and the corners that its open signs point to."""
+    centres = 0.5 * box.lower + 0.5 * box.upper
+    return np.concatenate([centres, bounded.corners[asked & ~(bounded.bounds <= 0.0)]])
+
+
+def _boxes(splits: NDArray[np.int32], box: Box) -> Iterator[tuple[Array, Array]]:
+    """The parts that the leaves of a tree in preorder stand for."""
+    waiting = [(box.lower, box.upper)]
+    for side in splits.tolist():
+        low, high = waiting.pop()
+        if side == LEAF:
+            yield low, high
+            continue
+        left, right = high.copy(), low.copy()
+        left[side] = right[side] = 0.5 * low[side] + 0.5 * high[side]
+        waiting += [(right, high), (low, left)]
 
 
 def _bits(signs: NDArray[np.bool_]) -> int:
@@ -276,7 +270,7 @@ def _bits(signs: NDArray[np.bool_]) -> int:
 def _processes(jobs: int) -> Iterator[BoundAll]:
     """What bounds batches of parts, in one process or in several."""
     if jobs == 1:
-        yield lambda bounder, batches: [bounder.bound(*batch) for batch in batches]
+        yield lambda bounder, batches: (bounder.bound(*batch) for batch in batches)
         return
     from joblib import Parallel, delayed
 
@@ -302,7 +296,7 @@ def _threads(jobs: int, deadline: Deadline) -> Iterator[ExploreAll]:
         yield explore_all
 
 
-def _explore(explorer: Explorer, starts: list[Start], deadline: Deadline) -> list[Subtree]:
+def _explore(explorer: Explorer, starts: Sequence[Start], deadline: Deadline) -> list[Subtree]:
     """Splits one part after another; what is left when the deadline passes stays as it is."""
     return [
         explorer.untouched(start) if deadline.passed else explorer.explore(start)

@@ -2,198 +2,153 @@
 
 Each node fixes some units to g >= 0 or g <= 0, where the ReLU is linear. Many nodes are bounded at
 once, each from the slopes and multipliers of its parent. Nodes whose bound excludes the sign are
-done; the others are split on the unit that promises most: its relaxation loses much there, and
-splitting on it has paid so far.
+closed, and what excludes it there is kept; the others are split on the unit that promises most: its
+relaxation loses much there, and splitting on it has paid so far.
 
-Depth first, the share of the domain's halves, quarters, ... that are done grows evenly, and tells
-soon how long it will take: what will not end in time is given up at once.
+A tree that is known can be replayed: its leaves are bounded with what was kept of them, and gone on
+with where that does not suffice.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_exact.bab.relu_split.dual_simplex import Program
-from onnx_exact.bab.relu_split.subproblems import Bounded, Cases, Functional, Signs, joined
-from onnx_exact.bab.trees import LEAF, ReluTree
-from onnx_exact.bounds.crown import Relaxation
+from onnx_exact.bab.question import Found, Question
+from onnx_exact.bab.relu_split.subproblems import Functional
+from onnx_exact.bab.search import Node, Search
+from onnx_exact.bab.trees import LEAF, Growing, Leaves, Tree
+from onnx_exact.bounds.alpha_crown import Optimized
+from onnx_exact.bounds.cases import Cases, joined
+from onnx_exact.bounds.crown import Signs
+from onnx_exact.budgets import BUDGETS
 from onnx_exact.deadline import Deadline
-from onnx_exact.decide.knowledge import Knowledge
-from onnx_exact.decide.verdict import Evidence
-from onnx_exact.network.affine import Affine, Array
-from onnx_exact.network.domain import Box
+from onnx_exact.network.affine import Array
 
 # Nodes that are bounded at once, and the steps for each; the root, which starts from nothing, gets
 # more.
 BATCH = 64
 STEPS = 8
 ROOT_STEPS = 60
-# What a program is given for a node without a unit to split on, in seconds.
-NODE_SECONDS = 10.0
-# Before so many seconds nothing is given up; nor where it may yet end within so many times the
-# time that is left.
-PATIENCE = 0.2
-LENIENCE = 3.0
 # How many splits elsewhere count as much as one on the unit itself.
 PRIOR = 2.0
 # What either side of a split gains counts as this share of the root's bound at least.
 LEAST_GAIN = 1e-6
-
-
-def split_sign(
-    knowledge: Knowledge,
-    layer: int,
-    unit: int,
-    positive: bool,
-    below: Sequence[Relaxation],
-    deadline: Deadline,
-) -> bool:
-    """Tries to settle one open sign; True where it is settled, by proof or by a witness.
-
-    Args:
-        knowledge: receives the bound and the tree, or the witness.
-        layer, unit, positive: the sign.
-        below: relaxations of the layers before `layer`, at least one.
-        deadline: gives up when it passes, or when it will.
-    """
-    row = knowledge.chain.layers[layer].affine.signed(np.array([unit]), 1.0 if positive else -1.0)
-    tree = _Tree(row, below, knowledge.box)
-    side = 0 if positive else 1
-    begin = time.monotonic()
-    while tree.open and not tree.stuck:
-        used = time.monotonic() - begin
-        if deadline.passed or (used > PATIENCE and _hopeless(tree.done, used, deadline)):
-            return False
-        points = tree.grow()
-        if knowledge.show(points) and not knowledge.open_signs(layer)[side][unit]:
-            return True
-    if tree.stuck:
-        return False
-    exclude_sign(knowledge, ReluTree(layer, unit, positive, tree.preorder()))
-    return True
-
-
-def exclude_sign(knowledge: Knowledge, tree: ReluTree) -> None:
-    """Writes down that a tree excludes a sign."""
-    full = np.full(knowledge.chain.layers[tree.layer].width, np.inf)
-    full[tree.unit] = 0.0
-    if tree.positive:
-        knowledge.tighten(tree.layer, Evidence.LINEAR, upper=full)
-    else:
-        knowledge.tighten(tree.layer, Evidence.LINEAR, lower=-full)
-    knowledge.trees.append(tree)
-
-
-def _hopeless(done: float, used: float, deadline: Deadline) -> bool:
-    """Whether the rest will take far longer than there is time."""
-    return used * (1.0 - done) > LENIENCE * deadline.remaining * done
+# A point is beyond doubt where the functional exceeds so many margins.
+BEYOND_DOUBT = 1e3
 
 
 @dataclass(frozen=True, eq=False)
-class _Node:
-    """A node to bound.
+class _Node(Node):
+    """A set of signs.
 
     Attributes:
-        place: among all nodes ever made.
-        depth: number of units fixed.
+        path: the units that are fixed, numbered through all layers, the first one first.
         cases: one case.
         parent_bound: 0 at the root.
-        unit: the one fixed last, numbered through all layers.
-        side: 0 where that is g >= 0, 1 where it is g <= 0.
-        loss: of that unit's relaxation before.
+        side: 0 where the last of the path has g >= 0, 1 where it has g <= 0.
+        loss: of that unit's relaxation before; 0 at the root.
     """
 
-    place: int
-    depth: int
+    path: tuple[int, ...]
     cases: Cases
     parent_bound: float = 0.0
-    unit: int = 0
     side: int = 0
     loss: float = 0.0
 
 
-class _Tree:
-    """The nodes of one functional.
+class ReluSearch(Search[_Node]):
+    """The search for one sign.
 
     Attributes:
-        open: those that are not bounded yet, the next one last.
-        done: the share of the domain whose nodes are done, each split counting as halves.
-        stuck: a node cannot be split any further and does not exclude positive values.
+        shown: a point leaves no doubt that the sign occurs.
+
+    Args:
+        question: on one sign, with a layer below at least.
+        known: a tree to replay.
     """
 
-    def __init__(self, row: Affine, below: Sequence[Relaxation], box: Box) -> None:
-        self._row, self._below, self._box = row, below, box
-        self._functional = Functional(row, below, box)
-        self._widths = [r.affine.n_out for r in below]
-        # Of every node ever made: the layer and unit it is split on, and the first child, which the
-        # second follows.
-        self._splits: list[tuple[int, int]] = [(LEAF, LEAF)]
-        self._first_children: list[int] = [LEAF]
+    patience = BUDGETS.relu_patience
+
+    def __init__(self, question: Question, known: Tree | None = None) -> None:
+        self._question = question
+        self._functional = Functional(question.rows, question.below, question.box)
+        self._widths = [r.affine.n_out for r in question.below]
         # What splitting on a unit gained, by side and unit, relative to its loss; and how often.
         self._gains = np.zeros((2, sum(self._widths)))
         self._counts = np.zeros(self._gains.shape)
-        self._root_bound = 0.0
+        self._root_bound, self.shown = 0.0, False
+        # Of the nodes that are closed: slopes of the free units, multipliers of the path.
+        self._closed: dict[int, tuple[NDArray[np.uint8], NDArray[np.float32]]] = {}
         nothing = [np.zeros((1, n), dtype=np.int8) for n in self._widths]
-        self.open = [_Node(0, 0, self._functional.fresh(nothing))]
-        self.done = 0.0
-        self.stuck = False
+        super().__init__([_Node(0, 1.0, (), self._functional.fresh(nothing))], Growing())
+        if known is not None:
+            self._replay(known)
 
-    def grow(self) -> Array:
-        """Bounds the next nodes and splits those that stay open.
-
-        Returns:
-            Points to run forward, shape (points, inputs), maybe none: of the root, and those that
-            seem to be witnesses.
-        """
-        batch, self.open = self.open[-BATCH:], self.open[:-BATCH]
-        at_root = batch[0].place == 0
+    def step(self) -> Iterator[Found]:
+        """Bounds the last nodes; proposes points of the root, and those that seem witnesses."""
+        batch, self.pending = self.pending[-BATCH:], self.pending[:-BATCH]
+        at_root = not batch[0].path
         cases = joined([node.cases for node in batch])
         answer = self._functional.improve(cases, ROOT_STEPS if at_root else STEPS)
         for node, bound in zip(batch, answer.bounds, strict=True):
             self._learn(node, float(bound))
-            if bound <= 0.0:
-                self.done += 0.5**node.depth
-        self._split(batch, answer)
-        return answer.points[at_root | (self._functional.values(answer.points) > 0.0)]
+        still = self._close(batch, answer.cases, answer.bounds)
+        yield self._points(answer.points, everything=at_root)
+        yield from self._split(still, batch, answer)
+        if self.shown:
+            self.pending = []
+
+    def _points(self, points: Array, *, everything: bool = False) -> Found:
+        """Those that seem to be witnesses, or all."""
+        values = self._functional.values(points)
+        self.shown |= bool((values > BEYOND_DOUBT * self._question.margins[0]).any())
+        return Found(points[(values > 0.0) | everything])
 
     def _learn(self, node: _Node, bound: float) -> None:
         """Keeps what the split that made a node has gained, relative to its unit's loss."""
-        if node.depth == 0:
+        if not node.path:
             self._root_bound = bound
         elif node.loss > 0.0:
             gain = node.parent_bound - max(bound, 0.0)
-            self._gains[node.side, node.unit] += max(gain, 0.0) / node.loss
-            self._counts[node.side, node.unit] += 1.0
+            self._gains[node.side, node.path[-1]] += max(gain, 0.0) / node.loss
+            self._counts[node.side, node.path[-1]] += 1.0
 
-    def _split(self, batch: list[_Node], answer: Bounded) -> None:
+    def _close(self, nodes: list[_Node], cases: Cases, bounds: Array) -> NDArray[np.intp]:
+        """Closes the nodes whose bound excludes the sign; which are left."""
+        closed = bounds <= 0.0
+        slopes, multipliers = self._functional.kept(cases.rows(closed))
+        for i, a, b in zip(np.flatnonzero(closed), slopes, multipliers, strict=True):
+            self._closed[nodes[i].place] = a, b[list(nodes[i].path)]
+            self.done += nodes[i].share
+        return np.flatnonzero(~closed)
+
+    def _split(
+        self, rows: NDArray[np.intp], batch: list[_Node], answer: Optimized
+    ) -> Iterator[Found]:
         """Adds the two children of each node that stays open."""
-        rows = np.flatnonzero(~(answer.bounds <= 0.0))
         losses = np.concatenate(answer.losses, axis=1)[rows]
         units = self._choose(losses, answer.bounds[rows])
         for row, unit, loss in zip(rows, units, losses, strict=True):
             if loss[unit] > 0.0:
-                cases = answer.cases.rows(np.array([row]))
-                self._add(
-                    batch[row], cases, float(answer.bounds[row]), int(unit), float(loss[unit])
-                )
-            else:
-                self._end(batch[row])
+                cases, bound = answer.cases.rows(np.array([row])), float(answer.bounds[row])
+                self._add(batch[row], cases, bound, int(unit), float(loss[unit]))
+        ends = rows[~(losses > 0.0).any(axis=1)]
+        if ends.size:
+            yield self._end([batch[row] for row in ends], answer.cases.rows(ends))
 
     def _add(self, node: _Node, cases: Cases, bound: float, unit: int, loss: float) -> None:
         """Adds the two children of a node that is split on a unit."""
         layer, index = self._place_of(unit)
-        first = self._first_children[node.place] = len(self._splits)
-        self._splits[node.place] = (layer, index)
-        self._splits += [(LEAF, LEAF)] * 2
-        self._first_children += [LEAF] * 2
+        first = self.tree.split(node.place, unit)
         for side, sign in enumerate((1, -1)):
-            child = _with(cases, layer, index, sign)
-            self.open.append(_Node(first + side, node.depth + 1, child, bound, unit, side, loss))
+            child, path = _with(cases, layer, index, sign), (*node.path, unit)
+            self.pending.append(
+                _Node(first + side, 0.5 * node.share, path, child, bound, side, loss)
+            )
 
     def _choose(self, losses: Array, bounds: Array) -> NDArray[np.intp]:
         """The unit with the greatest product of what both sides of a split are expected to gain.
@@ -213,14 +168,20 @@ class _Tree:
             product *= np.maximum(gain, LEAST_GAIN * self._root_bound)
         return np.asarray(np.where(losses > 0.0, product, -1.0).argmax(axis=1))
 
-    def _end(self, node: _Node) -> None:
-        """A last attempt at a node without a unit to split on: steps may just not suffice."""
-        program = Program(self._row, self._below, self._box)
-        optimum = program.solve([s[0] for s in node.cases.signs], NODE_SECONDS)
-        if optimum is not None and (self._functional.bounds(optimum.cases) <= 0.0).any():
-            self.done += 0.5**node.depth
-        else:
-            self.stuck = True
+    def _end(self, nodes: list[_Node], cases: Cases) -> Found:
+        """Nodes in which no relaxation seems to lose anything: steps may just not suffice.
+
+        Where many steps do not close one, it is split on what is left; where nothing is, it stays
+        open, and the sign with it.
+        """
+        answer = self._functional.improve(cases, BUDGETS.node_steps)
+        for i in self._close(nodes, answer.cases, answer.bounds):
+            signs = np.concatenate([s[i] for s in cases.signs])
+            free = self._functional.free[signs[self._functional.free] == 0]
+            if free.size:
+                case, bound = answer.cases.rows(np.array([i])), float(answer.bounds[i])
+                self._add(nodes[i], case, bound, int(free[0]), 0.0)
+        return self._points(answer.points)
 
     def _place_of(self, unit: int) -> tuple[int, int]:
         """Layer and index of a unit that is numbered through all layers."""
@@ -230,16 +191,63 @@ class _Tree:
             unit -= width
         raise IndexError(unit)
 
-    def preorder(self) -> NDArray[np.int32]:
-        """The splits of all nodes, a node before its children, as in `ReluTree`."""
-        listed, waiting = [], [0]
-        while waiting:
-            place = waiting.pop()
-            listed.append(self._splits[place])
-            first = self._first_children[place]
-            if first != LEAF:
-                waiting += [first + 1, first]
-        return np.array(listed, dtype=np.int32)
+    def _replay(self, known: Tree) -> None:
+        """Takes over the splits of a tree, and closes those of its leaves that still hold."""
+        assert known.leaves is not None
+        places, paths = self.tree.regrow(known.splits), list(_paths(known.splits))
+        self.pending, start = [], 0
+        for first in range(0, len(places), BATCH):
+            part = slice(first, first + BATCH)
+            signs = np.zeros((len(places[part]), sum(self._widths)), dtype=np.int8)
+            multipliers = np.zeros(signs.shape)
+            for row, path in enumerate(paths[part]):
+                units = [unit for unit, _ in path]
+                signs[row, units] = [sign for _, sign in path]
+                multipliers[row, units] = known.leaves.multipliers[start : start + len(path)]
+                start += len(path)
+            slopes = known.leaves.units, known.leaves.slopes[part]
+            cases = self._functional.given(signs, slopes, multipliers)
+            nodes = [
+                _Node(
+                    *(place, 0.5 ** len(path), tuple(unit for unit, _ in path)),
+                    cases.rows(np.array([row])),
+                )
+                for row, (place, path) in enumerate(zip(places[part], paths[part], strict=True))
+            ]
+            left = self._close(nodes, cases, self._functional.bounds(cases))
+            self.pending += [nodes[row] for row in left]
+
+    def finished(self) -> Tree | None:
+        """The tree, where all its leaves exclude the sign."""
+        if len(self._closed) < (self.nodes + 1) // 2:
+            return None
+        question, nodes = self._question, self.tree.preorder()
+        splits = np.array(self.tree.splits, dtype=np.int32)[nodes]
+        leaves = [self._closed[node] for node in nodes[splits == LEAF].tolist()]
+        kept = Leaves(
+            self._functional.free,
+            np.array([slopes for slopes, _ in leaves]),
+            np.concatenate([multipliers for _, multipliers in leaves]),
+        )
+        return Tree(question.layer, question.units, question.positive, splits, kept)
+
+
+def split_sign(
+    question: Question, most: int, deadline: Deadline, known: Tree | None = None
+) -> tuple[Found, int]:
+    """Tries to settle one sign; what was found, and after how many nodes.
+
+    Args:
+        question: on one sign, with a layer below at least.
+        most: nodes.
+        deadline: the user's.
+        known: a tree to replay.
+    """
+    search = ReluSearch(question, known)
+    points = [np.zeros((0, question.chain.n_in))]
+    points += [found.points for found in search.run(most, deadline)]
+    tree = search.finished()
+    return Found(np.concatenate(points), () if tree is None else (tree,)), search.nodes
 
 
 def _with(cases: Cases, layer: int, unit: int, sign: int) -> Cases:
@@ -248,3 +256,14 @@ def _with(cases: Cases, layer: int, unit: int, sign: int) -> Cases:
     signs[layer] = signs[layer].copy()
     signs[layer][0, unit] = sign
     return Cases(tuple(signs), cases.slopes, cases.multipliers)
+
+
+def _paths(splits: NDArray[np.int32]) -> Iterator[tuple[tuple[int, int], ...]]:
+    """The units that are fixed on the way to each leaf of a tree in preorder, with their signs."""
+    waiting: list[tuple[tuple[int, int], ...]] = [()]
+    for unit in splits.tolist():
+        path = waiting.pop()
+        if unit == LEAF:
+            yield path
+        else:
+            waiting += [(*path, (unit, -1)), (*path, (unit, 1))]

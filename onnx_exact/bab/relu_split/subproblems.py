@@ -1,93 +1,25 @@
-"""Upper bounds on one functional where the signs of some units are assumed.
-
-A unit assumed to be g >= 0 or g <= 0 has a linear ReLU, and the assumption itself enters by a
-multiplier beta (beta-CROWN, Wang et al. 2021):
-
-    max A h + c  s.t. s_i g_i >= 0   <=   max A h + c + sum_i beta_i s_i g_i,      beta >= 0.
-
-Lower slopes alpha and multipliers beta are improved for many sets of assumptions at once, on values
-that are not rounded with care (`ascent`); the bounds that come out are those of
-`crown.upper_bounds` with the best slopes and multipliers.
-"""
+"""Upper bounds on one functional where the signs of some units are assumed."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_exact.bab.relu_split.beta_crown import Ascent
-from onnx_exact.bounds.crown import Relaxation, upper_bounds
+from onnx_exact.bab.question import in_bytes
+from onnx_exact.bounds.alpha_crown import Optimized, optimize
+from onnx_exact.bounds.cases import SLOPE_STEPS, Cases, bounds_of, default_cases
+from onnx_exact.bounds.crown import Relaxation, Signs
 from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.domain import Box
-
-Signs = NDArray[np.int8]
-
-
-@dataclass(frozen=True, eq=False)
-class Cases:
-    """Sets of assumptions, and slopes and multipliers for each; one array a layer, (cases, units).
-
-    Attributes:
-        signs: 1 for g >= 0, -1 for g <= 0, 0 for no assumption.
-        slopes: lower slopes.
-        multipliers: of signs * g, >= 0.
-    """
-
-    signs: tuple[Signs, ...]
-    slopes: tuple[Array, ...]
-    multipliers: tuple[Array, ...]
-
-    def __len__(self) -> int:
-        """Number of sets of assumptions."""
-        return len(self.signs[0])
-
-    def rows(self, index: NDArray[np.intp] | NDArray[np.bool_]) -> Cases:
-        """Some of them."""
-        return Cases(
-            tuple(s[index] for s in self.signs),
-            tuple(a[index] for a in self.slopes),
-            tuple(b[index] for b in self.multipliers),
-        )
-
-    @property
-    def signed(self) -> list[Array]:
-        """What each g is multiplied with."""
-        return [b * s for b, s in zip(self.multipliers, self.signs, strict=True)]
-
-
-def joined(parts: Sequence[Cases]) -> Cases:
-    """All cases of the parts, at least one, in their order."""
-    return Cases(
-        tuple(np.concatenate(layer) for layer in zip(*(p.signs for p in parts), strict=True)),
-        tuple(np.concatenate(layer) for layer in zip(*(p.slopes for p in parts), strict=True)),
-        tuple(np.concatenate(layer) for layer in zip(*(p.multipliers for p in parts), strict=True)),
-    )
-
-
-@dataclass(frozen=True, eq=False)
-class Bounded:
-    """What a functional is at most.
-
-    Attributes:
-        bounds: sound upper bounds under the assumptions, shape (cases,).
-        cases: with the slopes and multipliers that attain them.
-        losses: how much the relaxation of each unit seems to cost, one array a layer, (cases,
-            units).
-        points: worth running forward, shape (cases, inputs).
-    """
-
-    bounds: Array
-    cases: Cases
-    losses: list[Array]
-    points: Array
 
 
 class Functional:
     """One functional of the output of the last of some layers.
+
+    Attributes:
+        free: the units whose lower slope is a choice, numbered through all layers.
 
     Args:
         row: the functional, one row.
@@ -97,79 +29,47 @@ class Functional:
 
     def __init__(self, row: Affine, below: Sequence[Relaxation], box: Box) -> None:
         self._row, self._below, self._box = row, below, box
-        self._relu = [(r.upper_slope > 0.0) & (r.upper_slope < 1.0) for r in below]
-        self._ascent = Ascent(row, below, box)
+        self.free = np.flatnonzero(np.concatenate([r.unstable for r in below]))
+        self._starts = np.cumsum([r.affine.n_out for r in below])[:-1]
 
     def fresh(self, signs: Sequence[Signs]) -> Cases:
         """Cases with the slopes of the relaxations and without multipliers."""
-        slopes = [np.tile(r.lower_slope, (len(signs[0]), 1)) for r in self._below]
-        return Cases(
-            tuple(signs),
-            tuple(_fixed(a, s) for a, s in zip(slopes, signs, strict=True)),
-            tuple(np.zeros(s.shape) for s in signs),
-        )
+        return default_cases(self._below, len(signs[0]), signs)
 
-    def improve(self, cases: Cases, steps: int) -> Bounded:
+    def given(
+        self,
+        signs: Signs,
+        slopes: tuple[NDArray[np.intp], NDArray[np.uint8]],
+        multipliers: Array,
+    ) -> Cases:
+        """Cases with what has been kept of them.
+
+        Args:
+            signs, multipliers: as in `Cases`, of all layers side by side.
+            slopes: units that have one, and theirs, as in `trees.Leaves`.
+        """
+        flat = np.tile(np.concatenate([r.lower_slope for r in self._below]), (len(signs), 1))
+        flat[:, slopes[0]] = slopes[1] / SLOPE_STEPS
+        given = (np.split(v, self._starts, axis=1) for v in (signs, flat, multipliers))
+        return Cases(*(tuple(layers) for layers in given))
+
+    def kept(self, cases: Cases) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """Slopes of the free units and multipliers of all, of all layers side by side."""
+        multipliers = np.concatenate(cases.multipliers, axis=1)
+        return in_bytes(cases)[:, self.free], multipliers.astype(np.float32)
+
+    def improve(self, cases: Cases, steps: int) -> Optimized:
         """The best bounds within some steps, starting with what the cases bring along."""
-        live = [r.live for r in self._below]
-        signs = [v[:, units] for v, units in zip(cases.signs, live, strict=True)]
-        slopes, multipliers = (
-            [v[:, units] for v, units in zip(values, live, strict=True)]
-            for values in (cases.slopes, cases.multipliers)
-        )
-        found = self._ascent.run(signs, slopes, multipliers, steps)
-        wide = [_widened(a, r) for a, r in zip(found.slopes, self._below, strict=True)]
-        better = Cases(
-            cases.signs,
-            tuple(_fixed(a, s) for a, s in zip(wide, cases.signs, strict=True)),
-            tuple(_widened(b, r) for b, r in zip(found.multipliers, self._below, strict=True)),
-        )
-        losses = [_widened(loss, r) for loss, r in zip(found.losses, self._below, strict=True)]
-        points = self._box.clip(found.points.astype(np.float64))
-        return Bounded(self.bounds(better), better, losses, points)
+        return optimize(self._row, self._below, self._box, steps, cases)
 
-    def bounds(self, cases: Cases, layers: list[Relaxation] | None = None) -> Array:
+    def bounds(self, cases: Cases) -> Array:
         """Sound upper bounds with the slopes and multipliers at hand, shape (cases,)."""
-        layers = layers or self.relaxations(cases.signs)
-        box = Box(self._box.lower[None, :], self._box.upper[None, :])
-        slopes = [a[:, None] for a in cases.slopes]
-        multipliers = [b[:, None] for b in cases.signed]
-        return upper_bounds(self._row, layers, box, slopes, multipliers)[0][:, 0]
+        return bounds_of(self._row, self._below, self._box, cases)[0]
 
     def values(self, points: Array) -> Array:
         """The functional at points, shape (points, inputs); not rounded with care."""
-        h = points
-        for layer, unstable in zip(self._below, self._relu, strict=True):
-            g = layer.apply(h)
-            h = np.where(unstable, np.maximum(g, 0.0), np.where(layer.upper_slope == 1.0, g, 0.0))
-        return self._row.apply(h)[:, 0]
-
-    def relaxations(self, signs: Sequence[Signs]) -> list[Relaxation]:
-        """The relaxations of the layers under each set of assumptions, shape (cases, units)."""
-        return [_under(base, sign) for base, sign in zip(self._below, signs, strict=True)]
-
-
-def _under(base: Relaxation, signs: Signs) -> Relaxation:
-    """A relaxation of one box where signs are assumed, shape (cases, units)."""
-    on, off = signs == 1, signs == -1
-    slope = np.where(on, 1.0, np.where(off, 0.0, base.upper_slope))
-    return replace(
-        base,
-        upper_slope=slope,
-        upper_offset=np.where(signs != 0, 0.0, base.upper_offset),
-        lower_slope=np.where(signs != 0, slope, base.lower_slope),
-        low=np.where(off, 0.0, base.low),
-        high=np.where(off, 0.0, base.high),
-    )
-
-
-def _fixed(slopes: Array, signs: Signs) -> Array:
-    """Slopes of which those of units with an assumption are what the ReLU is there."""
-    return np.where(signs == 1, 1.0, np.where(signs == -1, 0.0, slopes))
-
-
-def _widened(values: NDArray[Any], layer: Relaxation) -> Array:
-    """Values of live units in the places that they have among all units, 0 elsewhere."""
-    full = np.zeros((len(values), layer.affine.n_out))
-    full[:, layer.live] = values
-    return full
+        h = points[:, self._below[0].read]
+        for layer in self._below:
+            g = layer.core.apply(h)
+            h = np.where(layer.unstable[layer.live], np.maximum(g, 0.0), g)
+        return self._row.reading(self._below[-1].live).apply(h)[:, 0]

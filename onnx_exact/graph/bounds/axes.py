@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 
 from onnx_exact.graph.bounds.context import Context
 from onnx_exact.graph.bounds.interval import Interval, between, join
+from onnx_exact.graph.evaluate import evaluated
 from onnx_exact.graph.layout import Shape, is_static, product
 from onnx_exact.graph.ops.regroup import reshaped
 from onnx_exact.network.affine import Array
 
 # Pad takes its pads and its value as inputs since this operator set.
 PAD_INPUTS_SINCE = 11
+# Roundings of a mean of neighbours and of its weights.
+MEAN_OPERATIONS = 64
+# Above so many entries nothing is moved one by one.
+LARGEST_EXECUTED = 2**20
 
 
 def reshape(c: Context) -> Interval | None:
@@ -55,8 +62,65 @@ def _anywhere(c: Context) -> Interval:
 
 
 def pick(c: Context) -> Interval | None:
-    """Some entries of the first input, anywhere."""
-    return _anywhere(c)
+    """Some entries of the first input: those that the node picks, else anywhere."""
+    return _executed(c) or _anywhere(c)
+
+
+def pick_or_zero(c: Context) -> Interval | None:
+    """Some entries of the first input, or 0."""
+    return join([_anywhere(c), between(0.0, 0.0, 0)])
+
+
+def pick_or_update(c: Context) -> Interval | None:
+    """Entries of the first input, or of the third in their place."""
+    if c.text("reduction", "none") != "none" or c.inputs[2] is None:
+        return None
+    return join([c.x, c.inputs[2].hull().mapped(lambda v: v.reshape(()))])
+
+
+def _executed(c: Context) -> Interval | None:
+    """What a node makes of the bounds themselves, entry by entry, where all it moves is known.
+
+    An axis of unknown size, along which all bounds are the same, is one of size 1 here and has to
+    be one afterwards.
+    """
+    shape, after = c.shape(), c.shape_out
+    if shape is None or after is None or c.x.rank != len(shape):
+        return None
+    sizes = [dim.size if dim.static else 1 for dim in shape]
+    others = [c.index.array(name) if name else None for name in c.node.input[1:]]
+    known = all(v is not None for v, n in zip(others, c.node.input[1:], strict=True) if n)
+    if not known or max(prod(sizes), product(after).size) > LARGEST_EXECUTED:
+        return None
+    sides = []
+    for side in (c.x.lower, c.x.upper):
+        found = evaluated(c.index, c.node, [np.broadcast_to(side, sizes), *others])
+        if found is None:
+            return None
+        sides.append(found[c.position])
+    expected = tuple(dim.size if dim.static else 1 for dim in after)
+    low, high = sides
+    return Interval(low, high) if low.shape == high.shape == expected else None
+
+
+def resize(c: Context) -> Interval | None:
+    """Entries of the input, or means of neighbours with weights that sum to 1."""
+    mode, found = c.text("mode", "nearest"), _anywhere(c)
+    crops = c.text("coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize"
+    if mode not in ("nearest", "linear") or crops or not found.finite:
+        return found if mode == "nearest" and not crops else None
+    if mode == "nearest":
+        return found
+    room = c.kind.gamma(MEAN_OPERATIONS) * np.maximum(np.abs(found.lower), np.abs(found.upper))
+    room = room + MEAN_OPERATIONS * c.kind.smallest_normal
+    return Interval(found.lower - room, found.upper + room)
+
+
+def index_of(c: Context) -> Interval | None:
+    """A place along an axis."""
+    shape, rank = c.shape(), c.rank_out() or 0
+    size = None if not shape else shape[c.integer("axis", 0)]
+    return None if size is None or not size.static else between(0.0, size.size - 1.0, rank)
 
 
 def one_hot(c: Context) -> Interval | None:
@@ -68,6 +132,9 @@ def one_hot(c: Context) -> Interval | None:
 
 def pad(c: Context) -> Interval | None:
     """Entries of the input, and the constant around them."""
+    moved = _executed(c) if c.index.opset >= PAD_INPUTS_SINCE else None
+    if moved is not None:
+        return moved
     found = _anywhere(c)
     if c.text("mode", "constant") != "constant":
         return found

@@ -26,12 +26,14 @@ class Context:
         node: of an operator that has a rule.
         inputs: one interval for each of the node's inputs.
         kind: the type that the node computes in; float32 for one that only moves entries.
+        position: of the output that is asked for.
     """
 
     index: Index
     node: NodeProto
     inputs: tuple[Interval | None, ...]
     kind: FloatType = FLOAT_TYPES[TensorProto.FLOAT]
+    position: int = 0
 
     @property
     def x(self) -> Interval:
@@ -46,11 +48,11 @@ class Context:
 
     @property
     def shape_out(self) -> Shape | None:
-        """The shape of the first output."""
-        return self.index.shape(self.node.output[0])
+        """The shape of the output."""
+        return self.index.shape(self.node.output[self.position])
 
     def rank_out(self) -> int | None:
-        """The rank of the first output."""
+        """The rank of the output."""
         shape = self.shape_out
         return None if shape is None else len(shape)
 

@@ -10,7 +10,9 @@ from onnx import TensorProto
 from onnx_exact.graph.bounds import interval, single, sums
 from onnx_exact.graph.bounds.context import Context
 from onnx_exact.graph.bounds.interval import Interval
+from onnx_exact.graph.bounds.normalization import normalized_by
 from onnx_exact.graph.bounds.types import FLOAT_TYPES, INTEGER_TYPES
+from onnx_exact.graph.index import attributes
 from onnx_exact.graph.ops.passthrough import trains
 from onnx_exact.network.affine import Array
 
@@ -36,15 +38,26 @@ def sub(c: Context) -> Interval | None:
 
 
 def mul(c: Context) -> Interval | None:
-    """x * y."""
+    """x * y; the square of one number is not negative."""
     found = _operands(c)
-    return None if found is None else single.multiply(c.kind, *found)
+    if found is None:
+        return None
+    product = single.multiply(c.kind, *found)
+    if c.node.input[0] == c.node.input[1]:
+        square = single.multiply(c.kind, *[absolute(c) or c.x] * 2)
+        return interval.Interval(np.maximum(square.lower, 0.0), square.upper)
+    return product
 
 
 def div(c: Context) -> Interval | None:
     """x / y."""
     found = _operands(c)
-    return None if found is None else single.divide(c.kind, *found)
+    if found is None:
+        return None
+    quotient, limit = single.divide(c.kind, *found), normalized_by(c)
+    if limit is None:
+        return quotient
+    return interval.intersect(quotient, interval.between(-limit, limit, 0))
 
 
 def _operands(c: Context) -> tuple[Interval, Interval] | None:
@@ -115,6 +128,59 @@ def leaky_relu(c: Context) -> Interval | None:
     return interval.by_sign(c.x, below)
 
 
+def parametric_relu(c: Context) -> Interval | None:
+    """x for x >= 0, slope x below."""
+    slope = c.inputs[1]
+    if slope is None or c.x.rank < slope.rank:
+        return None
+    below = single.multiply(c.kind, c.x.mapped(lambda v: np.minimum(v, 0.0)), slope)
+    return interval.by_sign(c.x, below)
+
+
+def thresholded_relu(c: Context) -> Interval | None:
+    """x for x > alpha, else 0."""
+    alpha = c.attribute("alpha", 1.0)
+    kept, zero = c.x.upper > alpha.lower, c.x.lower <= alpha.upper
+    low = np.where(kept, np.maximum(c.x.lower, alpha.lower), np.inf)
+    high = np.where(kept, c.x.upper, -np.inf)
+    return Interval(
+        np.minimum(low, np.where(zero, 0.0, np.inf)), np.maximum(high, np.where(zero, 0.0, -np.inf))
+    )
+
+
+def hard_swish(c: Context) -> Interval | None:
+    """x HardSigmoid(x) with alpha = 1/6."""
+    scaled = single.multiply(c.kind, c.x, c.attribute("alpha", 1.0 / 6.0))
+    gate = single.add(c.kind, scaled, c.attribute("beta", 0.5))
+    gate = interval.valid(np.clip(gate.lower, 0.0, 1.0), np.clip(gate.upper, 0.0, 1.0))
+    return single.multiply(c.kind, c.x, gate)
+
+
+def stepwise(c: Context) -> Interval | None:
+    """Floor, Ceil, Round (ties to even) and Sign, none of which falls."""
+    return c.x.mapped(STEPS[c.node.op_type])
+
+
+STEPS: dict[str, interval.Function] = {
+    "Ceil": np.ceil,
+    "Floor": np.floor,
+    "Round": np.round,
+    "Sign": np.sign,
+}
+
+
+def reciprocal(c: Context) -> Interval | None:
+    """1 / x; nothing is known where x may be 0."""
+    return single.divide(c.kind, interval.point(np.ones(())), c.x)
+
+
+def mean(c: Context) -> Interval | None:
+    """The sum of all inputs divided by their number."""
+    count = interval.point(np.asarray(float(len(c.inputs))))
+    found = total(c)
+    return found if found is None or len(c.inputs) == 1 else single.divide(c.kind, found, count)
+
+
 def clip(c: Context) -> Interval | None:
     """min(max(x, low), high), non-decreasing in all three."""
     low, high = _clip_bound(c, 1, "min", -1.0), _clip_bound(c, 2, "max", 1.0)
@@ -160,6 +226,29 @@ def where(c: Context) -> Interval | None:
     """One of the two, entry by entry."""
     a, b = c.inputs[1:3]
     return None if a is None or b is None else interval.join([a, b])
+
+
+def joined(c: Context) -> Interval:
+    """One of the inputs, whichever, as a whole."""
+    parts, shape = [x for x in c.inputs if x is not None], c.shape_out
+    if shape is None or any(x.rank != len(shape) for x in parts):
+        return interval.join([x.hull().mapped(lambda v: v.reshape(())) for x in parts])
+    open_axes = tuple(axis for axis, dim in enumerate(shape) if not dim.static)
+    return interval.join([x.hull(open_axes) for x in parts])
+
+
+def scaler(c: Context) -> Interval | None:
+    """(x - offset) scale, in float32, of numbers that are converted to it first."""
+    known = attributes(c.node)
+    numbers = []
+    for name, default in (("offset", 0.0), ("scale", 1.0)):
+        values = np.asarray(known[name].floats if name in known else [default], dtype=np.float64)
+        if len(values) > 1 and (c.x.rank == 0 or c.x.lower.shape[-1] not in (1, len(values))):
+            return None
+        numbers.append(interval.point(values if len(values) > 1 else values.reshape(())))
+    offset, scale = numbers
+    x = c.kind.flushed(c.kind.outward(c.x))
+    return single.multiply(c.kind, single.add(c.kind, x, interval.negate(offset)), scale)
 
 
 def identity(c: Context) -> Interval | None:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_exact.network.affine import Array
-from onnx_exact.network.approximate import two_product_error, two_sum_error
+from onnx_exact.network.rounding import two_product_error, two_sum_error
 
 Function = Callable[[Array], Array]
 

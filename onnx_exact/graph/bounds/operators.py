@@ -44,16 +44,60 @@ class Operator:
     Attributes:
         rule: the interval of the first output, or of all.
         effect: what it does to numbers.
-        every_output: whether the rule holds for all outputs.
+        outputs: for how many of them, from the first on, the rule holds.
     """
 
     rule: Rule
     effect: Effect = Effect.COMPUTES
-    every_output: bool = False
+    outputs: int = 1
 
+
+EVERY = 2**31
 
 OPERATORS: dict[str, Operator] = {
+    "ai.onnx.ml.Scaler": Operator(elementwise.scaler),
     "Abs": Operator(elementwise.absolute, Effect.TURNS),
+    "ArgMax": Operator(axes.index_of, Effect.PICKS),
+    "ArgMin": Operator(axes.index_of, Effect.PICKS),
+    "Atan": Operator(functions.arctangent),
+    "Ceil": Operator(elementwise.stepwise, Effect.PICKS),
+    "Celu": Operator(functions.continuous_elu),
+    "Compress": Operator(axes.pick, Effect.MOVES),
+    "DepthToSpace": Operator(axes.pick, Effect.MOVES),
+    "Erf": Operator(functions.error_function),
+    "Floor": Operator(elementwise.stepwise, Effect.PICKS),
+    "GRU": Operator(functions.recurrent, outputs=2),
+    "GatherElements": Operator(axes.pick, Effect.MOVES),
+    "GatherND": Operator(axes.pick, Effect.MOVES),
+    "Gelu": Operator(functions.gated),
+    "HardSwish": Operator(elementwise.hard_swish),
+    "InstanceNormalization": Operator(normalization.instance_normalization),
+    "LSTM": Operator(functions.recurrent, outputs=2),
+    "LayerNormalization": Operator(normalization.layer_normalization),
+    "Log": Operator(functions.log),
+    "LogSoftmax": Operator(functions.log_softmax),
+    "Mean": Operator(elementwise.mean),
+    "Mish": Operator(functions.gated),
+    "PRelu": Operator(elementwise.parametric_relu),
+    "Pow": Operator(functions.power),
+    "RNN": Operator(functions.recurrent, outputs=2),
+    "Reciprocal": Operator(elementwise.reciprocal),
+    "ReduceL1": Operator(reductions.magnitudes),
+    "ReduceL2": Operator(reductions.squares),
+    "ReduceSumSquare": Operator(reductions.squares),
+    "Resize": Operator(axes.resize),
+    "Round": Operator(elementwise.stepwise, Effect.PICKS),
+    "ScatterElements": Operator(axes.pick_or_update, Effect.PICKS),
+    "ScatterND": Operator(axes.pick_or_update, Effect.PICKS),
+    "Selu": Operator(functions.scaled_elu),
+    "Sign": Operator(elementwise.stepwise, Effect.PICKS),
+    "Softplus": Operator(functions.softplus),
+    "Softsign": Operator(functions.softsign),
+    "SpaceToDepth": Operator(axes.pick, Effect.MOVES),
+    "ThresholdedRelu": Operator(elementwise.thresholded_relu, Effect.PICKS),
+    "TopK": Operator(axes.pick, Effect.MOVES),
+    "Trilu": Operator(axes.pick_or_zero, Effect.PICKS),
+    "Upsample": Operator(axes.resize),
     "Add": Operator(elementwise.add),
     "AveragePool": Operator(pools.average_pool),
     "BatchNormalization": Operator(normalization.batch_normalization),
@@ -96,7 +140,7 @@ OPERATORS: dict[str, Operator] = {
     "Sin": Operator(functions.wave),
     "Slice": Operator(axes.pick, Effect.MOVES),
     "Softmax": Operator(functions.softmax),
-    "Split": Operator(axes.pick, Effect.MOVES, every_output=True),
+    "Split": Operator(axes.pick, Effect.MOVES, outputs=EVERY),
     "Sqrt": Operator(elementwise.sqrt),
     "Squeeze": Operator(axes.reshape, Effect.MOVES),
     "Sub": Operator(elementwise.sub),
@@ -108,10 +152,14 @@ OPERATORS: dict[str, Operator] = {
     "Where": Operator(elementwise.where, Effect.PICKS),
 }
 
+# They are in no file: what is looked into is written out with these.
+INNER = {"onnx_exact.Join": Operator(elementwise.joined, Effect.MOVES)}
 # Their outputs are not of the type of the first input.
-CONVERTS = {"Cast", "DequantizeLinear", "OneHot", "QuantizeLinear", "Where"}
+CONVERTS = {
+    *("ArgMax", "ArgMin", "Cast", "DequantizeLinear", "OneHot", "QuantizeLinear", "Scaler", "Where")
+}
 # These join their inputs, so that one without entries leaves the others as they are.
-JOINS = {"Concat"}
+JOINS = {"Concat", "Resize", "Upsample"}
 
 
 def unknown_of(elem_type: int, rank: int | None) -> Interval:
@@ -137,30 +185,27 @@ def apply(
     Returns:
         None where nothing is known: no rule, or none for this output, attribute or type.
     """
-    operator = OPERATORS.get(node.op_type) if index.is_standard(node) else None
-    if operator is None or not inputs or (position and not operator.every_output):
+    name = index.operator(node)
+    operator = OPERATORS.get(name) or INNER.get(name)
+    if operator is None or not inputs or position >= operator.outputs:
         return None
     known = [x for x in inputs if x is not None]
     if inputs[0] is None or (node.op_type not in JOINS and any(x.lower.size == 0 for x in known)):
         return None
     elem_type = _computed_in(index, node, node.output[position])
+    c = Context(index, node, inputs, position=position)
     # Overflow and inf - inf are part of the arithmetic.
     with np.errstate(all="ignore"):
         if elem_type in INTEGER_TYPES:
-            return _of_integers(index, node, inputs, operator, elem_type)
-        return _of_floats(index, node, inputs, operator, elem_type)
+            return _of_integers(c, operator, elem_type)
+        return _of_floats(c, operator, elem_type)
 
 
-def _of_floats(
-    index: Index,
-    node: NodeProto,
-    inputs: tuple[Interval | None, ...],
-    operator: Operator,
-    elem_type: int,
-) -> Interval | None:
+def _of_floats(c: Context, operator: Operator, elem_type: int) -> Interval | None:
+    node, inputs = c.node, c.inputs
     known = [x for x in inputs if x is not None]
     if operator.effect is Effect.MOVES:
-        found = operator.rule(Context(index, node, inputs))
+        found = operator.rule(c)
         return None if found is None else replace(found, overflows=_may_overflow(known))
     kind = FLOAT_TYPES.get(elem_type)
     if elem_type == TensorProto.UNDEFINED and operator.effect is Effect.PICKS:
@@ -170,27 +215,22 @@ def _of_floats(
         return None
     if node.op_type not in CONVERTS:
         inputs = tuple(None if x is None else kind.flushed(x) for x in inputs)
-    found = operator.rule(Context(index, node, inputs, kind))
+    found = operator.rule(replace(c, inputs=inputs, kind=kind))
     if found is None:
         return None
+    inside = found.overflows
     found = valid(found.lower, found.upper)
     if operator.effect is Effect.COMPUTES:
         found = kind.limited(found)
     new = operator.effect is Effect.COMPUTES or node.op_type == "Cast"
-    overflows = _may_overflow(known) or (new and not found.finite)
+    overflows = inside or _may_overflow(known) or (new and not found.finite)
     return replace(kind.flushed(found), overflows=overflows)
 
 
-def _of_integers(
-    index: Index,
-    node: NodeProto,
-    inputs: tuple[Interval | None, ...],
-    operator: Operator,
-    elem_type: int,
-) -> Interval | None:
+def _of_integers(c: Context, operator: Operator, elem_type: int) -> Interval | None:
     if operator.effect not in (Effect.MOVES, Effect.PICKS):
         return None
-    found = operator.rule(Context(index, node, inputs))
+    found = operator.rule(c)
     whole = unknown_of(elem_type, 0)
     return None if found is None else replace(intersect(found, whole), overflows=False)
 

@@ -6,12 +6,15 @@ from math import prod
 
 import numpy as np
 
-from onnx_exact.graph.bounds import sums
+from onnx_exact.graph.bounds import interval, single, sums
 from onnx_exact.graph.bounds.context import Context
 from onnx_exact.graph.bounds.interval import Interval
 from onnx_exact.graph.bounds.pools import mean
 from onnx_exact.graph.layout import Shape
 from onnx_exact.network.affine import Array
+
+# Roundings of a term before it is added.
+SQUARE_OPERATIONS = 2
 
 
 def extreme(c: Context) -> Interval | None:
@@ -31,20 +34,50 @@ def average(c: Context) -> Interval | None:
 
 def total(c: Context) -> Interval | None:
     """The sum along axes of known size."""
+    return _total(c, c.x)
+
+
+def magnitudes(c: Context) -> Interval | None:
+    """The sum of magnitudes."""
+    return _total(c, _magnitude(c.x))
+
+
+def squares(c: Context) -> Interval | None:
+    """The sum of squares, or the root of it."""
+    size = _magnitude(c.x)
+    found = _total(c, single.multiply(c.kind, size, size))
+    if found is None or c.node.op_type == "ReduceSumSquare":
+        return found
+    low, high = np.sqrt(np.maximum(found.lower, 0.0)), np.sqrt(np.maximum(found.upper, 0.0))
+    rooted = c.kind.outward(interval.outward(low, high))
+    return Interval(np.maximum(rooted.lower, 0.0), rooted.upper)
+
+
+def _magnitude(x: Interval) -> Interval:
+    low, high = np.abs(x.lower), np.abs(x.upper)
+    inside = (x.lower <= 0.0) & (x.upper >= 0.0)
+    return Interval(
+        np.where(inside, 0.0, np.minimum(low, high)), np.maximum(low, high), x.overflows
+    )
+
+
+def _total(c: Context, x: Interval) -> Interval | None:
+    """The sum of entries along axes of known size."""
     axes, shape = _axes(c), c.shape()
     count = None if axes is None or shape is None else _count(shape, axes)
     if axes is None or shape is None or count is None:
         return None
     sizes = [
         dim.size if axis in axes else size
-        for axis, (dim, size) in enumerate(zip(shape, c.x.lower.shape, strict=True))
+        for axis, (dim, size) in enumerate(zip(shape, x.lower.shape, strict=True))
     ]
 
     def along(weight: Array, values: Array) -> Array:
         return np.asarray(float(weight) * values.sum(axis=axes, keepdims=True))
 
-    x = c.x.mapped(lambda v: np.broadcast_to(v, sizes))
-    return _without(c, sums.linear(along, np.ones(()), x, sums.Sum(c.kind, count)), axes)
+    whole = x.mapped(lambda v: np.broadcast_to(v, sizes))
+    how = sums.Sum(c.kind, count, SQUARE_OPERATIONS)
+    return _without(c, sums.linear(along, np.ones(()), whole, how), axes)
 
 
 def _axes(c: Context) -> tuple[int, ...] | None:

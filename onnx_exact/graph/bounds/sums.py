@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from onnx_exact.graph.bounds.interval import Interval
 from onnx_exact.graph.bounds.types import FloatType
 from onnx_exact.network.affine import Array
-from onnx_exact.network.approximate import SMALLEST, UNIT_ROUNDOFF
+from onnx_exact.network.rounding import SMALLEST, UNIT_ROUNDOFF
 
 # Linear in its second argument: (weight, x) -> sum of products.
 Product = Callable[[Array, Array], Array]

@@ -11,41 +11,47 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto
 
-from onnx_exact.graph.index import Index, attributes
+from onnx_exact.graph.index import FLOATS, Index, attributes
 from onnx_exact.graph.layout import Dim, Layout, Shape
-from onnx_exact.graph.ops.step import Dense, weights
-from onnx_exact.network.affine import Array
+from onnx_exact.graph.ops.step import Dense, per_unit, weights
 from onnx_exact.network.approximate import Approximate
 
 GEMM_ATTRIBUTES = {"alpha", "beta", "transA", "transB"}
+FUSED_ATTRIBUTES = {*GEMM_ATTRIBUTES, "activation", "activation_alpha", "activation_beta"}
+FUSED_GEMM, FUSED_MATMUL = "com.microsoft.FusedGemm", "com.microsoft.FusedMatMul"
+# Where a chain can start.
+ENTRIES = ("Gemm", "MatMul", FUSED_GEMM, FUSED_MATMUL)
 
 
 def gemm(index: Index, node: NodeProto, slot: int, layout: Layout) -> Dense | None:
-    """Gemm with A or B constant, C constant per unit or missing."""
+    """Gemm with A or B constant, C constant per unit or missing; FusedGemm takes a Relu along."""
     known = attributes(node)
-    if slot > 1 or layout.rank != 2 or known.keys() - GEMM_ATTRIBUTES:
+    fused = index.operator(node) == FUSED_GEMM
+    taken = FUSED_ATTRIBUTES if fused else GEMM_ATTRIBUTES
+    if slot > 1 or layout.rank != 2 or known.keys() - taken:
+        return None
+    if fused and ("activation" not in known or known["activation"].s != b"Relu"):
         return None
     matrix = weights(index, node.input[1 - slot])
-    if matrix is None or matrix.ndim != 2 or 0 in matrix.shape:
+    if matrix is None or matrix.value.ndim != 2 or 0 in matrix.value.shape:
         return None
     transposed = [bool(known[key].i) if key in known else False for key in ("transA", "transB")]
     alpha, beta = (known[key].f if key in known else 1.0 for key in ("alpha", "beta"))
     # The axis of the chain's tensor that is summed over, and the other one.
     axis = (1 - slot) ^ transposed[slot]
-    weight = matrix.T if slot == 0 else matrix
-    weight = weight.T if transposed[1 - slot] else weight
-    if not layout.along(axis) or weight.shape[1] != layout.width:
+    weight = matrix.transposed if (slot == 0) ^ transposed[1 - slot] else matrix
+    if not layout.along(axis) or weight.value.shape[1] != layout.width:
         return None
-    batch, width = layout.shape[1 - axis], Dim(weight.shape[0])
+    batch, width = layout.shape[1 - axis], Dim(weight.value.shape[0])
     after = Layout((batch, width), 1, 2) if slot == 0 else Layout((width, batch), 0, 1)
     bias = Approximate(np.zeros(after.width))
     if len(node.input) > 2 and node.input[2]:
         constant = weights(index, node.input[2])
-        per_unit = None if constant is None else after.per_unit(constant)
-        if per_unit is None:
+        added = None if constant is None else per_unit(after, constant)
+        if added is None:
             return None
-        bias = _times(beta, per_unit)
-    return Dense(_times(alpha, weight), bias, after)
+        bias = _times(beta, added)
+    return Dense(_times(alpha, weight), bias, after, rectified=fused)
 
 
 def matmul(index: Index, node: NodeProto, slot: int, layout: Layout) -> Dense | None:
@@ -53,46 +59,67 @@ def matmul(index: Index, node: NodeProto, slot: int, layout: Layout) -> Dense | 
     if node.attribute:
         return None
     matrix = weights(index, node.input[1 - slot])
-    if matrix is None or matrix.ndim == 0 or 0 in matrix.shape:
+    if matrix is None or matrix.value.ndim == 0 or 0 in matrix.value.shape:
         return None
-    if matrix.ndim > 2:
-        if matrix.ndim > layout.rank or any(size != 1 for size in matrix.shape[:-2]):
+    sizes = matrix.value.shape
+    if len(sizes) > 2:
+        if len(sizes) > layout.rank or any(size != 1 for size in sizes[:-2]):
             return None
-        matrix = matrix.reshape(matrix.shape[-2:])
+        matrix = matrix.reshaped(*sizes[-2:])
     axis = layout.rank - (1 if slot == 0 or layout.rank == 1 else 2)
-    vector = matrix.ndim == 1
-    weight = matrix.reshape(1, -1) if vector else (matrix.T if slot == 0 else matrix)
-    if not layout.along(axis) or weight.shape[1] != layout.width:
+    vector = len(sizes) == 1
+    rows = matrix.reshaped(1, -1) if vector else matrix
+    weight = rows if vector or slot == 1 else rows.transposed
+    outputs, inputs = weight.value.shape
+    if not layout.along(axis) or inputs != layout.width:
         return None
-    width: Shape = () if vector else (Dim(weight.shape[0]),)
+    width: Shape = () if vector else (Dim(outputs),)
     shape = layout.shape[:axis] + width + layout.shape[axis + 1 :]
     after = Layout(shape, axis, axis + len(width))
-    return Dense(Approximate(weight), Approximate(np.zeros(weight.shape[0])), after)
+    return Dense(weight, Approximate(np.zeros(outputs)), after)
 
 
-def _times(factor: float, values: Array) -> Approximate:
+def fused_matmul(index: Index, node: NodeProto, slot: int, layout: Layout) -> Dense | None:
+    """alpha x W or alpha x W' with a constant matrix, as onnxruntime writes it."""
+    known = attributes(node)
+    if slot or known.keys() - {"alpha", "transA", "transB"}:
+        return None
+    matrix = weights(index, node.input[1])
+    turned = "transA" in known and known["transA"].i
+    if matrix is None or matrix.value.ndim != 2 or 0 in matrix.value.shape or turned:
+        return None
+    weight = matrix if "transB" in known and known["transB"].i else matrix.transposed
+    outputs, inputs = weight.value.shape
+    if layout.rank < 2 or not layout.along(-1) or inputs != layout.width:
+        return None
+    shape = (*layout.shape[:-1], Dim(outputs))
+    alpha = known["alpha"].f if "alpha" in known else 1.0
+    after = Layout(shape, layout.rank - 1, layout.rank)
+    return Dense(_times(alpha, weight), Approximate(np.zeros(outputs)), after)
+
+
+def _times(factor: float, values: Approximate) -> Approximate:
     """An attribute of Gemm times a constant."""
-    exact = Approximate(values)
-    return exact if factor == 1.0 else Approximate(np.asarray(factor)) * exact
+    return values if factor == 1.0 else Approximate(np.asarray(factor)) * values
 
 
 def entry(index: Index, node: NodeProto) -> tuple[int, Layout] | None:
-    """Where a chain can enter this Gemm or MatMul: the input's position and its layout."""
+    """Where a chain can enter this product: the input's position and its layout."""
     if len(node.input) < 2:
         return None
-    constant = [index.as_stored(name) for name in node.input[:2]]
-    if (constant[0] is None) == (constant[1] is None):
+    slot = 1 if index.is_constant(node.input[0]) else 0
+    constant = index.value(node.input[1 - slot])
+    if constant is None or index.is_constant(node.input[slot]):
         return None
-    slot = 0 if constant[0] is None else 1
-    matrix = constant[1 - slot]
-    assert matrix is not None
-    if matrix.ndim == 0 or 0 in matrix.shape:
+    matrix = constant.values
+    if matrix.dtype not in FLOATS.values() or matrix.ndim == 0 or 0 in matrix.shape:
         return None
-    return (
-        _gemm_entry(index, node, slot, matrix)
-        if node.op_type == "Gemm"
-        else _matmul_entry(index, node, slot, matrix)
-    )
+    if index.operator(node) in ("Gemm", FUSED_GEMM):
+        return _gemm_entry(index, node, slot, matrix)
+    if index.operator(node) == FUSED_MATMUL and matrix.ndim == 2:
+        turned = attributes(node).get("transB")
+        matrix = matrix.T if turned is not None and turned.i else matrix
+    return _matmul_entry(index, node, slot, matrix)
 
 
 def _gemm_entry(

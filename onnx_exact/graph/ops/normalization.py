@@ -12,9 +12,10 @@ from onnx import NodeProto
 
 from onnx_exact.graph.index import Index, attributes
 from onnx_exact.graph.layout import Layout
-from onnx_exact.graph.ops.step import Diagonal, weights
+from onnx_exact.graph.ops.step import Diagonal, per_unit, weights
 from onnx_exact.network.affine import Array
-from onnx_exact.network.approximate import SMALLEST, UNIT_ROUNDOFF, Approximate
+from onnx_exact.network.approximate import Approximate
+from onnx_exact.network.rounding import SMALLEST, UNIT_ROUNDOFF
 
 # Attributes are float32, their defaults too.
 EPSILON_DEFAULT = float(np.float32(1e-5))
@@ -31,21 +32,13 @@ def batch_normalization(
     if slot != 0 or layout.rank < 2 or not in_inference_form(node):
         return None
     parameters = [weights(index, name) for name in node.input[1:5]]
-    if any(p is None or p.ndim != 1 for p in parameters):
-        return None
-    found = _scale_and_shift(node, [p for p in parameters if p is not None])
+    exact = [p.value for p in parameters if p is not None and p.error is None and p.value.ndim == 1]
+    found = _scale_and_shift(node, exact) if len(exact) == 4 else None
     if found is None:
         return None
-    scale, shift = (_per_unit(layout, v) for v in found)
+    along_channels = (-1, *[1] * (layout.rank - 2))
+    scale, shift = (per_unit(layout, v.reshaped(*along_channels)) for v in found)
     return None if scale is None or shift is None else Diagonal(scale, shift, layout)
-
-
-def _per_unit(layout: Layout, channels: Approximate) -> Approximate | None:
-    """Numbers of the channels, along axis 1, for each feature."""
-    tail = (1,) * (layout.rank - 2)
-    parts = [channels.value, np.zeros(()) if channels.error is None else channels.error]
-    value, error = (layout.per_unit(v.reshape(-1, *tail)) for v in parts)
-    return None if value is None else Approximate(value, error)
 
 
 def in_inference_form(node: NodeProto) -> bool:

@@ -1,4 +1,4 @@
-"""Identity, and Dropout in inference form."""
+"""What leaves a tensor as it is: Identity, Dropout, Cast to its own type, a Sum of one."""
 
 from __future__ import annotations
 
@@ -15,6 +15,17 @@ DROPOUT_ATTRIBUTES = {"ratio", "seed"}
 def identity(index: Index, node: NodeProto, slot: int, layout: Layout) -> Regroup | None:
     """x."""
     return None if node.attribute else Regroup(layout)
+
+
+def cast(index: Index, node: NodeProto, slot: int, layout: Layout) -> Regroup | None:
+    """x, where that is the type that it has."""
+    kind = index.elem_type(node.input[0])
+    return Regroup(layout) if kind and attributes(node)["to"].i == kind else None
+
+
+def alone(index: Index, node: NodeProto, slot: int, layout: Layout) -> Regroup | None:
+    """x, where nothing is joined with it."""
+    return Regroup(layout) if len(node.input) == 1 else None
 
 
 def dropout(index: Index, node: NodeProto, slot: int, layout: Layout) -> Regroup | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from onnx import NodeProto
 
+from onnx_exact.graph.dims import entries
 from onnx_exact.graph.index import Index, attributes
 from onnx_exact.graph.layout import ONE, Dim, Layout, Shape, product
 from onnx_exact.graph.ops.step import Regroup
@@ -37,14 +38,17 @@ def _flatten(index: Index, node: NodeProto, shape: Shape) -> Shape | None:
 
 def _reshape(index: Index, node: NodeProto, shape: Shape) -> Shape | None:
     known = attributes(node)
-    target = index.integers(node.input[1]) if len(node.input) == 2 else None
+    target = entries(index, node.input[1]) if len(node.input) == 2 else None
     if target is None or known.keys() - {"allowzero"}:
         return None
     allow_zero = "allowzero" in known and known["allowzero"].i != 0
     sizes: list[Dim | None] = []
-    for axis, size in enumerate(target):
+    for axis, dim in enumerate(target):
+        size = dim.size
         if size > 0:
-            sizes.append(Dim(size))
+            sizes.append(dim)
+        elif not dim.static:
+            return None
         elif size == 0 and not allow_zero and axis < len(shape):
             sizes.append(shape[axis])
         elif size == -1:

@@ -9,9 +9,8 @@ import numpy as np
 from onnx import NodeProto
 
 from onnx_exact.errors import ModelError
-from onnx_exact.graph.index import Index
+from onnx_exact.graph.index import FLOATS, Index
 from onnx_exact.graph.layout import Layout
-from onnx_exact.network.affine import Array
 from onnx_exact.network.approximate import Approximate
 
 
@@ -22,6 +21,8 @@ class Dense:
     weight: Approximate
     bias: Approximate
     layout: Layout
+    # Whether the same node takes the positive part of the outputs.
+    rectified: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,15 +55,32 @@ Step = Dense | Diagonal | Regroup | Rectify
 Reader = Callable[[Index, NodeProto, int, Layout], Step | None]
 
 
-def weights(index: Index, tensor: str) -> Array | None:
-    """A constant that a chain would take in, in float64; None where it is no such constant.
+def weights(index: Index, tensor: str) -> Approximate | None:
+    """A floating-point constant that a chain would take in, in float64; None for anything else.
 
     Raises:
         ModelError: it holds a NaN or an infinity.
     """
-    values = index.floats(tensor)
-    if values is not None and not np.isfinite(values).all():
+    found = index.value(tensor)
+    if found is None or found.values.dtype not in FLOATS.values():
+        return None
+    if not np.isfinite(found.values).all():
         raise ModelError(
             f"the constant {tensor!r} holds NaN or infinite values; repair the model first"
         )
-    return values
+    values = found.values.astype(np.float64)
+    # What is read-only need not be copied by those who keep it.
+    values.flags.writeable = False
+    return Approximate(values, found.error)
+
+
+def per_unit(layout: Layout, numbers: Approximate) -> Approximate | None:
+    """What a constant that broadcasts against a tensor is for each feature, shape (width,).
+
+    None where it would change the tensor's shape, or differs between positions.
+    """
+    value = layout.per_unit(numbers.value)
+    if value is None or numbers.error is None:
+        return None if value is None else Approximate(value)
+    error = layout.per_unit(numbers.error)
+    return None if error is None else Approximate(value, error)

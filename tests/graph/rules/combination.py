@@ -82,13 +82,15 @@ class Combination:
             for name, v in self.variables.items()
         ]
         results = [f"y{i}" for i in range(self.outputs)]
-        nodes = [helper.make_node(self.op, names, results, **self.attributes)]
+        domain, _, op = self.op.rpartition(".")
+        nodes = [helper.make_node(op, names, results, domain=domain, **self.attributes)]
         shown = results
         if self.attributes.get("to") in OPAQUE:
             nodes.append(helper.make_node("Cast", ["y0"], ["read"], to=TensorProto.FLOAT))
             shown = ["read"]
         graph = helper.make_graph(nodes, "g", inputs, [], initializers)
         opset = [helper.make_opsetid("", self.opset)]
+        opset += [helper.make_opsetid(domain, 3)] if domain else []
         model = helper.make_model(graph, opset_imports=opset, ir_version=8)
         inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
         types = {v.name: v for v in inferred.graph.value_info}

@@ -10,6 +10,7 @@ import numpy as np
 from onnx import TensorProto
 
 from tests.graph.rules.combination import FLOATS, Combination, Constant, Variable
+from tests.graph.rules.grid_functions import functions
 
 X = Variable(("n", 4))
 STATIC = Variable((2, 3, 4))
@@ -30,6 +31,7 @@ def more() -> Iterator[Combination]:
     yield from _reductions()
     yield from _quantisations()
     yield from _transposed()
+    yield from functions()
 
 
 def _functions() -> Iterator[Combination]:
