@@ -193,7 +193,8 @@ def _folded(state: State, index: int, form: NormalForm) -> _Proposal:
     weight, bias = ledger.stored(linear.weight.value), ledger.stored(constant.value)
     moved = ledger.moved + ledger.rounding(constant)
     moved = moved + reach(ledger.rounding(linear.weight), form.units.size)
-    counts = {"negligible": form.negligible, "folded": len(form.kink) - form.negligible}
+    dropped = min(form.negligible, len(form.kink))
+    counts = {"negligible": dropped, "folded": len(form.kink) - dropped}
     if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
         why = f"the product does not fit {state.dtype}"
         return _Proposal(FOLD, (), moved, weight.size, counts, why)
@@ -214,8 +215,11 @@ def _written(state: State, index: int, form: NormalForm, linear: Linear) -> _Pro
     weight, bias = ledger.stored(kept.columns.value), ledger.stored(constant.value)
     moved = ledger.moved + linear.moved + ledger.rounding(constant)
     moved = moved + reach(ledger.rounding(kept.columns), np.maximum(heights, 0.0))
-    counts = {"folded": form.constants, "negligible": form.negligible}
-    counts["merged"] = decided.layer.width - width - sum(counts.values())
+    gone = decided.layer.width - width
+    # A unit may stay, or a linear one come in, where all were constant or dropped.
+    folded = min(form.constants, max(gone, 0))
+    dropped = min(form.negligible, max(gone, 0) - folded)
+    counts = {"folded": folded, "negligible": dropped, "merged": gone - folded - dropped}
     entries = width * (decided.layer.affine.n_in + after.layer.width)
     what = f"{width} units for {decided.layer.width} (linear part: {linear.how})"
     numbers = (weight, bias, linear.bias, linear.weight, linear.read, linear.lower)

