@@ -12,6 +12,7 @@ import pytest
 
 import onnx_exact
 from onnx_exact.cli import main
+from onnx_exact.methods import GOALS
 from onnx_exact.report import schema, to_json_dict
 from tests.lines import complaints
 from tests.small_network import network
@@ -40,13 +41,13 @@ def test_schema_is_one() -> None:
 
 
 @pytest.mark.parametrize("removable", [True, False])
-@pytest.mark.parametrize("form", ["chain", "auto"])
+@pytest.mark.parametrize("goal", GOALS)
 @pytest.mark.parametrize("domain", ["0:1", None])
 def test_reports_of_runs_are_valid(
-    tmp_path: Path, removable: bool, form: str, domain: str | None
+    tmp_path: Path, removable: bool, goal: str, domain: str | None
 ) -> None:
     path = network(tmp_path / "in.onnx", removable=removable)
-    _, report = onnx_exact.optimize(path, domain=domain, form=form)
+    _, report = onnx_exact.optimize(path, domain=domain, goal=goal)
     for units in (False, True):
         check(to_json_dict(report, units=units))
     check(onnx_exact.analyze(path, domain=domain, time_limit=60.0).to_json_dict(units=True))
