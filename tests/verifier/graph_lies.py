@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from tests.verifier.build import Written
-from tests.verifier.lies import beside, marked
+from tests.verifier.lies import SIDES, beside, marked, network_inputs
 
 Array = NDArray[Any]
 
@@ -43,6 +43,7 @@ class Form:
         lie, sibling: change both models; the chain then lies between `source` and `output`.
         source, output: of the chain.
         feeds: what else to feed than x, to show the lie.
+        boxed: whether the certificate says that the domain's own box holds the chain's input.
     """
 
     lie: Callable[[Base], None]
@@ -50,6 +51,7 @@ class Form:
     source: str = "x"
     output: str = "y"
     feeds: Callable[[Base], dict[str, Array]] = lambda base: {}
+    boxed: bool = False
 
 
 def node(op: str, inputs: str, outputs: str, **attributes: Any) -> NodeProto:
@@ -274,6 +276,9 @@ FORMS: dict[str, Form] = {
     "samples and features mixed": Form(_shapes(True), _shapes(False)),
     "the number of samples": Form(_sizes(2, 3), _sizes(3, 3)),
     "a constant in front": Form(_front(1.0, 0.5), _front(1.0, 1.0), source="u"),
+    "a box that does not hold its input": Form(
+        _front(4.0, 4.0), _front(1.0, 1.0), source="u", boxed=True
+    ),
     "a tensor inside given out": Form(_inner(True), _inner(False)),
     "a weight that may be fed": Form(
         _overridable(True), _overridable(False), output="v", feeds=_doubled_weight
@@ -289,7 +294,16 @@ def formed(written: Written, form: Form, lies: bool) -> Written:
     (form.lie if lies else form.sibling)(base)
     chain = {"input": form.source, "output": form.output}
     made = beside(written, "graph").chain(**chain)
+    if form.boxed:
+        made = made.changed(c0_box=domain_box(written))
     return marked(made, base.old, base.new)
+
+
+def domain_box(written: Written) -> Array:
+    """Lower and upper sides of the domain, (2, inputs)."""
+    sides = written.header["domain"]["x"]
+    inputs = network_inputs(written)
+    return np.stack([np.broadcast_to(np.asarray(sides[side]), (1, inputs))[0] for side in SIDES])
 
 
 def is_false(written: Written, form: Form, points: Array) -> bool:

@@ -279,6 +279,16 @@ def domain(written: Written, rng: Random) -> Written | None:
     return marked(written.changed({"domain": wider}), new=model)
 
 
+def deviation(written: Written, rng: Random) -> Written | None:
+    """The outputs, of which a weight is another one, are said to differ by less than they do."""
+    made = weights(written, rng)
+    if made is None:
+        return None
+    claimed = float(written.header["deviation"]["certified_max_abs"])
+    less = _any((0.0, 0.5 * claimed, -1.0), rng)
+    return made.changed({"deviation": {"certified_max_abs": less}})
+
+
 def weights(written: Written, rng: Random) -> Written | None:
     """A number of the result is another one, or none."""
     model = onnx.load(written.new)
@@ -317,6 +327,7 @@ NUMBERS: dict[str, Mutation] = {
     "map": place,
     "factor": factor,
     "domain": domain,
+    "deviation": deviation,
     "weights": weights,
     "order": order,
 }
