@@ -12,13 +12,15 @@ from pathlib import Path
 from onnx import ModelProto
 
 from onnx_exact.domains import Domain, DomainLike
-from onnx_exact.errors import NotVerifiedError, UsageError
+from onnx_exact.errors import DomainError, NotVerifiedError, UncheckedError, UsageError
 from onnx_exact.verifier.check import ChainCheck, check, declared_domain
 from onnx_exact.verifier.clock import Clock
 from onnx_exact.verifier.coverage import compare_outside, compare_signatures
 from onnx_exact.verifier.model import Model, names_read
 from onnx_exact.verifier.schema import CLAIMED, Certificate
 
+# As a share of the largest output: beyond what float32 rounds in networks that can be used.
+PLAIN_DIFFERENCE = 1e-3
 ModelLike = ModelProto | str | PathLike[str]
 
 
@@ -107,7 +109,13 @@ def verify(
     if certificate is not None:
         if rtol is not None or atol is not None:
             raise UsageError("a certificate is checked without tolerances; leave rtol and atol out")
-        found = _by_certificate(old, new, Path(certificate), domain, clock)
+        try:
+            found = _by_certificate(old, new, Path(certificate), domain, clock)
+        except UncheckedError:
+            _refute(old, new, domain, clock)
+            raise
+        if found.claims:
+            _refute(old, new, domain, clock)
     elif compared := _same(old, new):
         found = Verification("identical", compared=compared, deviation=0.0)
     else:
@@ -137,6 +145,20 @@ def _same(old: Model, new: Model) -> int:
         return compare_outside(old, new, [])
     except NotVerifiedError:
         return 0
+
+
+def _refute(old: Model, new: Model, domain: DomainLike | None, clock: Clock) -> None:
+    """Where a certificate proves nothing, a plain difference of the two models still refutes it.
+
+    Raises:
+        NotVerifiedError: at a point that the error has.
+    """
+    from onnx_exact.falsify.search import search
+
+    try:
+        search(old, new, declared_domain(old, new, domain), (PLAIN_DIFFERENCE, None), clock)
+    except (UncheckedError, DomainError):
+        return  # Nothing was found; what could not be checked is said by the caller.
 
 
 def _by_certificate(

@@ -14,7 +14,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from onnx_exact.errors import NotVerifiedError
 from onnx_exact.pipeline import optimize_file
-from onnx_exact.verified import verify
+from onnx_exact.verified import Verification, verify
 from onnx_exact.verifier.chain import read_chain
 from onnx_exact.verifier.model import Model
 from tests.oracle.networks import random_case
@@ -166,7 +166,12 @@ def test_a_tensor_inside_of_a_chain_may_not_be_read_by_others(tmp_path: Path) ->
 def test_units_that_turn_out_stable_need_not_have_been_claimed(tmp_path: Path) -> None:
     """An undecided unit, and one put in the place of stably active ones, have the same weights."""
     written = random_written("dyadic", 4021, tmp_path)
-    assert verify(written.old, written.new, written.certificate).deviation < 1e-5
+    assert_float32(verify(written.old, written.new, written.certificate))
+
+
+def assert_float32(found: Verification) -> None:
+    """Off by what rounding new weights to float32 does to the largest output, and no more."""
+    assert found.deviation < 2.0**-22 * max(chain.largest for chain in found.chains)
 
 
 def random_written(family: str, seed: int, folder: Path, **settings: Any) -> Written:
@@ -184,7 +189,7 @@ def test_layers_that_were_written_one_by_one_are_read_one_by_one(tmp_path: Path)
     written = random_written("normal", 2102, tmp_path, reductions="published")
     widths = written.header["chains"][0]["result_widths"]
     assert len(widths) > len(read_chain(Model(written.new, "a model"), "x", "y").layers)
-    assert verify(written.old, written.new, written.certificate).deviation < 1e-5
+    assert_float32(verify(written.old, written.new, written.certificate))
 
 
 def test_what_folding_rounds_is_the_same_where_a_layer_stays(tmp_path: Path) -> None:
