@@ -111,11 +111,11 @@ def verify(
             raise UsageError("a certificate is checked without tolerances; leave rtol and atol out")
         try:
             found = _by_certificate(old, new, Path(certificate), domain, clock)
-        except UncheckedError:
-            _refute(old, new, domain, clock)
+        except UncheckedError as error:
+            _refute(old, new, domain, clock, str(error))
             raise
         if found.claims:
-            _refute(old, new, domain, clock)
+            _refute(old, new, domain, clock, f"{found.claims} of its verdicts are claims")
     elif compared := _same(old, new):
         found = Verification("identical", compared=compared, deviation=0.0)
     else:
@@ -147,7 +147,7 @@ def _same(old: Model, new: Model) -> int:
         return 0
 
 
-def _refute(old: Model, new: Model, domain: DomainLike | None, clock: Clock) -> None:
+def _refute(old: Model, new: Model, domain: DomainLike | None, clock: Clock, unproved: str) -> None:
     """Where a certificate proves nothing, a plain difference of the two models still refutes it.
 
     Raises:
@@ -159,6 +159,8 @@ def _refute(old: Model, new: Model, domain: DomainLike | None, clock: Clock) -> 
         search(old, new, declared_domain(old, new, domain), (PLAIN_DIFFERENCE, None), clock)
     except (UncheckedError, DomainError):
         return  # Nothing was found; what could not be checked is said by the caller.
+    except NotVerifiedError as error:
+        raise NotVerifiedError(f"{error}; {unproved}", error.counterexample) from error
 
 
 def _by_certificate(
