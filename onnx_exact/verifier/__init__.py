@@ -1,8 +1,8 @@
 """An independent checker of results: its own reading of both models, its own arithmetic.
 
-It shares no code with the rooms that decide and reduce (`stability`, `reduce`, `graph`) or with the
-writer of certificates (`certify`), so that a mistake there cannot hide here. To be read in this
-order:
+It shares no code with what reads, decides and reduces (`graph`, `bounds`, `bab`, `decide`, ...)
+or with the writer of certificates (`certify`), so that a mistake there cannot hide here. To be read
+in this order:
 
     refusals                        the two ways to refuse
     rounding, balls, intervals      float64 rounded outward
@@ -10,7 +10,7 @@ order:
     products, bounds                one inequality for a ReLU, one way back to the input
     schema                          what is claimed
     claims, trees                   the verdicts on the units
-    deviation, opposites            how far the result is from the original
+    deviation, hyperplanes          how far the result is from the original
     front, front_rules              over which box
     coverage                        that nothing else differs
     check, clock                    all of that in order, in bounded time

@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx_exact.cli import main
 from onnx_exact.errors import DomainError, NotVerifiedError, UncheckedError, UsageError
 from onnx_exact.verified import Verification, verify
+from onnx_exact.verifier.model import Model
 from tests.verifier.build import FIRST, LAST, SECOND, SQUARE, LayerSpec, gemm_model, tiny
 
 
@@ -164,3 +165,24 @@ def test_what_agrees_for_one_sample_and_not_for_two_is_found(tmp_path: Path) -> 
     assert compared(tmp_path, summed(0), summed(0, "Abs")).method == "search"
     with pytest.raises(NotVerifiedError, match="differs by"):
         compared(tmp_path, summed(1), summed(0))
+
+
+def test_other_versions_alone_are_no_difference_and_no_proof(tmp_path: Path) -> None:
+    old, new = gemm_model([FIRST, SECOND, LAST], SQUARE), gemm_model([FIRST, SECOND, LAST], SQUARE)
+    new.ir_version = old.ir_version + 1
+    new.opset_import[0].version += 1
+    assert compared(tmp_path, old, new).exit_code == 3
+
+
+def test_a_plain_difference_refutes_a_certificate_that_proves_nothing(tmp_path: Path) -> None:
+    written = tiny(tmp_path)
+    model = onnx.load(written.new)
+    tensor = next(t for t in model.graph.initializer if t.name == "w2")
+    tensor.CopyFrom(numpy_helper.from_array(2 * numpy_helper.to_array(tensor), "w2"))
+    onnx.save(model, written.new)
+    digest = {"sha256": Model(written.new, "a model").sha256}
+    changed = written.changed({"result": digest})
+    with pytest.raises(NotVerifiedError, match=r"differs by .*; the certificate claims") as caught:
+        verify(changed.old, changed.new, changed.certificate)
+    assert caught.value.exit_code == 1
+    assert caught.value.counterexample is not None
