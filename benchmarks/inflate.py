@@ -94,7 +94,7 @@ def reduced(layers: Layers) -> tuple[Size, float | None]:
     """
     last = len(layers) - 1
     specs = [(w.tolist(), b.tolist(), k < last) for k, (w, b) in enumerate(layers)]
-    new, report = optimize(gemm_model(specs), domain="0:1", method="bounds")
+    new, report = optimize(gemm_model(specs), domain="0:1")
     assert report.totals.units_after is not None
     assert report.totals.connections_after is not None
     del new

@@ -32,7 +32,7 @@ def decide_chain(
         chain, box, options, points: as for `onnx_exact.decide.run.analyze_chain`.
         dtype: in which the model stores its weights.
     """
-    simpler = None if options.method in PUBLISHED else simplified(chain, box, dtype)
+    simpler = None if options.method in PUBLISHED else simplified(chain, box)
     if simpler is None:
         return analyze(chain, box, options, points)
     found = analyze(simpler.chain, box, options, points)

@@ -40,7 +40,7 @@ class Together:
         return self.units[self.factors < 0.0]
 
     def explain(self, weight: Array) -> tuple[Array, Array]:
-        """What functionals of the outputs cost without the units, and what is left of them.
+        """What functionals of the outputs cost with the first of the units alone.
 
         Args:
             weight: of the functionals, shape (rows, units of the layer).
@@ -51,10 +51,11 @@ class Together:
         """
         read, sizes = weight[:, self.units], np.abs(self.factors)
         count = self.units.size
-        total = np.abs(read @ sizes) + gamma(count) * (np.abs(read) @ sizes) + count * SMALLEST
-        cost = np.where(read.any(axis=1), total * self.height, 0.0) + reach(read, self.off)
+        rounding = gamma(count) * (np.abs(read) @ sizes) + count * SMALLEST
+        cost = np.where(read.any(axis=1), rounding * self.height, 0.0) + reach(read, self.off)
         left = weight.copy()
         left[:, self.units] = np.where(self.factors < 0.0, read, 0.0)
+        left[:, self.units[0]] = read @ sizes
         return cost * (1.0 + gamma(count + 4)), left
 
 

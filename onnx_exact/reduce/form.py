@@ -38,7 +38,7 @@ from onnx_exact.network.approximate import Approximate, quotient
 from onnx_exact.reduce.budget import reach
 from onnx_exact.reduce.collinear import Index, Multiples, collinear
 from onnx_exact.reduce.ledger import Columns, Ledger, Units
-from onnx_exact.reduce.orient import turning
+from onnx_exact.reduce.orient import turnings
 from onnx_exact.reduce.units import GONE
 
 # What may be left of terms that cancel, in roundings of these terms.
@@ -54,9 +54,11 @@ class NormalForm:
         kink: which units are kinks.
         jump: J.
         turned: which kinks face the other way.
+        linear: which units may give a linear part: those that are active, or all but.
         opposite, ratio: a unit q with g_q = -ratio g_k for kink k, ratio > 0; GONE for none.
         amount: l; 0 for units that are no direction.
         line, slope: the unit d with w_i = slope_i w_d that stands for the direction of unit i.
+        line_off: how far w_i may be from that.
         place, factor: the unit k with g_i = factor_i g_k that stands for the hyperplane of unit i.
         apart: J of a kink and of the unit opposite to it, before the two were one.
         constants, negligible: how many units went into the constant, and how many were dropped.
@@ -66,10 +68,11 @@ class NormalForm:
         n = units.affine.n_out
         self.units, self.ledger = units, ledger
         self.kink, self.turned = ~units.active, np.zeros(n, dtype=bool)
+        self.linear = units.active.copy()
         self.jump = Columns(np.where(self.kink, weight, 0.0))
         self.amount = Columns(np.where(units.active, weight, 0.0))
         self.opposite, self.ratio = np.full(n, GONE), np.ones(n)
-        self.line, self.slope, self._line_off = np.arange(n), np.ones(n), np.zeros(n)
+        self.line, self.slope, self.line_off = np.arange(n), np.ones(n), np.zeros(n)
         self.place, self.factor = np.arange(n), np.ones(n)
         self.apart: dict[int, tuple[Approximate, Approximate]] = {}
         self.constants = self.negligible = 0
@@ -188,19 +191,19 @@ class NormalForm:
             for unit, factor, off in zip(group.units, group.factors, residue, strict=True):
                 if not carries[unit] or self._along(group.first, unit, factor, off):
                     self.line[unit], self.slope[unit] = group.first, factor
-                    self._line_off[unit] = off
+                    self.line_off[unit] = off
 
     def _along(self, into: int, unit: int, factor: float, residue: float) -> bool:
         """Adds the linear part of a unit to that of another."""
         read = self.amount.of(unit)
-        added = self._added(into, read, unit, factor)
+        added = self.added_to(into, read, unit, factor)
         charge = np.abs(read.value) * residue
-        if not self._moves_amount(into, added, charge):
+        if not self.moves_amount(into, added, charge):
             return False
         self.amount.drop([unit])
         return True
 
-    def _added(
+    def added_to(
         self, into: int, read: Approximate, unit: int, factor: float
     ) -> tuple[Approximate, Approximate, Array]:
         """What read g_unit is in terms of g_into: its amount, a constant, and the terms summed."""
@@ -210,7 +213,7 @@ class NormalForm:
         sizes = np.abs(self.amount.value[:, into]) + np.abs(scaled.value)
         return self.amount.of(into) + scaled, constant, sizes
 
-    def _moves_amount(
+    def moves_amount(
         self,
         into: int,
         added: tuple[Approximate, Approximate, Array],
@@ -230,16 +233,17 @@ class NormalForm:
     def _turn(self) -> None:
         """Turns kinks that take their direction away."""
         for kink in np.flatnonzero(self.kink).tolist():
-            other = int(self.opposite[kink])
-            # J g_k, as a linear part of its own.
-            unit, read = kink, self.jump.of(kink)
-            if other != GONE:
-                unit, read = other, -self.over(kink)
+            unit, read = self.unbent(kink)
             into = int(self.line[unit])
             if self.amount.value[:, into].any():
-                added = self._added(into, read, unit, self.slope[unit])
-                charge = np.abs(read.value) * self._line_off[unit]
-                self.turned[kink] = self._moves_amount(into, added, charge, whole=True)
+                added = self.added_to(into, read, unit, self.slope[unit])
+                charge = np.abs(read.value) * self.line_off[unit]
+                self.turned[kink] = self.moves_amount(into, added, charge, whole=True)
+
+    def unbent(self, kink: int) -> tuple[int, Approximate]:
+        """J g_k as a linear part: of which unit, and how much."""
+        other = int(self.opposite[kink])
+        return (kink, self.jump.of(kink)) if other == GONE else (other, -self.over(kink))
 
     def orient(self) -> bool:
         """Turns many kinks at once, where that leaves a smaller linear part; whether it does."""
@@ -253,52 +257,25 @@ class NormalForm:
         jump, own = self.jump.value[:, kinks] / room[:, None], weight[kinks]
         amount = self.amount.value[:, directions] / room[:, None]
         linear = amount @ weight[directions]
-        turned = turning(jump, own, linear)
-        if turned is None or not turned.any():
-            return False
-        left = linear + jump[:, turned] @ own[turned]
-        terms = np.abs(jump[:, turned]) @ np.abs(own[turned])
-        terms = terms + np.abs(amount) @ np.abs(weight[directions])
-        least = CANCELLED * self.ledger.roundoff * float(np.linalg.norm(terms))
-        if _rank(left, least) >= min(directions.size, _rank(linear, least)):
+        terms = np.abs(amount) @ np.abs(weight[directions])
+        best, turned = min(directions.size, self._left(linear, terms)), None
+        for proposal in turnings(jump, own, linear, weight[directions], amount):
+            more = np.abs(jump[:, proposal]) @ np.abs(own[proposal])
+            rank = self._left(linear + jump[:, proposal] @ own[proposal], terms + more)
+            if rank < best:
+                best, turned = rank, proposal
+        if turned is None:
             return False
         for kink in kinks[turned].tolist():
             self.amount.put(kink, self.jump.of(kink))
         self.turned[kinks[turned]] = True
         return True
 
+    def _left(self, linear: Array, terms: Array) -> int:
+        """The rank of what is left of terms."""
+        least = CANCELLED * self.ledger.roundoff * float(np.linalg.norm(terms))
+        return int((np.linalg.svd(linear, compute_uv=False) > least).sum())
+
     def over(self, kink: int) -> Approximate:
         """J / ratio: by how much the unit opposite to a kink is read in its place."""
         return self.jump.of(kink) * quotient(np.ones(1), self.ratio[[kink]])
-
-    def drop(self, limit: Array) -> None:
-        """Drops kinks and directions, the cheapest first, that move readers by `limit` at most."""
-        lower, upper = self.units.lower, self.units.upper
-        heights = np.maximum(np.where(self.turned, -lower, upper), 0.0)
-        with np.errstate(over="ignore", invalid="ignore"):
-            middles, halves = 0.5 * lower + 0.5 * upper, 0.5 * upper - 0.5 * lower
-            halves = np.nextafter(halves, np.inf) + np.spacing(np.abs(middles))
-        found = [(heights[k], self.jump, int(k), 0.0) for k in np.flatnonzero(self.kink)]
-        found += [(halves[d], self.amount, int(d), middles[d]) for d in self.directions]
-        costs = [np.abs(columns.value[:, i]) + columns.off[:, i] for _, columns, i, _ in found]
-        costs = [reach(c[:, None], np.array([f[0]])) for c, f in zip(costs, found, strict=True)]
-        smallest = np.finfo(np.float64).tiny
-        shares = [float((c / np.maximum(limit, smallest)).max()) for c in costs]
-        total = np.zeros_like(limit)
-        for place in np.argsort(shares, kind="stable"):
-            _, columns, unit, middle = found[place]
-            more = total + costs[place]
-            if not (more <= limit).all():
-                continue
-            added = columns.of(unit) * Approximate(np.array([middle]))
-            if self.ledger.take(costs[place], added if middle else None):
-                total = more
-                columns.drop([unit])
-                self.negligible += 1
-                if columns is self.jump:
-                    self.kink[unit] = False
-
-
-def _rank(matrix: Array, least: float) -> int:
-    """How many singular values are more than `least`."""
-    return int((np.linalg.svd(matrix, compute_uv=False) > least).sum())

@@ -21,6 +21,7 @@ from onnx_exact.reduce.budget import Refusal, allowance, figures, reach
 from onnx_exact.reduce.collinear import Index
 from onnx_exact.reduce.form import NormalForm
 from onnx_exact.reduce.ledger import Flags, Ledger, Units
+from onnx_exact.reduce.negligible import drop
 from onnx_exact.reduce.overflow import overflowing
 from onnx_exact.reduce.realise import DIRECTIONS, Linear, Map, realisations
 from onnx_exact.reduce.state import Decided, State
@@ -141,15 +142,15 @@ def _forms(
             decided.status != Status.UNDECIDED,
             decided.budget.left(own),
         )
-        for drop in (True, False) if negligible and own > 0.0 else (False,):
+        for dropping in (True, False) if negligible and own > 0.0 else (False,):
             ledger = Ledger(room.copy(), affine.bias, state.dtype, fixed=fixed)
             form = NormalForm(units, affine.weight, ledger)
-            if drop:
+            if dropping:
                 sizes = np.where(np.isfinite(decided.magnitude), decided.magnitude, 0.0)
                 largest = (np.abs(affine.weight) * sizes).max(axis=1)
                 half = ledger.roundoff * np.maximum(largest, np.abs(affine.bias))
-                form.drop(allowance(min(limit, 1.0), half))
-            if form.negligible or not drop:
+                drop(form, allowance(min(limit, 1.0), half))
+            if form.negligible or not dropping:
                 if own > 0.0:
                     ledger = Ledger(room.copy(), affine.bias, state.dtype, fixed=fixed)
                     oriented = NormalForm(units, affine.weight, ledger)

@@ -6,11 +6,14 @@ left,
 
     (J^T P J o W W^T) x = -diag(J^T P L W^T),    P = (M M^T + e^2)^(-1/2),    M = L + J diag(x) W,
 
-with e halved from one solution to the next. Only a proposal: what it leaves is counted by the
+with e halved from one solution to the next. Where what is to be left is known, the directions that
+several readers have, all else is made 0 at once. Only proposals: what they leave is counted by the
 caller.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,29 +27,61 @@ LEAST = 2.0**-30
 RIDGE = 1e-10
 
 
-def turning(jump: Array, own: Array, linear: Array) -> NDArray[np.bool_] | None:
-    """The kinks to turn, shape (kinks,); None where it is not tried.
+def turnings(
+    jump: Array, own: Array, linear: Array, rows: Array, amount: Array
+) -> Iterator[NDArray[np.bool_]]:
+    """Proposals for the kinks to turn, each of shape (kinks,); none where it is not tried.
 
     Args:
         jump: J, shape (readers, kinks).
         own: W, shape (kinks, inputs).
-        linear: L, shape (readers, inputs).
+        linear: L, shape (readers, inputs), which is amount @ rows.
+        rows: of the directions, shape (directions, inputs).
+        amount: how much of each direction is read, shape (readers, directions).
     """
     if max(jump.shape[1] / MOST_KINKS, jump.shape[0] / MOST_READERS) > 1.0:
+        return
+    system = own @ own.T
+    found = _solved(jump.T @ jump, system, -((jump.T @ linear) * own).sum(axis=1))
+    if found is not None:
+        yield found > 0.5
+    # What several readers have in common may stay; what one alone has may be made of kinks.
+    shared = rows[np.count_nonzero(amount, axis=0) > 1]
+    if shared.size and len(shared) < len(rows):
+        basis = np.linalg.svd(shared, full_matrices=False)
+        kept = basis[2][basis[1] > RIDGE * basis[1].max(initial=0.0)]
+        across = (linear - linear @ kept.T @ kept) @ own.T
+        inside = system - own @ kept.T @ kept @ own.T
+        found = _solved(jump.T @ jump, inside, -(jump * across).sum(axis=0))
+        if found is not None:
+            yield found > 0.5
+    found = _reweighted(jump, own, linear)
+    if found is not None:
+        yield found > 0.5
+
+
+def _solved(pull: Array, system: Array, wanted: Array) -> Array | None:
+    """x of (pull o system) x = wanted within [0, 1]."""
+    system = pull * system
+    if not (np.isfinite(system).all() and np.isfinite(wanted).all()):
         return None
+    # What no row tells apart stays as it is.
+    ridge = RIDGE * float(np.trace(system)) / len(system) + np.finfo(np.float64).tiny
+    found = np.linalg.solve(system + ridge * np.eye(len(system)), wanted)
+    return np.asarray(np.clip(found, 0.0, 1.0))
+
+
+def _reweighted(jump: Array, own: Array, linear: Array) -> Array | None:
     gram, across, most = own @ own.T, linear @ own.T, float(np.abs(linear).max())
-    weights, share, epsilon = np.eye(len(jump)), np.zeros(jump.shape[1]), most
+    weights, share, epsilon = np.eye(len(jump)), None, most
     while epsilon > LEAST * most:
-        system = (jump.T @ weights @ jump) * gram
         wanted = -((weights @ jump) * across).sum(axis=0)
-        if not (np.isfinite(system).all() and np.isfinite(wanted).all()):
+        share = _solved(jump.T @ weights @ jump, gram, wanted)
+        if share is None:
             return None
-        # What no row tells apart stays as it is.
-        ridge = RIDGE * float(np.trace(system)) / len(system) + np.finfo(np.float64).tiny
-        share = np.clip(np.linalg.solve(system + ridge * np.eye(len(system)), wanted), 0.0, 1.0)
         left = linear + (jump * share) @ own
         values, vectors = np.linalg.eigh(left @ left.T)
         epsilon *= 0.5
         weights = (vectors / np.sqrt(np.maximum(values, 0.0) + epsilon**2)) @ vectors.T
         weights = weights / np.abs(weights).max()
-    return np.asarray(share > 0.5)
+    return share

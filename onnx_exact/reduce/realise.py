@@ -130,7 +130,7 @@ def realisations(
     directions = form.directions
     paired = np.isin(directions, form.opposite)
     counts = {DIRECTIONS: directions.size}
-    if not (form.units.active[directions] | paired).all():
+    if not (form.linear[directions] | paired).all():
         # A kink that was turned is no unit for its own linear part.
         del counts[DIRECTIONS]
     if kinds and (directions.size > 1 or not counts):
@@ -160,6 +160,9 @@ def _by_directions(form: NormalForm) -> Linear:
     units, directions = form.units, form.directions
     exact = form.amount.of(directions)
     moved = reach(form.ledger.rounding(exact), units.magnitude[directions])
+    # What is all but active and stays keeps its ReLU.
+    depths = np.where(form.units.active, 0.0, np.maximum(-units.lower, 0.0))[directions]
+    moved = moved + reach(exact.value, np.where(form.linear[directions], depths, 0.0))
     return Linear(
         DIRECTIONS,
         units.affine.weight[directions],

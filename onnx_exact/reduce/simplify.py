@@ -19,21 +19,19 @@ from onnx_exact.bounds.interval import interval_bounds
 from onnx_exact.decide.verdict import Evidence, LayerVerdicts, Stability, Status
 from onnx_exact.network.chain import Chain
 from onnx_exact.network.domain import Box
-from onnx_exact.reduce.budget import FloatType
 from onnx_exact.reduce.run import ReduceOptions, Reduction, reduce_chain
 from onnx_exact.reduce.units import UnitMap
 
 
-def simplified(chain: Chain, box: Box, dtype: FloatType) -> Reduction | None:
-    """The chain in its normal form as far as that is exact; None where it is as good as it was.
+def simplified(chain: Chain, box: Box) -> Reduction | None:
+    """The chain in its normal form as far as that is exact in float64; None where that is nothing.
 
     Args:
         chain: the original.
         box: shape (inputs,).
-        dtype: of its weights.
     """
     options = ReduceOptions(max_deviation=0.0, simplify=True)
-    found = reduce_chain(chain, by_intervals(chain, box), box, dtype, options)
+    found = reduce_chain(chain, by_intervals(chain, box), box, np.dtype(np.float64), options)
     # Units that are only removed loosen no bound.
     return None if found.removal_only or found.chain.is_constant else found
 

@@ -20,7 +20,7 @@ from onnx_exact.verifier.rounding import ROUNDOFF, SMALLEST, Array, Flags, Units
 def replace_together(
     rows: Array, layer: Layer, among: Flags, place: Units, factor: Array, ranges: Ranges, s: int
 ) -> tuple[Array, Array, Array]:
-    """Functionals of the outputs of a layer without the units that are gone together.
+    """Functionals of the outputs of a layer with one of the units that are gone together.
 
     Args:
         rows: F, shape (rows, units).
@@ -31,8 +31,9 @@ def replace_together(
         s: its index.
 
     Returns:
-        F with 0 for these units; functionals of the pre-activations, F_i where b < 0; and how far
-        the sum of the two may be from F h, one for each row.
+        F with sum_i F_i |b_i| for the first of these units and 0 for the others; functionals of the
+        pre-activations, F_i where b < 0; and how far the sum of the two may be from F h, one for
+        each row.
     """
     rows, linear, loss = rows.copy(), np.zeros_like(rows), np.zeros(len(rows))
     size, highest = np.append(ranges.magnitude(s - 1), 1.0), ranges.outputs(s)[1]
@@ -44,9 +45,9 @@ def replace_together(
         first, share, read = units[:1], factor[units] / factor[units[0]], rows[:, units]
         balls = [Ball(numbers[i], None if errors is None else errors[i]) for i in (units, first)]
         off = dot_up((balls[0] + balls[1] * Ball(-share[:, None])).size, size)
-        terms = np.abs(read) @ np.abs(share)
-        total = np.abs(read @ np.abs(share)) + units.size * (2.0 * ROUNDOFF * terms + SMALLEST)
-        lost = np.column_stack([np.where(read.any(axis=1), total, 0.0), np.abs(read)])
+        rounding = units.size * (2.0 * ROUNDOFF * (np.abs(read) @ np.abs(share)) + SMALLEST)
+        lost = np.column_stack([np.where(read.any(axis=1), rounding, 0.0), np.abs(read)])
         loss = add_up(loss, dot_up(lost, np.append(highest[first], off)))
         rows[:, units], linear[:, units] = 0.0, np.where(share < 0.0, read, 0.0)
+        rows[:, first] = read @ np.abs(share)[:, None]
     return rows, linear, loss

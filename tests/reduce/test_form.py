@@ -208,6 +208,50 @@ def test_many_that_are_negligible_alone_are_not_all_dropped() -> None:
     assert 0 < edit.counts[0, "negligible"] <= 3
 
 
+def test_units_that_are_hardly_ever_below_zero_are_linear() -> None:
+    """A layer that passes its inputs on, each moved by a quarter of what 1 is rounded by."""
+    tiny = 2.0**-27
+    before = state(affine([[1, 0], [0, 1]], [-tiny, -tiny]), affine([[1, 1]], [0]))
+    edit = rewrite(before, 0, 1.0, ALL_KINDS)
+    assert len(edit.state.layers) == 1
+    assert edit.counts[0, "negligible"] == 2
+    assert rewrite(before, 0, 1.0, ALL_KINDS, negligible=False).state is before
+    assert rewrite(before, 0, 0.0, ALL_KINDS).state is before
+
+
+def test_a_unit_that_is_dropped_is_not_straightened() -> None:
+    """Both would do; only one takes the unit away."""
+    tiny = 2.0**-27
+    before = state(affine([[1, -1], [2 * tiny, -tiny]], [0, 0]), affine([[1, 1]], [0]))
+    edit = rewrite(before, 0, 1.0, ALL_KINDS)
+    assert edit.state.layers[0].layer.width == 1
+    assert edit.counts[0, "negligible"] == 1
+
+
+def test_linear_parts_of_turned_kinks_that_each_reader_has_alone_are_turned_back() -> None:
+    """max(g, 0) = g + max(-g, 0) with sum_k V_rk g_k as a unit for each reader r, beside a unit
+    that both readers read and that stays."""
+    rng = np.random.default_rng(0)
+    rows = rng.integers(-4, 5, (6, 5)).astype(float)
+    rows[:, 0] -= rows.sum(axis=1) - rng.choice([-1, 1], 6)
+    read = rng.integers(1, 5, (2, 6)).astype(float)
+    flip = np.array([0, 2, 3])
+    turned = rows.copy()
+    turned[flip] *= -1.0
+    active = np.vstack([read[:, flip] @ rows[flip], [[1.0, 2.0, 0.0, 1.0, 3.0]]])
+    lift = np.abs(active).sum(axis=1)
+    before = state(
+        affine(np.vstack([turned, active]).tolist(), [*[0.0] * 6, *lift]),
+        affine(np.hstack([read, np.eye(2), [[3.0], [5.0]]]).tolist(), [0.0, 0.0]),
+    )
+    after = written(before)
+    assert after.layers[0].layer.width == 7
+    points = before.box.sample(rng, 200)
+    np.testing.assert_allclose(
+        after.chain.forward(points), before.chain.forward(points), rtol=1e-6, atol=1e-4
+    )
+
+
 @st.composite
 def layers(draw: st.DrawFn) -> tuple[list[list[int]], list[list[int]], list[int]]:
     """Units as small integer multiples of few rows (w, b), and how two readers read them."""

@@ -30,7 +30,7 @@ def larger(seed: int, *names: str) -> tuple[Chain, Chain, Box]:
 
 
 def decided(chain: Chain, box: Box) -> Stability:
-    found = simplified(chain, box, F32)
+    found = simplified(chain, box)
     own = analyze_chain(chain, box, BOUNDS)
     return (
         own if found is None else carried_back(own, found, analyze_chain(found.chain, box, BOUNDS))
@@ -42,7 +42,7 @@ def test_what_was_put_in_is_gone_before_deciding(name: str) -> None:
     smaller = 0
     for seed in range(5):
         original, chain, box = larger(seed, name)
-        found = simplified(chain, box, F32)
+        found = simplified(chain, box)
         assert found is not None
         x = box.sample(np.random.default_rng(0), 50)
         np.testing.assert_allclose(found.chain.forward(x), chain.forward(x), rtol=1e-12, atol=1e-12)
@@ -74,7 +74,7 @@ def test_a_split_network_is_decided_as_well_as_the_original() -> None:
         by_way = decided(chain, box).count(Status.UNDECIDED)
         assert by_way <= plain
         wanted = analyze_chain(original, box, BOUNDS)
-        found = simplified(chain, box, F32)
+        found = simplified(chain, box)
         assert found is not None
         assert analyze_chain(found.chain, box, BOUNDS).count(Status.UNSTABLE) >= wanted.count(
             Status.UNSTABLE
@@ -83,7 +83,7 @@ def test_a_split_network_is_decided_as_well_as_the_original() -> None:
 
 def test_a_chain_of_which_units_are_removed_alone_is_decided_as_it_is() -> None:
     chain = random_chain(3, 3, 6, 6, 2, shift=-0.5)
-    assert simplified(chain, cube(3), F32) is None
+    assert simplified(chain, cube(3)) is None
 
 
 def test_intervals_say_what_they_say() -> None:
