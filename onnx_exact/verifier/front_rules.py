@@ -300,6 +300,15 @@ RULES: dict[str, Rule] = {
     "ReduceSum": _totalled,
     "Relu": lambda p: (np.maximum(p.x[0][0], 0.0), np.maximum(p.x[0][1], 0.0)),
     "Reshape": _regrouped,
+    # Features lie along the last of two axes; of more axes nothing is said.
+    "Scaler": lambda p: (
+        multiplied(
+            added(p.x[0], (-np.array(p.options["offset"], np.float64),) * 2),
+            (np.array(p.options["scale"], np.float64),) * 2,
+        )
+        if len(p.shapes[0]) <= 2
+        else None
+    ),
     "Sigmoid": _between(lambda v: 0.5 + 0.5 * np.tanh(0.5 * v), 0.0),
     "Sin": _wave,
     "Slice": _moved,

@@ -26,6 +26,8 @@ from onnx_exact.verifier.refusals import require, require_known
 from onnx_exact.verifier.shapes import TRIALS, Shape, infer, size_of
 
 STANDARD = ("", "ai.onnx")
+# The one operator of another domain of ONNX's own that is known: (x - offset) scale, in float32.
+SCALER = ("ai.onnx.ml", "Scaler")
 FLOATS: dict[int, Any] = {
     TensorProto.FLOAT16: np.float16,
     TensorProto.FLOAT: np.float32,
@@ -44,7 +46,7 @@ MOST_SERIALISED = 2**31 - 2**20
 SHAPED_LIKE = (
     "Abs", "Add", "Cast", "Clip", "Div", "Dropout", "Elu", "Erf", "Exp", "HardSigmoid",
     "HardSwish", "Identity", "LeakyRelu", "Max", "Min", "Mul", "Neg", "Relu", "Selu",
-    "Sigmoid", "Sin", "Cos", "Softplus", "Sqrt", "Sub", "Sum", "Tanh",
+    "Scaler", "Sigmoid", "Sin", "Cos", "Softplus", "Sqrt", "Sub", "Sum", "Tanh",
 )
 # fmt: on
 _NUMBERS = ("value", "value_float", "value_floats", "value_int", "value_ints")
@@ -115,7 +117,7 @@ class Model:
         self.given = frozenset((*self.initializers, *sparse))
         versions = {o.version for o in proto.opset_import if o.domain in STANDARD}
         self.opset = versions.pop() if len(versions) == 1 else 0
-        self._local = {f.name for f in proto.functions if f.domain in STANDARD}
+        self._local = {f.name for f in proto.functions if f.domain in (*STANDARD, SCALER[0])}
         self._constants: dict[str, NDArray[np.generic]] = {}
 
     @cached_property
@@ -156,8 +158,9 @@ class Model:
                 weight, rank = self._stored.get(node.input[1]), ranks.get(source, 0)
                 if weight is not None and len(weight.dims) == 2 <= rank:
                     turned = {a.name for a in node.attribute if a.i}
-                    axis = 0 if "transA" in turned else rank - 1
-                    found[source, axis] = weight.dims["transB" in turned]
+                    found[source, 0 if "transA" in turned else rank - 1] = weight.dims[
+                        "transB" in turned
+                    ]
         return found
 
     def _of_its_shape(self, tensor: str) -> str:
@@ -181,7 +184,7 @@ class Model:
     def is_standard(self, node: NodeProto) -> bool:
         """Whether the operator is one of ONNX's own, of a set that is known here."""
         known = self.opset >= OLDEST_OPSET and node.op_type not in self._local
-        return known and node.domain in STANDARD
+        return known and (node.domain in STANDARD or (node.domain, node.op_type) == SCALER)
 
     def shapes(self, tensor: str) -> tuple[Shape, ...]:
         """Its sizes at every trial.

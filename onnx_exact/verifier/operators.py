@@ -114,8 +114,13 @@ def _read(model: Model, node: NodeProto, at: int, slot: int) -> Step | None:
     sizes = [(math.prod(a), math.prod(b)) for a, b in zip(shapes, after, strict=True)]
     if op == "Relu":
         return Step("relu", source, output, at)
-    trains = op == "Dropout" and any(node.input[2:3])
-    if op in SAME and slot == 0 and not trains and all(a == b for a, b in sizes):
+    # A Cast may round, and a Dropout train.
+    same = (
+        model.elem_type(source) == model.elem_type(output) > 0
+        if op == "Cast"
+        else op in SAME and not (op == "Dropout" and any(node.input[2:3]))
+    )
+    if same and slot == 0 and all(a == b for a, b in sizes):
         return Step("same", source, output, at)
     if op in PER_ENTRY and shapes == after:
         constant = model.numbers(node.input[1 - slot])

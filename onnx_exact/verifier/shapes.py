@@ -127,7 +127,16 @@ def run_alone(
 def _skeleton(model: Model) -> ModelProto:
     """The model without large numbers, and without what it says of shapes that follow."""
     source, proto = model.graph, model.proto
-    graph = onnx.helper.make_graph(source.node, "skeleton", source.input, source.output)
+    graph = onnx.helper.make_graph(
+        [
+            # Of a Scaler shape inference knows nothing.
+            onnx.helper.make_node("Cast", node.input, node.output, to=onnx.TensorProto.FLOAT)
+            if node.op_type == "Scaler" and model.is_standard(node)
+            else node
+            for node in source.node
+        ],
+        *("skeleton", source.input, source.output),
+    )
     made = onnx.helper.make_model(
         graph,
         functions=proto.functions,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import NodeProto, helper, numpy_helper
+from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from onnx_exact.errors import ModelError, NotVerifiedError, UncheckedError
 from onnx_exact.verifier.chain import Layer, read_chain, read_constant
@@ -124,6 +124,17 @@ READ: dict[str, Spec] = {
         [*stored(w=weights(6, 4), u=weights(4, 2)), *integers(shape=[-1, 2, 2], two=[2])],
         ["N", 2, 3],
         ["N", 2],
+    ),
+    "a Cast to the type that is there": (
+        [
+            node("Gemm", "x w b", "p"),
+            node("Cast", "p", "q", to=TensorProto.FLOAT),
+            node("Relu", "q", "r"),
+            node("Cast", "r", "y", to=TensorProto.FLOAT),
+        ],
+        stored(w=weights(4, 3), b=weights(3)),
+        ["N", 4],
+        ["N", 3],
     ),
     "Constant nodes": (
         [

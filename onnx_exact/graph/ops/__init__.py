@@ -65,6 +65,7 @@ CHECKED = {
     *(
         "Add",
         "BatchNormalization",
+        "Cast",
         "Div",
         "Dropout",
         "Flatten",
