@@ -181,7 +181,8 @@ def test_attack_goes_on_where_it_stopped(
         return fuzz.Block(kind, start, count, operators=["Gemm"], findings=wrong)
 
     monkeypatch.setattr(fuzz, "run_block", block)
-    arguments = ["--record", str(record), "--files", "100", "--spellings", "0", "--graphs"]
+    arguments = ["--record", str(record), "--files", "100", "--spellings", "0"]
+    arguments += ["--channels", "0", "--graphs"]
     assert fuzz.main([*arguments, "200"]) == 0
     assert run == [("graphs", 0), ("graphs", 100), ("files", 0)]
     run.clear()
