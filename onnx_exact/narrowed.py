@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from onnx import ModelProto
+
 from onnx_exact.domains import Domain
 from onnx_exact.errors import ModelError, ValidationError
 from onnx_exact.graph.batch import runnable
@@ -40,7 +42,7 @@ def narrowed(
     ):
         return source, None
     align = settings.align or (BLOCK if settings.goal == DEPLOY else 1)
-    found = narrow(source.model, ranges.of, align)
+    found = narrow(source.model, ranges.of, align, inside_chains(source.model, ranges))
     if found is None:
         return source, None
     try:
@@ -56,3 +58,12 @@ def narrowed(
         said = f"channels that could go stay, since they could not be tried: {error}"
         return replace(source, warnings=(*source.warnings, said)), None
     return replace(source, model=found.model), found
+
+
+def inside_chains(model: ModelProto, ranges: Ranges) -> set[str]:
+    """What the nodes of chains make."""
+    names = {name for chain in ranges.chains for name in chain.nodes}
+    made = (node for node in model.graph.node if node.output)
+    return {
+        tensor for node in made if (node.name or node.output[0]) in names for tensor in node.output
+    }

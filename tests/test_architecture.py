@@ -67,7 +67,7 @@ MAY_IMPORT_ONNX = {
     "validate",
     "integrations",
 }
-MAY_IMPORT_ONNX |= {"api", "inspected", "report", "verified", "verifier"}
+MAY_IMPORT_ONNX |= {"narrowed", "api", "inspected", "report", "verified", "verifier"}
 # Slow to load, or not needed by most runs: imported inside the functions that use them.
 HEAVY = {
     "cvxpy",

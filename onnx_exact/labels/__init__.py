@@ -5,9 +5,9 @@ movement (Reshape, Transpose, Concat, ...) is executed on the labels themselves,
 rule of its own:
 
     graph inputs and outputs, and whatever is not known     the label PINNED
-    Conv, ConvTranspose                                      a fresh label for each output channel;
+    what chains of dense layers make on the way              PINNED: it is theirs
+    Conv, ConvTranspose, Gemm, MatMul, by constant weights   a fresh label for each output channel;
                                                              they READ the labels of their input
-    Gemm, MatMul with a constant matrix                      PINNED; they READ those of their input
     depthwise Conv, BatchNormalization, functions of one     the label of the input
       tensor, entry by entry, constants beside it or not
     Add, Mul, ... of several tensors                         one label for what meets

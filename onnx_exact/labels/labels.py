@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -107,12 +107,13 @@ class Labelling:
         return None if dims is None else len(dims)
 
 
-def label(index: Index, bounds: Callable[[str], Box]) -> Labelling:
+def label(index: Index, bounds: Callable[[str], Box], staying: Collection[str] = ()) -> Labelling:
     """Labels all tensors of a graph.
 
     Args:
         index: of the graph.
         bounds: on each tensor, over the domain.
+        staying: tensors that keep all that they have.
     """
     found = Labelling(index, bounds)
     for node in index.nodes:
@@ -128,7 +129,7 @@ def label(index: Index, bounds: Callable[[str], Box]) -> Labelling:
         for name in outputs:
             rank = found.rank(name) or 0
             found.of[name] = labelled.get(name, np.zeros((1,) * rank, np.int64))
-    for name in index.pinned:
+    for name in (*index.pinned, *staying):
         if name in found.of:
             found.pin(found.of[name])
     return found
@@ -249,7 +250,7 @@ def _convolved(found: Labelling, node: NodeProto) -> dict[str, Labels] | None:
 
 
 def _multiplied(found: Labelling, node: NodeProto) -> dict[str, Labels] | None:
-    """A product with a constant matrix on the right; its own units are left to the chains."""
+    """A product with a constant matrix on the right."""
     index, source = found.index, node.input[0]
     options = {a.name: a.i for a in node.attribute}
     value = index.value(node.input[1])
@@ -257,7 +258,7 @@ def _multiplied(found: Labelling, node: NodeProto) -> dict[str, Labels] | None:
         return None
     if not can_cut(index, node.input[1]) or options.get("transA", 0):
         return None
-    if len(node.input) > 2 and node.input[2] and not index.is_constant(node.input[2]):
+    if len(node.input) > 2 and node.input[2] and not can_cut(index, node.input[2]):
         return None
     matrix = value.values.T if not options.get("transB", 0) else value.values
     labels = _labels(found, source)
@@ -266,10 +267,10 @@ def _multiplied(found: Labelling, node: NodeProto) -> dict[str, Labels] | None:
     labels_of = np.broadcast_to(labels.reshape(-1), (matrix.shape[1],))
     if labels.size not in (1, matrix.shape[1]) or not np.isfinite(matrix.astype(float)).all():
         return None
-    through = (matrix != 0).any(axis=0)
-    zero = np.broadcast_to(_zero(found, source, labels).reshape(-1), through.shape)
-    found.reads.append(Read(np.zeros(1, np.int64), labels_of, (through & ~zero)[None], False))
-    return {}
+    zero = np.broadcast_to(_zero(found, source, labels).reshape(-1), (matrix.shape[1],))
+    made = found.fresh(len(matrix))
+    found.reads.append(Read(made, labels_of, (matrix != 0) & ~zero, False))
+    return {node.output[0]: made.reshape(*(1,) * (labels.ndim - 1), -1)}
 
 
 def _by_channel(found: Labelling, node: NodeProto) -> dict[str, Labels] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from onnx import ModelProto
@@ -13,13 +13,15 @@ from onnx_exact.labels.labels import label
 from onnx_exact.labels.write import UnwritableError, write
 from onnx_exact.network import Box
 
-# Only what convolutions make goes here; a dense network is left to its chains.
+# A dense network is left to its chains, unless its tensors are quantised on the way.
 CONVOLUTIONS = ("Conv", "ConvTranspose")
+NEEDED = (*CONVOLUTIONS, "QuantizeLinear")
+MAKERS = (*CONVOLUTIONS, "Gemm", "MatMul")
 
 
 @dataclass(frozen=True)
 class Channels:
-    """The channels of one convolution.
+    """The channels of one convolution, or the units of one matrix.
 
     Attributes:
         node: its name, or that of what it puts out.
@@ -37,7 +39,7 @@ class Narrowed:
 
     Attributes:
         model: a copy.
-        channels: of its convolutions, those that have fewer.
+        channels: of its convolutions and matrices, those that have fewer.
         parameters: entries of its constants, before and after.
     """
 
@@ -46,18 +48,21 @@ class Narrowed:
     parameters: tuple[int, int]
 
 
-def narrow(model: ModelProto, bounds: Callable[[str], Box], align: int) -> Narrowed | None:
+def narrow(
+    model: ModelProto, bounds: Callable[[str], Box], align: int, staying: Collection[str] = ()
+) -> Narrowed | None:
     """The model without the channels that can go; None where none can.
 
     Args:
         model: not changed.
         bounds: on each of its tensors, over the domain.
         align: what the channels of a convolution are a multiple of, where there are as many.
+        staying: tensors that keep all that they have.
     """
     index = Index(model)
-    if not any(index.is_standard(n) and n.op_type in CONVOLUTIONS for n in index.nodes):
+    if not any(index.is_standard(n) and n.op_type in NEEDED for n in index.nodes):
         return None
-    labelling = label(index, bounds)
+    labelling = label(index, bounds, staying)
     while True:
         kept = kept_labels(labelling, align)
         if kept.all():
@@ -70,7 +75,7 @@ def narrow(model: ModelProto, bounds: Callable[[str], Box], align: int) -> Narro
         channels = []
         for node in index.nodes:
             labels = labelling.of.get(node.output[0]) if node.output else None
-            if node.op_type in CONVOLUTIONS and labels is not None and not kept[labels].all():
+            if node.op_type in MAKERS and labels is not None and not kept[labels].all():
                 name = node.name or node.output[0]
                 channels.append(Channels(name, labels.size, int(kept[labels].sum())))
         return Narrowed(made, tuple(channels), (_parameters(model), _parameters(made)))

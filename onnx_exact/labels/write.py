@@ -71,11 +71,8 @@ class _Writer:
         before, after = self._cuts(node.input[0]), self._cuts(node.output[0])
         if op in ("Conv", "ConvTranspose"):
             self._convolution(node, new, before.get(1), after.get(1))
-        elif op == "Gemm":
-            turned = any(a.name == "transB" and a.i for a in node.attribute)
-            self._set(new, 1, {int(turned): next(iter(before.values()))})
-        elif op == "MatMul":
-            self._set(new, 1, {0: next(iter(before.values()))})
+        elif op in ("Gemm", "MatMul"):
+            self._product(node, new, before, after)
         elif op == "BatchNormalization":
             for slot in range(1, 5):
                 self._set(new, slot, {0: after[1]})
@@ -106,6 +103,17 @@ class _Writer:
         self._set(new, 1, cuts)
         if len(new.input) > 2 and new.input[2] and after is not None:
             self._set(new, 2, {0: after})
+
+    def _product(self, node: NodeProto, new: NodeProto, before: Cuts, after: Cuts) -> None:
+        """The matrix has its inputs along one axis, its outputs along the other."""
+        turned = any(a.name == "transB" and a.i for a in node.attribute)
+        cuts = {int(turned): kept for kept in before.values()}
+        cuts |= {int(not turned): kept for kept in after.values()}
+        self._set(new, 1, cuts)
+        bias = self._index.value(node.input[2]) if len(node.input) > 2 and node.input[2] else None
+        kept = next(iter(after.values()), None)
+        if bias is not None and kept is not None and bias.values.shape[-1:] == kept.shape:
+            self._set(new, 2, {bias.values.ndim - 1: kept})
 
     def _entrywise(self, node: NodeProto, new: NodeProto, after: Cuts) -> None:
         """Cuts what stands beside the tensor, where it has an entry for each."""
