@@ -11,17 +11,10 @@ from html import escape
 from typing import Any
 
 from onnx_exact.report.html_style import STYLE
-from onnx_exact.report.report import ANALYZE, ChainReport, LayerReport, Report
+from onnx_exact.report.report import ANALYZE, ChainReport, Report
 from onnx_exact.report.text import lines, proved
+from onnx_exact.report.words import FATES, VERDICTS, fates, verdicts
 
-# Verdicts and what became of units: the field of `LayerReport`, and the words for it.
-VERDICTS = {
-    "stably_inactive": "stably inactive",
-    "stably_active": "stably active",
-    "unstable": "unstable",
-    "undecided": "undecided",
-}
-FATES = {"kept": "kept", "removed": "removed", "merged": "merged", "folded": "folded"}
 # Sides of a domain's array that are shown.
 SHOWN = 4
 
@@ -110,9 +103,9 @@ def _chain(chain: ChainReport, changed: bool) -> str:
     for number, layer in enumerate(chain.layers, start=1):
         bars = []
         if layer.relu:
-            bars.append(_bar({n: getattr(layer, n) for n in VERDICTS}, VERDICTS, widest))
+            bars.append(_bar(verdicts(layer), VERDICTS, widest))
         if changed:
-            bars.append(_bar(_fates(layer), FATES, widest))
+            bars.append(_bar(fates(layer), FATES, widest))
         kind = "ReLU" if layer.relu else "linear"
         after = "" if layer.units_after is None else f" &rarr; {layer.units_after:,}"
         rows.append(
@@ -121,14 +114,8 @@ def _chain(chain: ChainReport, changed: bool) -> str:
         )
     return (
         f"<h3>{_text(chain.name)}</h3><p class=note>{chain.inputs:,} inputs,"
-        f" {len(chain.unread_inputs):,} of them read by no unit; {_text(chain.dtype)}</p>"
-        + "".join(rows)
+        f" {len(chain.unread_inputs):,} of them unread; {_text(chain.dtype)}</p>" + "".join(rows)
     )
-
-
-def _fates(layer: LayerReport) -> dict[str, int]:
-    gone = {"removed": layer.removed, "merged": layer.merged, "folded": layer.folded}
-    return {"kept": max(layer.units - sum(gone.values()), 0), **gone}
 
 
 def _bar(counts: Mapping[str, int], names: Mapping[str, str], widest: int) -> str:
