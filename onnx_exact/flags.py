@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from onnx_exact._version import __version__
+from onnx_exact.completion import SHELLS
 from onnx_exact.methods import (
     DEFAULT_LP_SOLVER,
     DEFAULT_MAX_DEVIATION,
@@ -53,7 +54,7 @@ def read_arguments(argv: Sequence[str]) -> argparse.Namespace:
     Raises:
         SystemExit: code 0 after help, 2 after a bad flag.
     """
-    parser = _parser()
+    parser = parser_of_all()
     if not argv:
         parser.exit(2, _NEXT.format(prog=parser.prog))
     return parser.parse_args(_joined(argv))
@@ -94,7 +95,17 @@ def _joined(arguments: Sequence[str]) -> list[str]:
     return joined
 
 
-def _parser() -> argparse.ArgumentParser:
+def commands_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """The parser of each command."""
+    found: dict[str, argparse.ArgumentParser] = {}
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            found.update(action.choices)
+    return found
+
+
+def parser_of_all() -> argparse.ArgumentParser:
+    """The parser of the command line, with those of its commands."""
     parser = _Parser(
         prog=called(),
         description="Makes ReLU networks in ONNX files smaller without changing what they compute.",
@@ -206,6 +217,14 @@ def _parser() -> argparse.ArgumentParser:
         "of outputs in onnxruntime, without a certificate",
         "the rounding of the outputs' type",
     )
+    completion = commands.add_parser(
+        "completion",
+        help="print what a shell needs to complete commands and flags",
+        description='Prints a script for a shell. bash and zsh: eval "$(onnx-exact completion'
+        ' bash)"; fish: onnx-exact completion fish | source.',
+        allow_abbrev=False,
+    )
+    completion.add_argument("shell", choices=SHELLS, help="the shell to complete in")
     return parser
 
 
