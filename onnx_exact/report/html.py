@@ -26,6 +26,7 @@ def to_html(report: Report) -> str:
         f"<header><h1>{_text(name)}</h1><p class=lead>{_text(proved(report))}</p></header>",
         _tiles(report),
         _section("Chains", _chains(report)),
+        _section("Channels", _table(("convolution", "before", "after"), _channels(report))),
         _section("Deviation and guarantee", _table(("what", "value"), _deviation(report))),
         _section("Domain", _table(("input", "lower", "upper"), _domain(report.domain))),
         _section("Time", _times(report.seconds)),
@@ -130,6 +131,10 @@ def _bar(counts: Mapping[str, int], names: Mapping[str, str], widest: int) -> st
             )
     width = 100.0 * sum(counts.values()) / max(widest, 1)
     return f'<div class=bar style="width:{width:.2f}%">{"".join(parts)}</div>'
+
+
+def _channels(report: Report) -> list[tuple[str, str, str]]:
+    return [(found.node, f"{found.before:,}", f"{found.after:,}") for found in report.channels]
 
 
 def _deviation(report: Report) -> list[tuple[str, str]]:

@@ -19,6 +19,7 @@ COLOURS = {
     "undecided": "#b3392f",
     "kept": "#2d7d5a",
     "removed": "#c3cad4",
+    "negligible": "#e3cf9a",
     "merged": "#7f9fc9",
     "folded": "#b7a3cf",
 }

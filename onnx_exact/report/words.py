@@ -11,7 +11,13 @@ VERDICTS = {
     "unstable": "unstable",
     "undecided": "undecided",
 }
-FATES = {"kept": "kept", "removed": "removed", "merged": "merged", "folded": "folded"}
+FATES = {
+    "kept": "kept",
+    "removed": "removed",
+    "negligible": "negligible",
+    "merged": "merged",
+    "folded": "folded",
+}
 
 
 def verdicts(layer: LayerReport) -> dict[str, int]:
@@ -21,5 +27,5 @@ def verdicts(layer: LayerReport) -> dict[str, int]:
 
 def fates(layer: LayerReport) -> dict[str, int]:
     """Units by what became of them."""
-    gone = {"removed": layer.removed, "merged": layer.merged, "folded": layer.folded}
+    gone = {name: getattr(layer, name) for name in FATES if name != "kept"}
     return {"kept": max(layer.units - sum(gone.values()), 0), **gone}
