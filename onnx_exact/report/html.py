@@ -64,13 +64,16 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 def _tiles(report: Report) -> str:
     """The sizes before and after."""
     totals = report.totals
-    tiles = []
-    for name, before, after in (
-        ("ReLU units", totals.units_before, totals.units_after),
-        ("connections", totals.connections_before, totals.connections_after),
-        ("parameters", totals.parameters_before, totals.parameters_after),
+    sizes = [
+        ("ReLU units in chains", totals.units_before, totals.units_after),
+        ("connections in chains", totals.connections_before, totals.connections_after),
+        ("parameters in chains", totals.parameters_before, totals.parameters_after),
         ("bytes", totals.bytes_before, totals.bytes_after),
-    ):
+    ]
+    if report.parameters is not None:
+        sizes.insert(0, ("parameters of the graph, by channels", *report.parameters))
+    tiles = []
+    for name, before, after in sizes:
         number, note = f"{before:,}", ""
         if after is not None:
             number = f"{before:,} <span class=to>&rarr;</span> {after:,}"
