@@ -9,6 +9,7 @@ from onnx import ModelProto
 from onnx_exact.domains import Domain
 from onnx_exact.errors import ModelError, ValidationError
 from onnx_exact.graph.batch import runnable
+from onnx_exact.graph.kept import not_kept
 from onnx_exact.graph.ranges import Ranges
 from onnx_exact.graph.read import InputSpec, Source
 from onnx_exact.labels.narrow import Narrowed, narrow
@@ -57,7 +58,8 @@ def narrowed(
     except (ValidationError, ModelError) as error:
         said = f"channels that could go stay, since they could not be tried: {error}"
         return replace(source, warnings=(*source.warnings, said)), None
-    return replace(source, model=found.model), found
+    lost = not_kept(source.model, found.model)
+    return replace(source, model=found.model, warnings=(*source.warnings, *lost)), found
 
 
 def inside_chains(model: ModelProto, ranges: Ranges) -> set[str]:

@@ -44,13 +44,17 @@ def _stored(index: Index, tensor: str) -> bool:
 
 
 class Cutter:
-    """Cuts constants of a graph that is being rewritten, each once, shared ones by copies."""
+    """Cuts constants of a graph that is being rewritten, each once, shared ones by copies.
+
+    `changed` are those that have other sizes under their own names.
+    """
 
     def __init__(self, index: Index, graph: GraphProto) -> None:
         self._index, self._graph = index, graph
         self._tensors = {t.name: t for t in graph.initializer}
         self._names = {*self._tensors, *index.producer, *(v.name for v in graph.input)}
         self._done: dict[tuple[str, bytes], str] = {}
+        self.changed: set[str] = set()
 
     def cut(self, tensor: str, cuts: Cuts) -> str:
         """The name under which a constant has only the entries that stay."""
@@ -78,6 +82,7 @@ class Cutter:
         readers = self._index.readers.get(tensor, [])
         alone = len(readers) == 1 and tensor not in self._index.pinned and position is None
         if alone:
+            self.changed.add(tensor)
             stored.CopyFrom(made)
             return tensor
         made.name = self._free(tensor)

@@ -228,7 +228,12 @@ class _Writer:
             for axis, kept in self._cuts(value.name).items():
                 if axis < len(dims):
                     dims[axis].dim_value = int(kept.sum())
-        # What is said of how a tensor is quantised was said of all of it.
-        said = [a for a in self._graph.quantization_annotation if not self._cuts(a.tensor_name)]
+        # What is said of how a tensor is quantised, or trained, was said of all of it.
+        del self._model.training_info[:]
+        said = [
+            a
+            for a in self._graph.quantization_annotation
+            if not self._cuts(a.tensor_name) and a.tensor_name not in self._cutter.changed
+        ]
         del self._graph.quantization_annotation[:]
         self._graph.quantization_annotation.extend(said)
