@@ -11,6 +11,7 @@ rows are compared with those in their own cell, or just across the border of it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +31,7 @@ LINES, CELL = 8, 2.0**-7
 BLOCK = 1024
 
 Index = NDArray[np.intp]
+RowsOf = Callable[[Index], Array]
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,17 +44,17 @@ class Multiples:
     residue: Array
 
 
-def collinear(rows: Array, size: Array, allowed: Array, order: Index) -> list[Multiples]:
+def collinear(rows: RowsOf, size: Array, allowed: Array, order: Index) -> list[Multiples]:
     """Groups of rows that are multiples of one of them, positive or negative.
 
     Args:
-        rows: shape (units, entries); no row of those in `order` is 0 where `size` is not.
+        rows: gives some of them; no row of those in `order` is 0 where `size` is not.
         size: bounds on the magnitudes that the entries are multiplied with, shape (entries,).
         allowed: how large the residue of each row may be, shape (units,).
         order: the units to look at, those that are to stay first.
     """
-    scaled = _directions(rows[order] * np.where(np.isfinite(size), size, 1.0))
-    near = _near(scaled)
+    weights = np.where(np.isfinite(size), size, 1.0)
+    near = _near(lambda places: _directions(rows(order[places]) * weights), len(order))
     taken = np.zeros(len(order), dtype=bool)
     found = []
     for first in sorted(near):
@@ -80,11 +82,11 @@ def _directions(rows: Array) -> Array:
     return np.asarray(rows / np.where(lengths > 0.0, lengths, 1.0))
 
 
-def _near(rows: Array) -> dict[int, list[int]]:
-    """For each row the later ones that have its direction or the opposite one."""
+def _near(rows: RowsOf, count: int) -> dict[int, list[int]]:
+    """For each row of length 1 the later ones that have its direction or the opposite one."""
     near: dict[int, list[int]] = {}
-    for cell in _cells(rows):
-        own = rows[cell]
+    for cell in _cells(rows, count):
+        own = rows(cell)
         for start in range(0, len(cell), BLOCK):
             cosines = np.abs(own[start : start + BLOCK] @ own.T)
             pairs = np.argwhere(cosines > COSINE)
@@ -94,12 +96,14 @@ def _near(rows: Array) -> dict[int, list[int]]:
     return {first: sorted(set(others)) for first, others in near.items()}
 
 
-def _cells(rows: Array) -> list[Index]:
+def _cells(rows: RowsOf, count: int) -> list[Index]:
     """Rows that may have one direction, in order: those of each cell with more than one."""
-    lines = np.random.default_rng(0).standard_normal((rows.shape[1], LINES))
-    places = np.abs(rows @ (lines / np.linalg.norm(lines, axis=0)))
+    owners = np.arange(count)
+    lines = np.random.default_rng(0).standard_normal((rows(owners[:1]).shape[1], LINES))
+    lines /= np.linalg.norm(lines, axis=0)
+    blocks = [rows(owners[start : start + BLOCK]) @ lines for start in range(0, count, BLOCK)]
+    places = np.abs(np.concatenate(blocks))
     cells = np.floor(places / CELL).astype(np.int64)
-    owners = np.arange(len(rows))
     for line in range(LINES):
         # Close to the lower border a row is in the next cell as well.
         close = places[owners, line] < cells[:, line] * CELL + APART
@@ -114,10 +118,10 @@ def _cells(rows: Array) -> list[Index]:
     return [owners[cell] for cell in np.split(order, ends)] if order.size else []
 
 
-def _factors(rows: Array, size: Array, first: int, units: Index) -> tuple[Array, Array]:
+def _factors(rows: RowsOf, size: Array, first: int, units: Index) -> tuple[Array, Array]:
     """Factors a, and bounds on |r_j - a r_first| X."""
     weights = np.where(np.isfinite(size), size, 1.0)
-    base, others = rows[first], rows[units]
+    base, others = rows(np.array([first]))[0], rows(units)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
         pivot = int((np.abs(base) * weights).argmax())
         squares = base * weights * weights

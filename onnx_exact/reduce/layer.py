@@ -16,6 +16,7 @@ from onnx_exact.decide.verdict import Status
 from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.approximate import Approximate
 from onnx_exact.network.chain import Layer
+from onnx_exact.network.operator import entries_by_blocks
 from onnx_exact.reduce.bounds import functional_bounds
 from onnx_exact.reduce.budget import Refusal, allowance, figures, reach
 from onnx_exact.reduce.collinear import Index
@@ -176,7 +177,10 @@ def _proposals(
     )
     folding = not form.kink.any()
     # What passes its inputs on, each by itself, leaves its reader as it was.
-    passing = bool((np.count_nonzero(form.units.affine.weight, axis=1) <= 1).all())
+    passing = all(
+        (np.count_nonzero(rows, axis=1) <= 1).all()
+        for _, rows in entries_by_blocks(form.units.affine.linear)
+    )
     for proposal in found:
         entries = before if passing else min(before, proposal.entries)
         if folding and n_in * n_out <= entries:
@@ -311,7 +315,7 @@ def _layer(decided: Decided, kept: _Kept, fresh: Linear | None) -> Decided:
         affine = affine.signed(units, sign) if turned.any() else affine.rows(units)
     else:
         active = np.full(fresh.count, Status.ACTIVE, dtype=np.int8)
-        rows, bias = sign[:, None] * affine.weight[units], sign * affine.bias[units]
+        rows, bias = sign[:, None] * affine.linear.rows(units), sign * affine.bias[units]
         affine = Affine(np.vstack([rows, fresh.weight]), np.append(bias, fresh.bias))
         status = np.append(status, active)
         lower, upper = np.append(lower, fresh.lower), np.append(upper, fresh.upper)

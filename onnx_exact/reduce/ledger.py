@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_exact.network.affine import Affine, Array
-from onnx_exact.network.approximate import Approximate, numbers_of
+from onnx_exact.network.approximate import Approximate
 from onnx_exact.reduce.budget import FloatType, stored, stored_above
 from onnx_exact.reduce.collinear import Index
 
@@ -43,11 +43,12 @@ class Units:
 
     def numbers(self, units: Index) -> tuple[Approximate, Approximate]:
         """w and b of some of them, none perhaps."""
-        weight, bias = numbers_of(self.affine)
-        return (
-            Approximate(weight.value[units], weight.off[units]),
-            Approximate(bias.value[units], bias.off[units]),
-        )
+        affine = self.affine
+        weight, bias = affine.linear.rows(units), affine.bias[units]
+        if affine.error is None:
+            return Approximate(weight, np.zeros_like(weight)), Approximate(bias, np.zeros_like(bias))
+        error = affine.error
+        return Approximate(weight, error.linear.rows(units)), Approximate(bias, error.bias[units])
 
 
 class Columns:
