@@ -1,9 +1,9 @@
 """Memory and time of `onnx_exact optimize` by width: `python -m benchmarks.memory`.
 
-The networks are random: 784 inputs in [0, 1], ten outputs, Kaiming-normal weights from a fixed seed.
-Biases make a third of the units of a hidden layer inactive and a third active by interval bounds
-alone; those of the others lie where the samples are, so that they are mostly unstable. Each run is a
-process of its own, and its peak is what the system saw of it. Results go to
+The networks are random: 784 inputs in [0, 1], ten outputs, Kaiming-normal weights from a fixed
+seed. Biases make a third of the units of a hidden layer inactive and a third active by interval
+bounds alone; those of the others lie where the samples are, so that they are mostly unstable. Each
+run is a process of its own, and its peak is what the system saw of it. Results go to
 `benchmarks/results/memory.json`.
 """
 

@@ -1,8 +1,8 @@
 """Linear maps behind one small interface: what bounds ask for, whatever structure a map has.
 
 Two structures: `Dense`, a float64 matrix, and `Blocks`, a float32 matrix of which a block of rows
-at a time is read in float64, so that it takes half the memory and no copies of it are made. A matrix
-that is large is the second wherever float32 has its numbers.
+at a time is read in float64, so that it takes half the memory and no copies of it are made. A
+matrix that is large is the second wherever float32 has its numbers.
 """
 
 from __future__ import annotations

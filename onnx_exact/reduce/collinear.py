@@ -110,9 +110,9 @@ def _cells(rows: RowsOf, count: int) -> list[Index]:
         across = cells[close]
         across[:, line] -= 1
         owners, cells = np.append(owners, owners[close]), np.vstack([cells, across])
-    _, number, count = np.unique(cells, axis=0, return_inverse=True, return_counts=True)
+    _, number, sharing = np.unique(cells, axis=0, return_inverse=True, return_counts=True)
     number = number.reshape(-1)
-    shared = np.flatnonzero(count[number] > 1)
+    shared = np.flatnonzero(sharing[number] > 1)
     order = shared[np.lexsort((owners[shared], number[shared]))]
     ends = np.flatnonzero(np.diff(number[order])) + 1
     return [owners[cell] for cell in np.split(order, ends)] if order.size else []

@@ -35,11 +35,11 @@ import numpy as np
 
 from onnx_exact.network.affine import Array
 from onnx_exact.network.approximate import Approximate, quotient
-from onnx_exact.network.operator import row_blocks
+from onnx_exact.network.operator import Operator, row_blocks
 from onnx_exact.reduce.budget import reach
 from onnx_exact.reduce.collinear import Index, Multiples, RowsOf, collinear
 from onnx_exact.reduce.ledger import Columns, Ledger, Units
-from onnx_exact.reduce.orient import turnings
+from onnx_exact.reduce.orient import is_tried, turnings
 from onnx_exact.reduce.units import GONE
 
 # What may be left of terms that cancel, in roundings of these terms.
@@ -65,13 +65,13 @@ class NormalForm:
         constants, negligible: how many units went into the constant, and how many were dropped.
     """
 
-    def __init__(self, units: Units, weight: Array, ledger: Ledger) -> None:
+    def __init__(self, units: Units, read: Operator, ledger: Ledger) -> None:
         n = units.affine.n_out
         self.units, self.ledger = units, ledger
         self.kink, self.turned = ~units.active, np.zeros(n, dtype=bool)
         self.linear = units.active.copy()
-        self.jump = Columns(np.where(self.kink, weight, 0.0))
-        self.amount = Columns(np.where(units.active, weight, 0.0))
+        self.jump = Columns(read, self.kink)
+        self.amount = Columns(read, units.active)
         self.opposite, self.ratio = np.full(n, GONE), np.ones(n)
         self.line, self.slope, self.line_off = np.arange(n), np.ones(n), np.zeros(n)
         self.place, self.factor = np.arange(n), np.ones(n)
@@ -258,6 +258,7 @@ class NormalForm:
         kinks = np.flatnonzero(self.kink & ~self.turned & (self.opposite == GONE))
         directions, size, room = self.directions, self.units.size, self.ledger.room
         known = np.isfinite(size).all() and bool((room > 0.0).all())
+        known = known and is_tried(kinks.size, room.size)
         if not (known and directions.size and kinks.size):
             return False
         # In the scale of inputs and budgets.

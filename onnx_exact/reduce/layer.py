@@ -145,16 +145,17 @@ def _forms(
         )
         for dropping in (True, False) if negligible and own > 0.0 else (False,):
             ledger = Ledger(room.copy(), affine.bias, state.dtype, fixed=fixed)
-            form = NormalForm(units, affine.weight, ledger)
+            form = NormalForm(units, affine.linear, ledger)
             if dropping:
                 sizes = np.where(np.isfinite(decided.magnitude), decided.magnitude, 0.0)
-                largest = (np.abs(affine.weight) * sizes).max(axis=1)
+                blocks = entries_by_blocks(affine.linear)
+                largest = np.concatenate([(np.abs(rows) * sizes).max(axis=1) for _, rows in blocks])
                 half = ledger.roundoff * np.maximum(largest, np.abs(affine.bias))
                 drop(form, allowance(min(limit, 1.0), half))
             if form.negligible or not dropping:
                 if own > 0.0:
                     ledger = Ledger(room.copy(), affine.bias, state.dtype, fixed=fixed)
-                    oriented = NormalForm(units, affine.weight, ledger)
+                    oriented = NormalForm(units, affine.linear, ledger)
                     if oriented.orient():
                         yield oriented
                 yield form

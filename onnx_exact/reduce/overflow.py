@@ -32,9 +32,10 @@ def may_overflow(affine: Affine, lower: Array, upper: Array, dtype: FloatType) -
     largest = []
     with np.errstate(over="ignore", invalid="ignore"):
         for rows, weight in entries_by_blocks(affine.linear):
-            positive, negative, bias = np.maximum(weight, 0.0), np.maximum(-weight, 0.0), affine.bias
-            above = reach(positive, up) + reach(negative, down) + np.maximum(bias[rows], 0.0)
-            below = reach(positive, down) + reach(negative, up) + np.maximum(-bias[rows], 0.0)
+            positive, negative = np.maximum(weight, 0.0), np.maximum(-weight, 0.0)
+            bias = affine.bias[rows]
+            above = reach(positive, up) + reach(negative, down) + np.maximum(bias, 0.0)
+            below = reach(positive, down) + reach(negative, up) + np.maximum(-bias, 0.0)
             largest += [float(above.max()), float(below.max())]
     # Inputs and sums are rounded, both by no more than this.
     rounding = 2.0 * (affine.n_in + 1) * float(info.eps)
