@@ -23,6 +23,7 @@ import numpy as np
 from onnx import ModelProto
 
 import onnx_exact
+from benchmarks.fuzz_channels import random_channels
 from benchmarks.fuzz_compare import Inputs, first_difference, first_loss, session
 from benchmarks.fuzz_files import attack_file
 from benchmarks.fuzz_graphs import random_graph
@@ -74,15 +75,20 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--spellings", type=int, default=5_000, help="graphs in other spellings (default: 5000)"
     )
+    parser.add_argument(
+        "--channels", type=int, default=5_000, help="convolutional graphs (default: 5000)"
+    )
     parser.add_argument("--record", type=Path, default=RECORD)
     parser.add_argument("--only", type=int, help="repeat the graph of this number and show it")
     parser.add_argument("--only-file", type=int, help="repeat the file of this number")
     parser.add_argument("--only-spelling", type=int, help="repeat the spelling of this number")
+    parser.add_argument("--only-channels", type=int, help="repeat the graph of this number")
     arguments = parser.parse_args(argv)
     repeated = {
         "graphs": arguments.only,
         "files": arguments.only_file,
         "spellings": arguments.only_spelling,
+        "channels": arguments.only_channels,
     }
     for kind, number in repeated.items():
         if number is not None:
@@ -92,6 +98,7 @@ def main(argv: list[str] | None = None) -> int:
         "graphs": arguments.graphs,
         "files": arguments.files,
         "spellings": arguments.spellings,
+        "channels": arguments.channels,
     }
     for kind, wanted in asked.items():
         for start in range(0, wanted, BLOCK):
@@ -117,7 +124,7 @@ def read_record(path: Path) -> list[dict[str, Any]]:
 def summary(blocks: list[dict[str, Any]]) -> str:
     """The record in a few lines, its findings one by one."""
     lines = []
-    for kind in ("graphs", "files", "spellings"):
+    for kind in ("graphs", "files", "spellings", "channels"):
         of = [b for b in blocks if b["kind"] == kind]
         total = Counter[str]()
         for b in of:
@@ -156,13 +163,16 @@ def run_block(kind: str, start: int, count: int) -> Block:
     return block
 
 
-def graph_of(number: int, spelled: bool = False) -> tuple[ModelProto, Graph]:
-    """The first runnable graph of a number, in other spellings or as it grew."""
+def graph_of(number: int, kind: str) -> tuple[ModelProto, Graph]:
+    """The first runnable graph of a number: as it grew, in other spellings, or convolutional."""
     for attempt in range(TRIES):
         seed = number + attempt * 10_000_000
-        model, graph = random_graph(seed, OPERATORS)
-        model = respelled(model, seed) if spelled else model
         try:
+            if kind == "channels":
+                model, graph = random_channels(seed)
+            else:
+                model, graph = random_graph(seed, OPERATORS)
+                model = respelled(model, seed) if kind == "spellings" else model
             session(model)
             session(model, optimized=True)
         except Exception:
@@ -216,7 +226,7 @@ def attack_graph(
 ) -> list[tuple[str, str]]:
     """What is wrong with the result for one graph."""
     rng = np.random.default_rng([number, 1])
-    old, graph = graph_of(number, block.kind == "spellings")
+    old, graph = graph_of(number, block.kind)
     operators |= {node.op_type for node in old.graph.node}
     inputs = graph.live[: len(graph.inputs)]
     boxes = domain_of(old, inputs, rng)
@@ -245,6 +255,9 @@ def _judged(
     rng: np.random.Generator,
 ) -> Iterator[tuple[str, str]]:
     nodes = {name for chain in report.chains for name in chain.nodes}
+    if report.parameters is not None:
+        # Constants of any node may have been cut.
+        nodes |= {name for node in old.graph.node for name in (node.name, *node.output)}
     loss = first_loss(old, new, nodes if report.changed else set())
     if loss is not None:
         yield "lost", loss

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -90,12 +90,15 @@ class Runner:
 
 
 def latencies(
-    runners: Mapping[str, Runner], dtype: np.dtype[Any], seed: int
+    runners: Mapping[str, Runner],
+    dtype: np.dtype[Any],
+    seed: int,
+    batches: Sequence[int] = BATCHES,
 ) -> dict[str, list[float | None]]:
-    """The least mean time of a call, in seconds, for each model and each of `BATCHES`."""
+    """The least mean time of a call, in seconds, for each model and each size of the batch."""
     rng = np.random.default_rng(seed)
     found: dict[str, list[float | None]] = {name: [] for name in runners}
-    for size in BATCHES:
+    for size in batches:
         sized = {name: runner.sized(size) for name, runner in runners.items()}
         able = {name: runner for name, runner in sized.items() if runner is not None}
         raced = _race(able, size, dtype, rng) if len(able) == len(sized) else {}

@@ -47,6 +47,7 @@ class SettingKeywords(TypedDict, total=False):
     reductions: str
     max_deviation: float
     goal: str
+    align: int | None
     rtol: float | None
     atol: float | None
     seed: int

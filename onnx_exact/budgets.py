@@ -37,7 +37,9 @@ class Budgets:
         relu_nodes: of a tree of ReLUs for one sign; one that gets `node_steps` counts as many. They
             take 0.2 ms each on 2x256 and 4x256 units: 1.6, 8 and 32 s. The largest tree seen to
             settle a sign, on 4x256 units, has 43,000.
-        relu_patience: before which no tree of ReLUs is given up.
+        relu_patience: nodes, times the units below, before which no tree of ReLUs is given up:
+            3,000 on 2x100 units, 390 in the last layer of 4x256, 190 in that of mnist_relu_9_200,
+            whose signs all occur. 1,000 nodes everywhere cost that network twice the time.
         relu_failures: signs of a layer that may stay open one after another; the rest is farther
             from settled.
         relu_alone: nodes after which processes are worth starting.
@@ -58,7 +60,7 @@ class Budgets:
     box_parts: tuple[int, ...] = (10_000_000, 20_000_000, 50_000_000)
     box_patience: int = 500_000
     relu_nodes: tuple[int, ...] = (8_000, 40_000, 160_000)
-    relu_patience: int = 1_000
+    relu_patience: int = 300_000
     relu_failures: int = 12
     relu_alone: int = 6_000
     node_steps: int = 300

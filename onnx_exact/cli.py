@@ -154,6 +154,7 @@ def _run(arguments: argparse.Namespace) -> None:
                 "reductions": arguments.reductions,
                 "max_deviation": arguments.max_deviation,
                 "goal": arguments.goal,
+                "align": arguments.align,
                 "certificate": arguments.certificate,
             }
             export = None if bounds is None else api.bounds_of_both(bounds, target, **options)

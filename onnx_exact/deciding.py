@@ -23,6 +23,7 @@ from onnx_exact.graph.plain import is_plain
 from onnx_exact.graph.ranges import ChainDomain, Ranges
 from onnx_exact.graph.read import inputs_of, read_model
 from onnx_exact.limit import TimeLimit
+from onnx_exact.narrowed import narrowed
 from onnx_exact.network.affine import Array
 from onnx_exact.predecide import decide_chain
 from onnx_exact.report.report import OPTIMIZE
@@ -47,9 +48,15 @@ def decide(model: ModelLike, settings: Settings, command: str) -> Run:
     if settings.samples is not None:
         samples = load_samples(settings.samples, inputs, domain)
     ranges = Ranges(source.model, domain.boxes, checked=settings.certificate is not None)
+    cut = None
+    if command == OPTIMIZE:
+        source, cut = narrowed(source, inputs, domain, ranges, settings)
+        if cut is not None:
+            ranges = Ranges(source.model, domain.boxes)
     located = ranges.chains
     seconds["read"] = time.monotonic() - started
     run = Run(settings, source, inputs, domain, first, samples, (), (), (), limit, seconds)
+    run = replace(run, narrowed=cut)
     if settings.certificate is not None:
         for name, box in domain.boxes.items():
             refuse_infinite(box, f"the input {name!r}")

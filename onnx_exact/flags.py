@@ -137,6 +137,13 @@ def _parser() -> argparse.ArgumentParser:
         " mixtures of units, and biases by which plain intervals show every stable unit; size, the"
         " fewest connections, around the ReLU too (default: %(default)s)",
     )
+    optimize.add_argument(
+        "--align",
+        metavar="N",
+        type=_count,
+        help="what the channels of a convolution stay a multiple of, for runtimes that lay them out"
+        " in blocks; 1 for the fewest (default: 8, or 1 with --goal verify or size)",
+    )
     # Its place was taken by --goal.
     optimize.add_argument("--form", help=argparse.SUPPRESS)
     optimize.add_argument(

@@ -13,6 +13,8 @@ from onnx import ModelProto
 from onnx_exact.domains import Domain, DomainLike, domain_of_run
 from onnx_exact.graph import Ranges, inputs_of, metadata_of, read_model
 from onnx_exact.graph.locate import LocatedChain
+from onnx_exact.labels.narrow import Channels, narrow
+from onnx_exact.narrowed import inside_chains
 from onnx_exact.network import Box
 
 WIDTH = 100
@@ -56,6 +58,7 @@ class Inspection:
         chains: in the order of the graph.
         left_out: the ReLUs and products that are in no chain, each with the reason, a line each.
         warnings: what is odd about the model, a line each.
+        channels: convolutions, or matrices outside of chains, that have channels which can go.
     """
 
     nodes: int
@@ -63,6 +66,7 @@ class Inspection:
     chains: tuple[ChainFound, ...]
     left_out: tuple[str, ...]
     warnings: tuple[str, ...]
+    channels: tuple[Channels, ...] = ()
 
     def to_text(self) -> str:
         """For a terminal, wrapped."""
@@ -75,6 +79,11 @@ class Inspection:
             yield from _chain_lines(chain)
         if not self.chains:
             yield "No chain of affine maps and ReLUs was found."
+        for found in self.channels:
+            yield (
+                f"{found.before - found.after:,} of the {found.before:,} channels of"
+                f" {found.node!r} are always 0 or not read: they can go (--align 1 for all)."
+            )
         for line in self.left_out:
             yield f"In no chain: {line}."
 
@@ -99,12 +108,14 @@ def inspect(
     inputs = inputs_of(source.model)
     declared = domain_of_run(domain, inputs, metadata_of(source.model), rebase=rebase)
     ranges = Ranges(source.model, declared.boxes)
+    narrowed = narrow(source.model, ranges.of, 1, inside_chains(source.model, ranges))
     return Inspection(
         nodes=len(source.model.graph.node),
         inputs=tuple(_input(spec.name, spec.shape) for spec in inputs),
         chains=tuple(_found(ranges, chain, declared) for chain in ranges.chains),
         left_out=ranges.left_out(),
         warnings=source.warnings,
+        channels=() if narrowed is None else narrowed.channels,
     )
 
 

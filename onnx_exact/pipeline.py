@@ -267,7 +267,7 @@ def _rewrite(run: Run, reductions: list[Reduction]) -> ModelProto | None:
         for (located, _, _), reduction in zip(run.chains, reductions, strict=True)
         if reduction.changed
     ]
-    if not replacements:
+    if not replacements and run.narrowed is None:
         return None
     with run.stage("rewrite"):
         new = splice(run.source.model, replacements)
@@ -301,7 +301,7 @@ def _validate(run: Run, chains: list[Rewritten], new: ModelProto, file: Path | N
     settings = run.settings
     old = run.source.model
     return validate(
-        runnable(old, run.source.path, old),
+        runnable(old, None if run.narrowed else run.source.path, old),
         runnable(new, file, old),
         run.inputs,
         run.domain,

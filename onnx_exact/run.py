@@ -19,6 +19,7 @@ from onnx_exact.errors import UsageError
 from onnx_exact.graph.locate import LocatedChain
 from onnx_exact.graph.ranges import ChainDomain
 from onnx_exact.graph.read import InputSpec, Source
+from onnx_exact.labels.narrow import Narrowed
 from onnx_exact.limit import TimeLimit
 from onnx_exact.methods import (
     DEFAULT_LP_SOLVER,
@@ -49,6 +50,7 @@ class Settings:
         max_deviation: how far a rewrite may move a pre-activation or round it off further, in
             units of the model's own rounding; 0 for none that rounds anything.
         goal: of `GOALS`.
+        align: what the channels of a convolution stay a multiple of; None for what the goal wants.
         rtol, atol: tolerances for the model's outputs in onnxruntime; None to judge the chains
             alone.
         seed: of every random choice.
@@ -70,6 +72,7 @@ class Settings:
     reductions: str = REDUCTIONS[0]
     max_deviation: float = DEFAULT_MAX_DEVIATION
     goal: str = GOALS[0]
+    align: int | None = None
     rtol: float | None = None
     atol: float | None = None
     seed: int = 0
@@ -84,6 +87,8 @@ class Settings:
             raise UsageError(f"unknown method {self.method!r}; choose one of {', '.join(METHODS)}")
         if self.time_limit is not None and not self.time_limit > 0.0:
             raise UsageError(f"the time limit must be positive, not {self.time_limit}")
+        if self.align is not None and self.align < 1:
+            raise UsageError(f"channels are a multiple of a number from 1 on, not of {self.align}")
         if self.jobs < 1:
             raise UsageError(f"the number of jobs must be at least 1, not {self.jobs}")
         _check_lp_solver(self.lp_solver)
@@ -148,6 +153,7 @@ class Run:
         limit: the time limit, which counts down since the run began.
         seconds: the time of each stage so far.
         left_out: what is in no chain, with the reason, a line each.
+        narrowed: what went of the model before its chains were looked for; `source` is without it.
     """
 
     settings: Settings
@@ -162,6 +168,7 @@ class Run:
     limit: TimeLimit
     seconds: dict[str, float]
     left_out: tuple[str, ...] = ()
+    narrowed: Narrowed | None = None
 
     @property
     def certificate(self) -> Path | None:

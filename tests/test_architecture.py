@@ -46,6 +46,7 @@ MAY_IMPORT = {
     "reduce": {"network", "bounds", "decide"},
     "certify": {"network", "bounds", "bab", "decide", "reduce"},
     "graph": {"network"},
+    "labels": {"network", "graph"},
     "domains": {"network"},
     # Checks what all others did, so that it shares nothing with them but the reading of --domain.
     "verifier": {"domains"},
@@ -56,8 +57,17 @@ MAY_IMPORT = {
     **{module: set() for module in GROUND},
 }
 MAY_IMPORT_PIPELINE = {"__init__", "__main__", "api", "cli", "integrations", "pipeline"}
-MAY_IMPORT_ONNX = {"graph", "checkable", "deciding", "pipeline", "run", "validate", "integrations"}
-MAY_IMPORT_ONNX |= {"api", "inspected", "report", "verified", "verifier"}
+MAY_IMPORT_ONNX = {
+    "graph",
+    "labels",
+    "checkable",
+    "deciding",
+    "pipeline",
+    "run",
+    "validate",
+    "integrations",
+}
+MAY_IMPORT_ONNX |= {"narrowed", "api", "inspected", "report", "verified", "verifier"}
 # Slow to load, or not needed by most runs: imported inside the functions that use them.
 HEAVY = {
     "cvxpy",

@@ -59,7 +59,7 @@ def test_rounding_of_one_chain_is_in_the_domain_of_the_next() -> None:
 def optimized(number: int, folder: Path) -> tuple[onnx_exact.Report, list[Path]]:
     """A random graph with several chains, made smaller with a certificate."""
     rng = np.random.default_rng([number, 1])
-    model, graph = graph_of(number)
+    model, graph = graph_of(number, "graphs")
     boxes = domain_of(model, graph.live[: len(graph.inputs)], rng)
     options = options_of(rng)
     options.pop("form", None)

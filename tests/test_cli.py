@@ -119,6 +119,7 @@ def test_flags_reach_the_pipeline(
     text = "--method bounds --time-limit 2.5 --samples s.npy --rtol 1e-3 --atol 0 --seed 7"
     arguments = ["optimize", str(source), str(tmp_path / "o.onnx"), *text.split()]
     arguments += ["--reductions", "published", "--max-deviation", "0.5", "--goal", "size"]
+    arguments += ["--align", "4"]
     arguments += ["--trust-solver", "--rebase", "--certificate", "c.npz"]
     assert main([*arguments, "--domain", "a=0:1", "--domain", "-1:2", "--in-place"]) == 1
     recorder.options.pop("progress")
@@ -138,6 +139,7 @@ def test_flags_reach_the_pipeline(
         "reductions": "published",
         "max_deviation": 0.5,
         "goal": "size",
+        "align": 4,
         "trust_solver": True,
         "certificate": "c.npz",
         "in_place": True,

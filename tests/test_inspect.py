@@ -156,3 +156,11 @@ def test_with_a_certificate_only_what_its_checker_reads_is_reduced(tmp_path: Pat
     _, report = optimize(model, domain="0:1", certificate=tmp_path / "c.npz")
     assert not report.changed
     assert any("Clip 'clip' is not read by the checker" in line for line in report.left_out)
+
+
+def test_channels_that_can_go_are_named() -> None:
+    from tests.labels.graphs import built
+
+    found = inspect(built("plain"), "0:1")
+    assert [(c.before, c.after) for c in found.channels] == [(6, 4), (4, 3)]
+    assert "2 of the 6 channels of" in found.to_text()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import prod
 
 from onnx import (
     AttributeProto,
@@ -34,11 +35,15 @@ _MOST_NODES = 1000
 
 @dataclass(frozen=True)
 class _Told:
-    """What a weight says of a tensor: its size along an axis, and its rank where that is fixed."""
+    """What a weight says of a tensor: its size along an axis, and its rank where that is fixed.
+
+    `flat` is said of all axes behind the first: the size is their product.
+    """
 
     axis: int
     size: int
     rank: int | None = None
+    flat: bool = False
 
 
 def declared_inputs(model: ModelProto) -> list[ValueInfoProto]:
@@ -47,7 +52,7 @@ def declared_inputs(model: ModelProto) -> list[ValueInfoProto]:
     A size below 0 is one that is not known, as runtimes take it; so is a batch beyond `MOST_ROWS`.
     """
     readers = _readers(model.graph)
-    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    weights = _weights(model.graph)
     inputs = []
     for given in model.graph.input:
         value = ValueInfoProto()
@@ -68,12 +73,14 @@ def contradiction(model: ModelProto) -> str | None:
     No runtime runs such a model, whatever it is given.
     """
     readers = _readers(model.graph)
-    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    weights = _weights(model.graph)
     for value in model.graph.input:
         dims = value.type.tensor_type.shape.dim
         if value.name in weights or len(dims) < 2:
             continue
         for told in _told(value.name, readers, weights):
+            if told.flat:
+                continue
             fits = -len(dims) <= told.axis < len(dims)
             declared = dims[told.axis].dim_value if fits else 0
             if declared > 0 and declared != told.size:
@@ -150,6 +157,19 @@ def _forget_rows(value: ValueInfoProto) -> None:
             dims[0].Clear()
 
 
+def _weights(graph: GraphProto) -> dict[str, TensorProto]:
+    """Initializers, and what Constant nodes hold."""
+    found = {
+        name: attribute.t
+        for node in graph.node
+        if node.op_type == "Constant" and node.domain in ("", "ai.onnx")
+        for attribute in node.attribute
+        if attribute.name == "value"
+        for name in node.output
+    }
+    return found | {tensor.name: tensor for tensor in graph.initializer}
+
+
 def _readers(graph: GraphProto) -> dict[str, list[NodeProto]]:
     readers: dict[str, list[NodeProto]] = {}
     for node in graph.node:
@@ -183,6 +203,11 @@ def _told(
                 node.op_type in _WITH_A_NUMBER and len(others) == 2 and _is_number(others[1 - slot])
             ):
                 names.append(node.output[0])
+            elif node.op_type == "Flatten" and all(
+                a.name != "axis" or a.i == 1 for a in node.attribute
+            ):
+                behind = _told(node.output[0], readers, weights)
+                found += [_Told(1, t.size, flat=True) for t in behind if t.axis in (1, -1)]
             else:
                 found += _by_weight(node, slot, others)
         if len(names) > _MOST_STEPS:
@@ -273,8 +298,20 @@ def _fill(value: ValueInfoProto, told: _Told) -> None:
         kind = onnx_helper.make_tensor_type_proto(tensor.elem_type, [None] * told.rank)
         tensor.shape.CopyFrom(kind.tensor_type.shape)
     dims: Sequence[TensorShapeProto.Dimension] = tensor.shape.dim
-    if -len(dims) <= told.axis < len(dims) and len(dims) > 1:
+    if told.flat:
+        _fill_flat(dims, told.size)
+    elif -len(dims) <= told.axis < len(dims) and len(dims) > 1:
         dim = dims[told.axis]
         if not dim.HasField("dim_value"):
             dim.Clear()
             dim.dim_value = told.size
+
+
+def _fill_flat(dims: Sequence[TensorShapeProto.Dimension], size: int) -> None:
+    """Fills the only size behind the first that is open, of which the product is known."""
+    known = [dim.dim_value for dim in dims[1:] if dim.HasField("dim_value")]
+    others = prod(known)
+    if len(known) == len(dims) - 2 and others > 0 and size % others == 0:
+        dim = next(dim for dim in dims[1:] if not dim.HasField("dim_value"))
+        dim.Clear()
+        dim.dim_value = size // others

@@ -18,6 +18,7 @@ from onnx_exact.network.split import SplitChain
 from onnx_exact.reduce import LayerReduction, Reduction
 from onnx_exact.report.report import (
     ChainReport,
+    ChannelReport,
     FormReport,
     LayerReport,
     Refusal,
@@ -91,7 +92,8 @@ def assemble(
         domain_declared=run.domain.declared,
         method=settings.method,
         seed=settings.seed,
-        changed=any(reduction.changed for reduction in reductions or ()),
+        changed=run.narrowed is not None
+        or any(reduction.changed for reduction in reductions or ()),
         chains=tuple(chains),
         totals=_totals(run, reductions, bytes_after),
         deviation=deviation,
@@ -102,6 +104,11 @@ def assemble(
         time_limit=TimeReport(run.limit.seconds, tuple(run.limit.cut_short)),
         warnings=(*run.source.warnings, *lost),
         left_out=run.left_out,
+        channels=tuple(
+            ChannelReport(c.node, c.before, c.after)
+            for c in (run.narrowed.channels if run.narrowed else ())
+        ),
+        parameters=run.narrowed.parameters if run.narrowed else None,
     )
 
 

@@ -78,6 +78,10 @@ def to_json_dict(report: Report, *, units: bool = False) -> dict[str, Any]:
         },
         "seconds": seconds,
         "left_out": list(report.left_out),
+        "channels": [asdict(channels) for channels in report.channels],
+        "graph_parameters": None
+        if report.parameters is None
+        else {"before": report.parameters[0], "after": report.parameters[1]},
         "refused": [_refusal(refusal) for refusal in report.refused],
     }
     found: dict[str, Any] = strict(data)

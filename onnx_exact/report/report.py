@@ -128,6 +128,15 @@ class ChainReport:
 
 
 @dataclass(frozen=True)
+class ChannelReport:
+    """The channels of one convolution before and after those that can go went."""
+
+    node: str
+    before: int
+    after: int
+
+
+@dataclass(frozen=True)
 class Totals:
     """Sums over all chains; a connection is an entry of a weight matrix.
 
@@ -215,6 +224,8 @@ class Report:
         seconds: time of each stage, in order; `total` is added.
         refused: what was not done.
         left_out: ReLUs and products that are in no chain, with the reason, a line each.
+        channels: convolutions that lost some of their channels.
+        parameters: entries of the graph's constants before and after that; None where none did.
     """
 
     command: str
@@ -237,6 +248,8 @@ class Report:
     time_limit: TimeReport = TimeReport()
     warnings: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+    channels: tuple[ChannelReport, ...] = ()
+    parameters: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         for name in ("domain", "seconds"):

@@ -137,11 +137,23 @@ def _left_out(report: Report) -> Iterable[str]:
         yield f"{hidden:,} more are in no chain; the command inspect gives every reason."
 
 
+def _channels(report: Report) -> Iterable[str]:
+    """Which convolutions have fewer channels."""
+    if report.parameters is not None:
+        before, after = report.parameters
+        fewer = ", ".join(f"{c.node} {c.before:,} to {c.after:,}" for c in report.channels)
+        yield (
+            f"Channels that are always 0 or not read are gone ({fewer or 'of inputs alone'}):"
+            f" {before:,} parameters of the graph became {after:,}, before its chains were reduced."
+        )
+
+
 def lines(report: Report) -> Iterable[str]:
     """What is said beside the tables, a sentence or two each."""
     totals = report.totals
     for warning in report.warnings:
         yield f"Warning: {warning}."
+    yield from _channels(report)
     yield from _left_out(report)
     if report.chains:
         yield (

@@ -207,8 +207,9 @@ def tents(lowered: float, n: int = 16) -> Chain:
 def test_what_will_not_end_in_as_many_nodes_is_given_up_long_before() -> None:
     """Hardly more than their heights: none may be left whole."""
     knowledge, layers = bounded(tents(2.0**-20), cube(16, -1.0, 2.0))
-    nodes = settle(knowledge, layers.below(1), 1, (0, True), most=100 * BUDGETS.relu_patience)
-    assert BUDGETS.relu_patience <= nodes < 2 * BUDGETS.relu_patience
+    patience = BUDGETS.relu_patience // knowledge.chain.layers[0].width
+    nodes = settle(knowledge, layers.below(1), 1, (0, True), most=100 * patience)
+    assert patience <= nodes < 2 * patience
     assert knowledge.upper[1][0] > 0.0
 
 

@@ -37,6 +37,14 @@ def test_nothing_is_wrong_with_graphs_in_other_spellings() -> None:
 
 
 @pytest.mark.slow
+def test_nothing_is_wrong_with_convolutional_graphs() -> None:
+    block = fuzz.run_block("channels", 200, 60)
+    assert block.findings == []
+    assert block.changed > 20
+    assert {"ConvTranspose", "BatchNormalization", "Split", "Concat"} <= set(block.operators)
+
+
+@pytest.mark.slow
 def test_nothing_is_wrong_with_files_that_were_tampered_with() -> None:
     block = fuzz.run_block("files", 100, FILES)
     assert block.findings == []
@@ -72,7 +80,8 @@ def test_graphs_are_of_all_types_and_oddities() -> None:
 def test_number_says_what_is_run() -> None:
     for number in range(3):
         first, second = (
-            fuzz.graph_of(number)[0].SerializeToString(deterministic=True) for _ in range(2)
+            fuzz.graph_of(number, "graphs")[0].SerializeToString(deterministic=True)
+            for _ in range(2)
         )
         assert first == second
         files = [tampered(np.random.default_rng([number, 2])) for _ in range(2)]
@@ -172,7 +181,8 @@ def test_attack_goes_on_where_it_stopped(
         return fuzz.Block(kind, start, count, operators=["Gemm"], findings=wrong)
 
     monkeypatch.setattr(fuzz, "run_block", block)
-    arguments = ["--record", str(record), "--files", "100", "--spellings", "0", "--graphs"]
+    arguments = ["--record", str(record), "--files", "100", "--spellings", "0"]
+    arguments += ["--channels", "0", "--graphs"]
     assert fuzz.main([*arguments, "200"]) == 0
     assert run == [("graphs", 0), ("graphs", 100), ("files", 0)]
     run.clear()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from onnx import ModelProto
+from onnx import ModelProto, helper
 
 from onnx_exact.errors import DomainError, ModelError
 from onnx_exact.graph import inputs_of
@@ -150,3 +150,21 @@ def test_input_with_more_entries_than_can_be_held_is_refused() -> None:
     for domain in ("0:1", None):
         with pytest.raises(DomainError, match="cannot be held"):
             optimize(model, domain=domain)
+
+
+def test_size_behind_a_flatten_follows_from_the_weight_and_the_sizes_beside_it() -> None:
+    model = with_input(mlp("Flatten"), [None, 2, None])
+    assert inputs_of(model)[0].shape == (None, 2, 3)
+    assert inputs_of(with_input(mlp("Flatten"), [None, 4, None]))[0].shape == (None, 4, None)
+    assert inputs_of(with_input(mlp("Flatten"), [None, None, None]))[0].shape == (None,) * 3
+
+
+def test_weight_of_a_constant_node_tells_the_sizes() -> None:
+    model = with_input(mlp(), [None, None])
+    tensor = next(t for t in model.graph.initializer if len(t.dims) == 2)
+    made = helper.make_node("Constant", [], [tensor.name], value=tensor)
+    model.graph.initializer.remove(tensor)
+    nodes = [made, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    assert inputs_of(model)[0].shape == (None, 6)

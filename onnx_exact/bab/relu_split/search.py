@@ -71,12 +71,11 @@ class ReluSearch(Search[_Node]):
         known: a tree to replay.
     """
 
-    patience = BUDGETS.relu_patience
-
     def __init__(self, question: Question, known: Tree | None = None) -> None:
         self._question = question
         self._functional = Functional(question.rows, question.below, question.box)
         self._widths = [r.affine.n_out for r in question.below]
+        self.patience = BUDGETS.relu_patience // max(1, sum(self._widths))
         # What splitting on a unit gained, by side and unit, relative to its loss; and how often.
         self._gains = np.zeros((2, sum(self._widths)))
         self._counts = np.zeros(self._gains.shape)

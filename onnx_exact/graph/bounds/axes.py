@@ -105,7 +105,7 @@ def _executed(c: Context) -> Interval | None:
 
 def resize(c: Context) -> Interval | None:
     """Entries of the input, or means of neighbours with weights that sum to 1."""
-    mode, found = c.text("mode", "nearest"), _anywhere(c)
+    mode, found = c.text("mode", "nearest"), _within_unscaled(c)
     crops = c.text("coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize"
     if mode not in ("nearest", "linear") or crops or not found.finite:
         return found if mode == "nearest" and not crops else None
@@ -114,6 +114,18 @@ def resize(c: Context) -> Interval | None:
     room = c.kind.gamma(MEAN_OPERATIONS) * np.maximum(np.abs(found.lower), np.abs(found.upper))
     room = room + MEAN_OPERATIONS * c.kind.smallest_normal
     return Interval(found.lower - room, found.upper + room)
+
+
+def _within_unscaled(c: Context) -> Interval:
+    """Bounds over all entries at the same place of the axes that a Resize leaves as they are."""
+    whole, rank = _anywhere(c), c.rank_out()
+    if c.x.rank != rank or c.integers("axes") is not None:
+        return whole
+    slot = 2 if c.node.op_type == "Resize" and len(c.node.input) > 2 else 1
+    scales = c.constant(slot)
+    if scales is None or scales.shape != (rank,):
+        return whole
+    return c.x.hull(tuple(np.flatnonzero(scales != 1.0).tolist()))
 
 
 def index_of(c: Context) -> Interval | None:

@@ -1,0 +1,390 @@
+"""Labels of all tensors of a graph, and who reads them; the rules are in the room's own text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import NodeProto, helper
+
+from onnx_exact.graph.index import Index
+from onnx_exact.labels.params import can_cut
+from onnx_exact.network import Box
+
+Labels = NDArray[np.int64]
+Flags = NDArray[np.bool_]
+PINNED = 0
+# Entries of a label array that is written out for data movement.
+MOST_ENTRIES = 2**24
+# They act on every entry by itself; constants may stand beside the tensor.
+ENTRYWISE = {
+    *("Abs", "Add", "Cast", "Ceil", "Clip", "Cos", "Div", "Dropout", "Elu", "Erf", "Exp", "Floor"),
+    *("HardSigmoid", "HardSwish", "Identity", "LeakyRelu", "Log", "Max", "Min", "Mish", "Mul"),
+    *("Neg", "PRelu", "Pow", "Reciprocal", "Relu", "Round", "Selu", "Sigmoid", "Sign", "Sin"),
+    *("Softplus", "Softsign", "Sqrt", "Sub", "Sum", "Tanh", "ThresholdedRelu"),
+    *("QuantizeLinear", "DequantizeLinear", "Gelu", "Celu"),
+}
+POOLS = {"AveragePool", "GlobalAveragePool", "GlobalMaxPool", "LpPool", "MaxPool"}
+MEANS = {"ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "ReduceL1", "ReduceL2"}
+MOVES = {
+    *("Concat", "Flatten", "Gather", "Reshape", "Slice", "Split", "Squeeze", "Transpose"),
+    "Unsqueeze",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Read:
+    """What a node with weights reads: `through[o, i]` says whether output o depends on input i.
+
+    `convolves`: of a convolution.
+    """
+
+    outputs: Labels
+    inputs: Labels
+    through: Flags
+    convolves: bool
+
+
+@dataclass(eq=False)
+class Labelling:
+    """Labels of the tensors of a graph.
+
+    Attributes:
+        index: of the graph.
+        bounds: on each tensor, over the domain.
+        of: labels by tensor, with the tensor's rank, and size 1 along axes of which all entries
+            have the same labels.
+        reads: of the nodes with weights.
+        parent: the label that a label is one with.
+    """
+
+    index: Index
+    bounds: Callable[[str], Box]
+    of: dict[str, Labels] = field(default_factory=dict)
+    reads: list[Read] = field(default_factory=list)
+    parent: list[int] = field(default_factory=lambda: [PINNED])
+
+    def fresh(self, count: int) -> Labels:
+        """New labels."""
+        first = len(self.parent)
+        self.parent.extend(range(first, first + count))
+        return np.arange(first, first + count)
+
+    def root(self, label: int) -> int:
+        """What stands for a label."""
+        while self.parent[label] != label:
+            self.parent[label] = self.parent[self.parent[label]]
+            label = self.parent[label]
+        return label
+
+    def roots(self) -> Labels:
+        """What stands for each label."""
+        return np.array([self.root(label) for label in range(len(self.parent))])
+
+    def join(self, first: Labels, second: Labels) -> None:
+        """Makes labels one, pair by pair; PINNED stands for what is one with it."""
+        for a, b in {*zip(first.reshape(-1).tolist(), second.reshape(-1).tolist(), strict=True)}:
+            low, high = sorted((self.root(a), self.root(b)))
+            self.parent[high] = low
+
+    def pin(self, labels: Labels) -> None:
+        """Labels that stay."""
+        self.join(labels, np.zeros_like(labels))
+
+    def shape(self, tensor: str) -> tuple[int, ...] | None:
+        """The sizes of a tensor, 1 along a first axis that is not known; None: other unknowns."""
+        dims = self.index.shape(tensor)
+        if dims is None or not all(dim.static for dim in dims[1:]):
+            return None
+        return tuple(dim.size if dim.static else 1 for dim in dims)
+
+    def rank(self, tensor: str) -> int | None:
+        """The number of axes."""
+        dims = self.index.shape(tensor)
+        return None if dims is None else len(dims)
+
+
+def label(index: Index, bounds: Callable[[str], Box], staying: Collection[str] = ()) -> Labelling:
+    """Labels all tensors of a graph.
+
+    Args:
+        index: of the graph.
+        bounds: on each tensor, over the domain.
+        staying: tensors that keep all that they have.
+    """
+    found = Labelling(index, bounds)
+    for node in index.nodes:
+        outputs = [name for name in node.output if name]
+        if all(index.is_constant(name) for name in outputs):
+            continue
+        labelled = _labelled(found, node)
+        if labelled is None:
+            for name in node.input:
+                if name and not index.is_constant(name):
+                    found.pin(_labels(found, name))
+            labelled = {}
+        for name in outputs:
+            rank = found.rank(name) or 0
+            found.of[name] = labelled.get(name, np.zeros((1,) * rank, np.int64))
+    for name in (*index.pinned, *staying):
+        if name in found.of:
+            found.pin(found.of[name])
+    return found
+
+
+def _labels(found: Labelling, tensor: str) -> Labels:
+    if tensor not in found.of:
+        found.of[tensor] = np.zeros((1,) * (found.rank(tensor) or 0), np.int64)
+    return found.of[tensor]
+
+
+def _labelled(found: Labelling, node: NodeProto) -> dict[str, Labels] | None:
+    """The labels of what a node puts out; None where it pins all that it touches."""
+    index = found.index
+    if not index.is_standard(node) or any(a.ref_attr_name for a in node.attribute):
+        return None
+    read = [name for name in node.input if name and not index.is_constant(name)]
+    if not read or any(found.rank(n) is None for n in (*read, *filter(None, node.output))):
+        return None
+    op = node.op_type
+    if op in ENTRYWISE:
+        return _entrywise(found, node, read)
+    if op in ("Conv", "ConvTranspose"):
+        return _convolved(found, node)
+    if op in ("Gemm", "MatMul"):
+        return _multiplied(found, node)
+    if op in MOVES:
+        return _moved(found, node, read)
+    alone = read == [node.input[0]] and sum(map(bool, node.output)) == 1
+    if alone and op in ("BatchNormalization", *POOLS, "Pad", "Resize", "Upsample"):
+        return _by_channel(found, node)
+    return _averaged(found, node) if alone and op in MEANS else None
+
+
+def _entrywise(found: Labelling, node: NodeProto, read: list[str]) -> dict[str, Labels] | None:
+    """One label for what meets; constants may be no larger than what varies."""
+    index, output = found.index, node.output[0]
+    if any(index.unread(name) is False for name in node.output[1:] if name):
+        return None
+    rank = found.rank(output)
+    assert rank is not None
+    shape = index.shape(output)
+    if not any(index.shape(name) == shape for name in read):
+        return None
+    if node.op_type == "Dropout" and len(node.input) > 2 and node.input[2]:
+        return None
+    if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+        scales = [index.value(name) for name in node.input[1:] if name]
+        if read != [node.input[0]] or any(v is None or v.values.size != 1 for v in scales):
+            return None
+    for name in node.input:
+        if name and name not in read and not can_cut(index, name):
+            return None
+    arrays = [_labels(found, name) for name in read]
+    arrays = [a.reshape((1,) * (rank - a.ndim) + a.shape) for a in arrays]
+    whole = np.broadcast_arrays(*arrays)
+    for other in whole[1:]:
+        found.join(whole[0], other)
+    return {output: _compressed(np.ascontiguousarray(whole[0]))}
+
+
+def channels_of(labels: Labels) -> Labels | None:
+    """The labels along the second axis, if they are the same along all others."""
+    if labels.ndim < 2 or labels.size != labels.shape[1]:
+        return None
+    return labels.reshape(-1)
+
+
+def _spread(found: Labelling, tensor: str) -> Labels | None:
+    """The label of each channel of a tensor; None where there are none for whole channels."""
+    labels, dims = channels_of(_labels(found, tensor)), found.index.shape(tensor)
+    if labels is None or dims is None or len(dims) < 2 or not dims[1].static:
+        return None
+    return np.broadcast_to(labels, (dims[1].size,)) if labels.size == 1 else labels
+
+
+def _zero(found: Labelling, tensor: str, labels: Labels) -> Flags:
+    """Which entries along the axes of a label array are always 0."""
+    box = found.bounds(tensor)
+    zero = (box.lower == 0.0) & (box.upper == 0.0)
+    if zero.ndim != labels.ndim:
+        return np.full(labels.shape, bool(zero.all()))
+    for axis, size in enumerate(labels.shape):
+        if size == 1:
+            zero = zero.all(axis=axis, keepdims=True)
+    fits = all(a in (1, b) for a, b in zip(zero.shape, labels.shape, strict=True))
+    return np.array(np.broadcast_to(zero, labels.shape)) if fits else np.zeros(labels.shape, bool)
+
+
+def _convolved(found: Labelling, node: NodeProto) -> dict[str, Labels] | None:
+    index, source, output = found.index, node.input[0], node.output[0]
+    cut = [name for name in node.input[1:3] if name]
+    labels = _spread(found, source)
+    weight = index.as_stored(node.input[1]) if index.is_constant(node.input[1]) else None
+    value = index.value(node.input[1])
+    if weight is None and value is not None:
+        weight = value.values
+    if labels is None or weight is None or not all(can_cut(index, name) for name in cut):
+        return None
+    if not np.isfinite(weight.astype(np.float64)).all():
+        return None
+    group = next((a.i for a in node.attribute if a.name == "group"), 1)
+    rank = found.rank(output)
+    assert rank is not None
+    sides = (1,) * (rank - 2)
+    transposed = node.op_type == "ConvTranspose"
+    if group > 1:
+        depthwise = not transposed and group == labels.size == weight.shape[0]
+        return {output: labels.reshape(1, -1, *sides)} if depthwise else None
+    through = (weight != 0.0).any(axis=tuple(range(2, weight.ndim)))
+    through = through.T if transposed else through
+    if through.shape[1] != labels.size:
+        return None
+    through = through & ~_zero(found, source, labels.reshape(1, -1, *(1,) * len(sides))).reshape(-1)
+    made = found.fresh(through.shape[0])
+    found.reads.append(Read(made, labels, through, True))
+    return {output: made.reshape(1, -1, *sides)}
+
+
+def _multiplied(found: Labelling, node: NodeProto) -> dict[str, Labels] | None:
+    """A product with a constant matrix on the right."""
+    index, source = found.index, node.input[0]
+    options = {a.name: a.i for a in node.attribute}
+    value = index.value(node.input[1])
+    if index.is_constant(source) or value is None or value.values.ndim != 2:
+        return None
+    if not can_cut(index, node.input[1]) or options.get("transA", 0):
+        return None
+    if len(node.input) > 2 and node.input[2] and not can_cut(index, node.input[2]):
+        return None
+    matrix = value.values.T if not options.get("transB", 0) else value.values
+    labels = _labels(found, source)
+    if labels.ndim < 2 or labels.size != labels.shape[-1]:
+        return None
+    labels_of = np.broadcast_to(labels.reshape(-1), (matrix.shape[1],))
+    if labels.size not in (1, matrix.shape[1]) or not np.isfinite(matrix.astype(float)).all():
+        return None
+    zero = np.broadcast_to(_zero(found, source, labels).reshape(-1), (matrix.shape[1],))
+    made = found.fresh(len(matrix))
+    found.reads.append(Read(made, labels_of, (matrix != 0) & ~zero, False))
+    return {node.output[0]: made.reshape(*(1,) * (labels.ndim - 1), -1)}
+
+
+def _by_channel(found: Labelling, node: NodeProto) -> dict[str, Labels] | None:
+    """Acts on each channel by itself: the channels of the output are those of the input."""
+    index, source, output = found.index, node.input[0], node.output[0]
+    before, after = index.shape(source), index.shape(output)
+    labels = channels_of(_labels(found, source))
+    if before is None or after is None or labels is None or len(before) != len(after):
+        return None
+    if len(before) < 2 or before[1] != after[1]:
+        return None
+    if node.op_type == "BatchNormalization":
+        options = {a.name: a.i for a in node.attribute}
+        plain = not options.get("training_mode", 0) and options.get("spatial", 1) == 1
+        if not plain or not all(can_cut(index, name) for name in node.input[1:]):
+            return None
+    if node.op_type == "Pad" and not _pads_space(index, node, len(before)):
+        return None
+    if node.op_type in ("Resize", "Upsample") and any(
+        not index.is_constant(name) for name in node.input[1:] if name
+    ):
+        return None
+    return {output: labels.reshape(1, -1, *(1,) * (len(after) - 2))}
+
+
+def _pads_space(index: Index, node: NodeProto, rank: int) -> bool:
+    """Whether a Pad leaves the first two axes as they are."""
+    pads = next((list(a.ints) for a in node.attribute if a.name == "pads"), None)
+    if pads is None and len(node.input) > 1:
+        pads = index.integers(node.input[1])
+    axes = len(node.input) > 3 and node.input[3] != ""
+    if pads is None or axes or len(pads) != 2 * rank:
+        return False
+    return not any((pads[0], pads[1], pads[rank], pads[rank + 1]))
+
+
+def _averaged(found: Labelling, node: NodeProto) -> dict[str, Labels] | None:
+    """A reduction along axes of which all entries have the same labels."""
+    index, labels = found.index, _labels(found, node.input[0])
+    options = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    axes = options.get("axes")
+    if axes is None and len(node.input) > 1 and node.input[1]:
+        axes = index.integers(node.input[1])
+    if not axes:
+        return None
+    axes = [axis % labels.ndim for axis in axes]
+    if any(labels.shape[axis] != 1 for axis in axes) or 0 in axes:
+        return None
+    kept = (
+        labels
+        if options.get("keepdims", 1)
+        else labels.reshape([n for axis, n in enumerate(labels.shape) if axis not in axes])
+    )
+    return {node.output[0]: kept}
+
+
+def _moved(found: Labelling, node: NodeProto, read: list[str]) -> dict[str, Labels] | None:
+    """Data movement, executed on the labels."""
+    index = found.index
+    moved = range(len(node.input)) if node.op_type == "Concat" else (0,)
+    if any(node.input[i] not in read for i in moved):
+        return None
+    if any(n and i not in moved and not index.is_constant(n) for i, n in enumerate(node.input)):
+        return None
+    arrays = []
+    for i in moved:
+        shape = found.shape(node.input[i])
+        if shape is None or math.prod(shape) > MOST_ENTRIES or 0 in shape:
+            return None
+        arrays.append(np.broadcast_to(_labels(found, node.input[i]), shape))
+    outputs = run_on(index, node, arrays)
+    if outputs is None:
+        return None
+    for name, array in outputs.items():
+        if found.rank(name) != array.ndim or array.size == 0:
+            return None
+    return {name: _compressed(array) for name, array in outputs.items()}
+
+
+def run_on(index: Index, node: NodeProto, arrays: Sequence[Labels]) -> dict[str, Labels] | None:
+    """What data movement makes of labels; None where it fails."""
+    from onnx.reference import ReferenceEvaluator
+
+    moved = range(len(node.input)) if node.op_type == "Concat" else (0,)
+    feeds: dict[str, NDArray[np.generic]] = {}
+    names = []
+    for i, name in enumerate(node.input):
+        names.append(f"in{i}" if name else "")
+        if i in moved:
+            feeds[f"in{i}"] = np.ascontiguousarray(arrays[i])
+        elif name:
+            value = index.array(name)
+            if value is None:
+                return None
+            feeds[f"in{i}"] = value
+    alone = NodeProto()
+    alone.CopyFrom(node)
+    del alone.input[:]
+    alone.input.extend(names)
+    reads = [helper.make_tensor_value_info(k, 7, v.shape) for k, v in feeds.items()]
+    makes = [helper.make_tensor_value_info(n, 7, None) for n in node.output if n]
+    graph = helper.make_graph([alone], "move", reads, makes)
+    model = helper.make_model(graph, opset_imports=index.model.opset_import)
+    try:
+        found = ReferenceEvaluator(model).run(None, feeds)
+    except Exception:  # of any kind, where sizes that are not known matter
+        return None
+    return dict(zip([n for n in node.output if n], map(np.asarray, found), strict=True))
+
+
+def _compressed(labels: Labels) -> Labels:
+    """Size 1 along axes of which all entries have the same labels."""
+    for axis in range(labels.ndim):
+        first = labels.take([0], axis=axis)
+        if labels.shape[axis] > 1 and (labels == first).all():
+            labels = first
+    return labels

@@ -1,0 +1,91 @@
+"""A graph without the channels that can go: labelled, cut, until nothing more goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from onnx import ModelProto
+
+from onnx_exact.graph.index import Index
+from onnx_exact.labels.alive import kept_labels
+from onnx_exact.labels.labels import label
+from onnx_exact.labels.write import UnwritableError, write
+from onnx_exact.network import Box
+
+# A dense network is left to its chains, unless its tensors are quantised on the way.
+CONVOLUTIONS = ("Conv", "ConvTranspose")
+NEEDED = (*CONVOLUTIONS, "QuantizeLinear")
+MAKERS = (*CONVOLUTIONS, "Gemm", "MatMul")
+
+
+@dataclass(frozen=True)
+class Channels:
+    """The channels of one convolution, or the units of one matrix.
+
+    Attributes:
+        node: its name, or that of what it puts out.
+        before, after: how many.
+    """
+
+    node: str
+    before: int
+    after: int
+
+
+@dataclass(frozen=True, eq=False)
+class Narrowed:
+    """A model with fewer channels that computes the same.
+
+    Attributes:
+        model: a copy.
+        channels: of its convolutions and matrices, those that have fewer.
+        parameters: entries of its constants, before and after.
+    """
+
+    model: ModelProto
+    channels: tuple[Channels, ...]
+    parameters: tuple[int, int]
+
+
+def narrow(
+    model: ModelProto, bounds: Callable[[str], Box], align: int, staying: Collection[str] = ()
+) -> Narrowed | None:
+    """The model without the channels that can go; None where none can.
+
+    Args:
+        model: not changed.
+        bounds: on each of its tensors, over the domain.
+        align: what the channels of a convolution are a multiple of, where there are as many.
+        staying: tensors that keep all that they have.
+    """
+    index = Index(model)
+    if not any(index.is_standard(n) and n.op_type in NEEDED for n in index.nodes):
+        return None
+    labelling = label(index, bounds, staying)
+    while True:
+        kept = kept_labels(labelling, align)
+        if kept.all():
+            return None
+        try:
+            made = write(labelling, kept)
+        except UnwritableError as error:
+            labelling.pin(error.labels)
+            continue
+        channels = []
+        for node in index.nodes:
+            labels = labelling.of.get(node.output[0]) if node.output else None
+            if node.op_type in MAKERS and labels is not None and not kept[labels].all():
+                name = node.name or node.output[0]
+                channels.append(Channels(name, labels.size, int(kept[labels].sum())))
+        return Narrowed(made, tuple(channels), (_parameters(model), _parameters(made)))
+
+
+def _parameters(model: ModelProto) -> int:
+    total = 0
+    for tensor in model.graph.initializer:
+        entries = 1
+        for size in tensor.dims:
+            entries *= size
+        total += entries
+    return total

@@ -1,0 +1,71 @@
+"""Between the pipeline and the labels: the model without channels that can go, tried against it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from onnx import ModelProto
+
+from onnx_exact.domains import Domain
+from onnx_exact.errors import ModelError, ValidationError
+from onnx_exact.graph.batch import runnable
+from onnx_exact.graph.kept import not_kept
+from onnx_exact.graph.ranges import Ranges
+from onnx_exact.graph.read import InputSpec, Source
+from onnx_exact.labels.narrow import Narrowed, narrow
+from onnx_exact.methods import DEPLOY, REDUCTIONS
+from onnx_exact.run import Settings
+from onnx_exact.validate import validate
+
+# Blocks of channels in which onnxruntime lays out what convolutions read and make.
+BLOCK = 8
+# Above this both models are too large to be held in memory beside each other.
+MOST_BYTES = 2**30
+
+
+def narrowed(
+    source: Source,
+    inputs: tuple[InputSpec, ...],
+    domain: Domain,
+    ranges: Ranges,
+    settings: Settings,
+) -> tuple[Source, Narrowed | None]:
+    """The source without channels that can go, and what went.
+
+    Nothing goes where a certificate is asked for, which cannot speak of it, or where the outputs
+    differ in onnxruntime by more than another order of summing explains: then the source has a
+    warning that says so.
+    """
+    if (
+        settings.certificate is not None
+        or settings.reductions != REDUCTIONS[0]
+        or source.nbytes > MOST_BYTES
+    ):
+        return source, None
+    align = settings.align or (BLOCK if settings.goal == DEPLOY else 1)
+    found = narrow(source.model, ranges.of, align, inside_chains(source.model, ranges))
+    if found is None:
+        return source, None
+    try:
+        validate(
+            runnable(source.model, source.path, source.model),
+            runnable(found.model, None, source.model),
+            *(inputs, domain),
+            rtol=settings.rtol,
+            atol=settings.atol,
+            seed=settings.seed,
+        )
+    except (ValidationError, ModelError) as error:
+        said = f"channels that could go stay, since they could not be tried: {error}"
+        return replace(source, warnings=(*source.warnings, said)), None
+    lost = not_kept(source.model, found.model)
+    return replace(source, model=found.model, warnings=(*source.warnings, *lost)), found
+
+
+def inside_chains(model: ModelProto, ranges: Ranges) -> set[str]:
+    """What the nodes of chains make."""
+    names = {name for chain in ranges.chains for name in chain.nodes}
+    made = (node for node in model.graph.node if node.output)
+    return {
+        tensor for node in made if (node.name or node.output[0]) in names for tensor in node.output
+    }

@@ -1,0 +1,74 @@
+"""Channels that can go do, on one graph a feature, and the graph computes what it did."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import ModelProto
+
+from onnx_exact.domains import domain_of_run
+from onnx_exact.graph.ranges import Ranges
+from onnx_exact.graph.read import inputs_of
+from onnx_exact.labels.narrow import Narrowed, narrow
+from onnx_exact.validate import validate
+from tests.labels.graphs import GRAPHS, built
+
+
+def narrowed(model: ModelProto, align: int = 1) -> Narrowed | None:
+    domain = domain_of_run("0:1", inputs_of(model), {}, rebase=False)
+    return narrow(model, Ranges(model, domain.boxes).of, align)
+
+
+def assert_same(old: ModelProto, new: ModelProto) -> None:
+    """In onnxruntime, and as onnx checks it."""
+    onnx.checker.check_model(new, full_check=True)
+    domain = domain_of_run("0:1", inputs_of(old), {}, rebase=False)
+    validate(old.SerializeToString(), new.SerializeToString(), inputs_of(old), domain)
+    assert [v.SerializeToString() for v in old.graph.input] == [
+        v.SerializeToString() for v in new.graph.input
+    ]
+    assert [v.SerializeToString() for v in old.graph.output] == [
+        v.SerializeToString() for v in new.graph.output
+    ]
+
+
+@pytest.mark.parametrize("what", GRAPHS)
+def test_channels_that_can_go_do(what: str) -> None:
+    model = built(what)
+    before = model.SerializeToString()
+    found = narrowed(model)
+    assert model.SerializeToString() == before
+    gone = sum(c.before - c.after for c in found.channels) if found else 0
+    assert gone == GRAPHS[what][1]
+    if found is not None:
+        assert_same(model, found.model)
+        assert [n.op_type for n in found.model.graph.node] == [n.op_type for n in model.graph.node]
+        assert narrowed(found.model) is None
+
+
+@pytest.mark.parametrize("align", [2, 4])
+@pytest.mark.parametrize("what", ["plain", "residual", "Slice", "depthwise", "dense connections"])
+def test_channels_stay_a_multiple_where_that_is_asked_for(what: str, align: int) -> None:
+    model = built(what)
+    found = narrowed(model, align)
+    if found is not None:
+        assert_same(model, found.model)
+        assert all(c.after % align == 0 for c in found.channels)
+        assert narrowed(found.model, align) is None
+
+
+def test_a_dense_network_is_left_to_its_chains() -> None:
+    from tests.verifier.build import FIRST, LAST, gemm_model
+
+    assert narrowed(gemm_model([FIRST, LAST])) is None
+
+
+def test_a_weight_that_is_no_number_keeps_what_it_reads() -> None:
+    model = built("plain")
+    tensor = next(t for t in model.graph.initializer if list(t.dims) == [4, 6, 3, 3])
+    values = onnx.numpy_helper.to_array(tensor).copy()
+    values[0, 1, 0, 0] = np.inf
+    tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+    found = narrowed(model)
+    assert found is None or all(c.before == 4 for c in found.channels)

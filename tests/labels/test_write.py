@@ -1,0 +1,137 @@
+"""What a file says beside what it computes, where channels go; and what `optimize` makes of it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+
+from onnx_exact.cli import main
+from onnx_exact.pipeline import optimize, optimize_file
+from tests.labels.graphs import built
+from tests.labels.test_graphs import assert_same, narrowed
+
+
+def test_words_stay_and_shapes_are_corrected() -> None:
+    model = built("plain")
+    for tensor in model.graph.initializer:
+        tensor.doc_string = f"about {tensor.name}"
+    for node in model.graph.node:
+        node.doc_string = "layer"
+    inferred = onnx.shape_inference.infer_shapes(model)
+    model.graph.value_info.extend(inferred.graph.value_info)
+    found = narrowed(model)
+    assert found is not None
+    assert [t.doc_string for t in found.model.graph.initializer] == [
+        t.doc_string for t in model.graph.initializer
+    ]
+    assert all(node.doc_string == "layer" for node in found.model.graph.node)
+    assert_same(model, found.model)
+    channels = {
+        v.name: v.type.tensor_type.shape.dim[1].dim_value for v in found.model.graph.value_info
+    }
+    assert channels["t0_0"] == 4
+
+
+def test_what_is_said_of_how_a_tensor_is_quantised_goes_with_its_size() -> None:
+    model = built("plain")
+    for name in ("t0_0", "x", model.graph.initializer[0].name):
+        annotation = model.graph.quantization_annotation.add(tensor_name=name)
+        pair = annotation.quant_parameter_tensor_names.add()
+        pair.key, pair.value = "SCALE_TENSOR", model.graph.initializer[1].name
+    new, report = optimize(model, domain="0:1", align=1)
+    assert [a.tensor_name for a in new.graph.quantization_annotation] == ["x"]
+    assert sum("quantization annotation" in w for w in report.warnings) == 2
+
+
+def test_a_constant_that_may_be_overridden_is_not_cut() -> None:
+    model = built("plain")
+    weight = next(t for t in model.graph.initializer if list(t.dims) == [4, 6, 3, 3])
+    value = helper.make_tensor_value_info(weight.name, weight.data_type, weight.dims)
+    model.graph.input.append(value)
+    found = narrowed(model)
+    assert found is None or all(c.before != 6 for c in found.channels)
+
+
+def test_the_report_names_what_went(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    onnx.save(built("residual"), tmp_path / "in.onnx")
+    out = tmp_path / "out.onnx"
+    arguments = ["optimize", str(tmp_path / "in.onnx"), str(out), "--domain", "0:1"]
+    assert main([*arguments, "--align", "1"]) == 0
+    text = capsys.readouterr().out
+    assert "Channels that are always 0 or not read are gone" in text
+    assert "6 to 5" in text
+    report = optimize_file(tmp_path / "in.onnx", tmp_path / "2.onnx", domain="0:1", align=1)
+    data = report.to_json_dict()
+    assert report.changed
+    assert {"node": "t0_0", "before": 6, "after": 5} in data["channels"]
+    assert data["graph_parameters"]["after"] < data["graph_parameters"]["before"]
+
+
+def test_a_second_run_copies_what_the_first_one_wrote(tmp_path: Path) -> None:
+    onnx.save(built("dense connections"), tmp_path / "in.onnx")
+    optimize_file(tmp_path / "in.onnx", tmp_path / "1.onnx", domain="0:1", align=1)
+    report = optimize_file(tmp_path / "1.onnx", tmp_path / "2.onnx", align=1)
+    assert not report.changed
+    assert (tmp_path / "1.onnx").read_bytes() == (tmp_path / "2.onnx").read_bytes()
+
+
+def test_channels_stay_where_a_certificate_is_asked_for(tmp_path: Path) -> None:
+    onnx.save(built("plain"), tmp_path / "in.onnx")
+    report = optimize_file(
+        *(tmp_path / "in.onnx", tmp_path / "out.onnx"),
+        domain="0:1",
+        certificate=tmp_path / "c.npz",
+    )
+    assert report.channels == ()
+    assert (
+        main(
+            [
+                "verify",
+                *(str(tmp_path / n) for n in ("in.onnx", "out.onnx")),
+                "--certificate",
+                str(tmp_path / "c.npz"),
+            ]
+        )
+        == 0
+    )
+
+
+def test_external_data_is_cut_too(tmp_path: Path) -> None:
+    onnx.save(
+        *(built("plain"), tmp_path / "in.onnx"),
+        save_as_external_data=True,
+        location="in.data",
+        size_threshold=0,
+    )
+    optimize_file(tmp_path / "in.onnx", tmp_path / "out.onnx", domain="0:1", align=1)
+    old, new = (onnx.load(tmp_path / name) for name in ("in.onnx", "out.onnx"))
+    sizes = [sum(int(np.prod(t.dims)) for t in m.graph.initializer) for m in (old, new)]
+    assert sizes[1] < sizes[0]
+    assert os.listdir(tmp_path)
+
+
+def test_what_would_differ_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mistake in this room ends in a warning, not in a wrong model."""
+    from onnx_exact.labels import narrow as room
+
+    def wrong(*arguments: object) -> onnx.ModelProto:
+        made = write(*arguments)
+        for tensor in made.graph.initializer:
+            if tensor.data_type == onnx.TensorProto.FLOAT:
+                values = numpy_helper.to_array(tensor) * np.float32(1.01)
+                tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+        return made
+
+    write = room.write
+    monkeypatch.setattr(room, "write", wrong)
+    new, report = optimize(built("global pooling"), domain="0:1", align=1)
+    assert report.channels == ()
+    assert any("channels that could go stay" in warning for warning in report.warnings)
+    assert [list(t.dims) for t in new.graph.initializer] == [
+        list(t.dims) for t in built("global pooling").graph.initializer
+    ]
