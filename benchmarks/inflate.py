@@ -69,7 +69,7 @@ class Result:
 def networks() -> dict[str, Layers]:
     """The networks by name, those that are there."""
     files = [MODELS / f"{n}.onnx" for n in ("digits_2x32", "digits_2x32_l1", "mnist_2x100_l1")]
-    files += [MODELS / f"{name}.onnx" for name in ("mnist_2x100", "mnist_5x100_l1")]
+    files += [MODELS / "mnist_2x100.onnx"]
     files += [SHARED / "models" / "serra_mnist_100-100.onnx"]
     found = {path.stem: _layers(path) for path in files if path.exists()}
     for seed, widths in enumerate(RANDOM):

@@ -34,7 +34,7 @@ def split_deviation(bounds: Bounds, split: Split) -> Array:
         zip(split.chain.layers, split.chain.bypasses, strict=True)
     ):
         n = layer.affine.n_in + before.size + 2
-        found = reach(layer.affine.weight, moved)
+        found = reach(layer.affine.linear, moved)
         off = split.off[index]
         if bypass is not None and off is not None:
             around = split.around[index - 1]

@@ -39,6 +39,7 @@ from onnx_exact.certify.pull_back import Rows, SizedLayer
 from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.chain import Chain
 from onnx_exact.network.domain import Box
+from onnx_exact.network.operator import row_blocks
 from onnx_exact.network.rounding import SMALLEST, gamma, slack
 from onnx_exact.reduce import UnitMap
 from onnx_exact.reduce.budget import reach
@@ -182,13 +183,16 @@ class _Pairing:
             SizedLayer.of(layer.affine, self._new_size[-1] if k else self._input)
         )
         units, place, factor = link.units, link.place, link.factor
-        weight = layer.affine.weight[place] * factor[:, None]
-        e = self._pair(
-            Rows(old.affine.weight[units], old.affine.bias[units]),
-            source - 1,
-            Rows(weight, layer.affine.bias[place] * factor),
-            k - 1,
-        )
+        e = np.zeros(units.size)
+        widest = max(a.affine.n_in for a in (*self._old.layers, *self._new.layers))
+        for part in row_blocks(units.size, widest):
+            new = layer.affine.rows(place[part])
+            e[part] = self._pair(
+                Rows(old.affine.linear.rows(units[part]), old.affine.bias[units[part]]),
+                source - 1,
+                Rows(new.entries * factor[part, None], new.bias * factor[part]),
+                k - 1,
+            )
         e = (e + self._read_off(k, link)) * (1.0 + gamma(FEW))
         reader = self._new_layers[k]
         underflow = SMALLEST * (1.0 + reader.total)

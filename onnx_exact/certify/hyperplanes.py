@@ -72,13 +72,13 @@ def gone_together(
         upper: bounds on its pre-activations.
     """
     found = []
-    rows = Approximate(np.column_stack([affine.weight, affine.bias]))
     own, sizes = affine.off(inputs), np.append(inputs, 1.0)
     for number in np.unique(origin.place[(origin.place < GONE) & among]):
         units = np.flatnonzero((origin.place == number) & among)
         factors = quotient(origin.factor[units], origin.factor[units[0]]).value
-        base = Approximate(rows.value[units[:1]])
-        left = Approximate(rows.value[units]) + -(Approximate(factors[:, None]) * base)
+        rows = np.column_stack([affine.linear.rows(units), affine.bias[units]])
+        base = Approximate(rows[:1])
+        left = Approximate(rows) + -(Approximate(factors[:, None]) * base)
         off = reach(np.abs(left.value) + left.off, sizes)
         off = off + own[units] + np.abs(factors) * own[units[0]]
         off = off * (1.0 + gamma(affine.n_in + 4))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnx_exact.network.affine import Affine, Array
+from onnx_exact.network.operator import entries_by_blocks
 from onnx_exact.network.rounding import (
     SMALLEST,
     SMALLEST_NORMAL,
@@ -44,8 +45,9 @@ class SizedLayer:
     @staticmethod
     def of(affine: Affine, size: Array) -> SizedLayer:
         """The map where inputs have at most the magnitudes `size`."""
-        terms = (reach(affine.weight, size) + np.abs(affine.bias)) * (1.0 + gamma(affine.n_in))
-        terms = np.where(affine.weight.any(axis=1), terms + 2 * affine.n_in * SMALLEST, terms)
+        terms = (reach(affine.linear, size) + np.abs(affine.bias)) * (1.0 + gamma(affine.n_in))
+        reading = affine.read_by_rows(np.ones(affine.n_in, dtype=np.bool_))
+        terms = np.where(reading, terms + 2 * affine.n_in * SMALLEST, terms)
         return SizedLayer(affine, terms, affine.off(size), float(size.sum()))
 
     def back(self, weight: Array, bias: Array, cost: Array) -> tuple[Array, Rows]:
@@ -56,11 +58,16 @@ class SizedLayer:
         part, terms = self.affine.rows(read), self.terms[read]
         weight = weight[:, read]
         n = part.n_in + part.n_out
-        numbers = np.concatenate([part.weight.ravel(), part.bias, terms])
+        smallest = min(
+            smallest_nonzero(np.append(part.bias, terms)),
+            *(smallest_nonzero(rows) for _, rows in entries_by_blocks(part.linear)),
+        )
         underflow = 0.0
-        if smallest_nonzero(weight) * smallest_nonzero(numbers) < SMALLEST_NORMAL:
+        if smallest_nonzero(weight) * smallest < SMALLEST_NORMAL:
             underflow = 2 * n * SMALLEST * (1.0 + self.total + float(terms.sum()))
         rounded = slack(total_terms(reach(weight, terms), bias, underflow), n, underflow)
         cost = cost + np.where(weight.any(axis=1), rounded, 0.0)
         cost = cost + reach(weight, self.off[read])
-        return cost * (1.0 + gamma(n)), Rows(weight @ part.weight, bias + weight @ part.bias)
+        return cost * (1.0 + gamma(n)), Rows(
+            part.linear.pull_back(weight), bias + weight @ part.bias
+        )

@@ -72,7 +72,7 @@ class LocatedChain:
     def folded(self) -> tuple[bool, ...]:
         """For each layer, whether it has fewer connections as read than in the file."""
         return tuple(
-            layer.affine.weight.size < site.connections
+            layer.affine.linear.size < site.connections
             for layer, site in zip(self.chain.layers, self.sites, strict=True)
         )
 
@@ -82,7 +82,7 @@ class LocatedChain:
         A layer of the new one that is the same object as here keeps its nodes.
         """
         layers = zip(self.chain.layers, self.sites, strict=True)
-        more = {id(a): site.connections - a.affine.weight.size for a, site in layers}
+        more = {id(a): site.connections - a.affine.linear.size for a, site in layers}
         if new is None:
             new = self.chain
         return new.connections + sum(more.get(id(layer), 0) for layer in new.layers)

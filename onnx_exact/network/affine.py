@@ -7,7 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_exact.network.operator import Array, Dense, Index, Operator, frozen
+from onnx_exact.network.operator import (
+    Array,
+    Blocks,
+    Dense,
+    Index,
+    Operator,
+    as_operator,
+    entries_by_blocks,
+    frozen,
+)
 from onnx_exact.network.rounding import WIDE, absolute_sum
 
 __all__ = ["Affine", "Array", "Error", "frozen"]
@@ -18,7 +27,7 @@ class Affine:
     """The map x -> W x + bias.
 
     Attributes:
-        linear: W; a matrix of shape (out, in) is taken for a dense one.
+        linear: W; a matrix of shape (out, in) is taken for the operator that it is.
         bias: shape (out,), finite.
         error: bounds on |W - W*| and |b - b*|, with W* and b* the numbers that the model's file
             defines, which reading it has rounded; None for numbers that are what they stand for.
@@ -61,11 +70,13 @@ class Affine:
 
     @property
     def weight(self) -> Array:
-        """The matrix of a dense map, shape (out, in).
+        """The matrix of a map, shape (out, in): of one that is large a copy.
 
         Raises:
-            TypeError: the map has another structure.
+            TypeError: the map is no matrix.
         """
+        if isinstance(self.linear, Blocks):
+            return self.entries
         if not isinstance(self.linear, Dense):
             raise TypeError(f"a map that is {type(self.linear).__name__} has no float64 matrix")
         return self.linear.matrix
@@ -82,8 +93,19 @@ class Affine:
     @property
     def reads(self) -> NDArray[np.bool_]:
         """Which outputs may depend on which inputs, whatever the entries are off by; (out, in)."""
-        read = np.asarray(self.entries != 0.0)
+        read = np.empty((self.n_out, self.n_in), dtype=np.bool_)
+        for rows, block in entries_by_blocks(self.linear):
+            read[rows] = block != 0.0
         return read if self.error is None else read | self.error.reads
+
+    def read_by_rows(self, among: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Which outputs may depend on any of some inputs, shape (out,)."""
+        parts = [self.linear] if self.error is None else [self.linear, self.error.linear]
+        found = np.zeros(self.n_out, dtype=np.bool_)
+        for part in parts:
+            for rows, block in entries_by_blocks(part):
+                found[rows] |= (block[:, among] != 0.0).any(axis=1)
+        return found
 
     def apply(self, x: Array) -> Array:
         """Images of the points `x`, shape (..., in) -> (..., out)."""
@@ -123,7 +145,7 @@ class Affine:
     def signed(self, index: Index, sign: Array | float) -> Affine:
         """Functionals: the map to some outputs, each times a sign of its own, 1 or -1, or of all.
 
-        Whatever the structure of the map, that of functionals is dense.
+        Whatever the structure of the map, that of functionals is a matrix.
         """
         column = sign if isinstance(sign, float) else sign[:, None]
         error = None if self.error is None else self.error.rows(index)
@@ -150,16 +172,3 @@ class Error(Affine):
     def rows(self, index: Index) -> Error:
         """Those of the outputs selected by `index` alone."""
         return Error(self.linear.restrict(slice(None), index), self.bias[index])
-
-
-def as_operator(weight: NDArray[np.floating]) -> Operator:
-    """A matrix as a dense operator.
-
-    Raises:
-        ValueError: it is none, or an entry is not finite.
-    """
-    if weight.ndim != 2:
-        raise ValueError(f"weight {weight.shape} and the shape of a matrix do not fit")
-    if not np.isfinite(weight).all():
-        raise ValueError("a weight or bias is not finite")
-    return Dense(np.asarray(weight, dtype=np.float64))

@@ -29,7 +29,8 @@ class Approximate:
     """Numbers and what they are off by: |value - truth| <= error, entry by entry.
 
     Attributes:
-        value: finite or not; what is not finite has no meaning.
+        value: finite or not; what is not finite has no meaning. In float64, or in float32 where
+            many numbers were read from a file: whatever is computed of them is in float64.
         error: non-negative, of the shape of `value`; None where every entry is exact.
     """
 
@@ -37,14 +38,19 @@ class Approximate:
     error: Array | None = None
 
     @property
+    def _wide(self) -> Array:
+        """The numbers in float64."""
+        return np.asarray(self.value, dtype=np.float64)
+
+    @property
     def off(self) -> Array:
         """The error, 0 where there is none."""
-        return np.zeros_like(self.value) if self.error is None else self.error
+        return np.zeros(self.value.shape) if self.error is None else self.error
 
     @property
     def magnitude(self) -> Approximate:
         """At least the magnitudes of the numbers, and of the terms that these were sums of."""
-        return Approximate(np.abs(self.value) + self.off / UNIT_ROUNDOFF)
+        return Approximate(np.abs(self._wide) + self.off / UNIT_ROUNDOFF)
 
     @property
     def transposed(self) -> Approximate:
@@ -59,33 +65,34 @@ class Approximate:
     @property
     def rectified(self) -> Approximate:
         """max(x, 0), which makes no error larger."""
-        return Approximate(np.maximum(self.value, 0.0), self.error)
+        return Approximate(np.maximum(self._wide, 0.0), self.error)
 
     def __neg__(self) -> Approximate:
         return Approximate(-self.value, self.error)
 
     def __add__(self, other: Approximate) -> Approximate:
         with np.errstate(over="ignore", invalid="ignore"):
-            total = np.asarray(self.value + other.value)
-            error = two_sum_error(self.value, other.value, total)
+            total = np.asarray(self._wide + other._wide)
+            error = two_sum_error(self._wide, other._wide, total)
             for part in (self.error, other.error):
                 if part is not None:
                     error = error + part
         return _with_error(total, error)
 
     def __mul__(self, other: Approximate) -> Approximate:
+        left, right = self._wide, other._wide
         with np.errstate(over="ignore", invalid="ignore"):
-            product = np.asarray(self.value * other.value)
-            error = two_product_error(self.value, other.value, product)
+            product = np.asarray(left * right)
+            error = two_product_error(left, right, product)
             if other.error is not None:
-                error = error + product_of_sizes(np.abs(self.value) + self.off, other.error)
+                error = error + product_of_sizes(np.abs(left) + self.off, other.error)
             if self.error is not None:
-                error = error + product_of_sizes(self.error, np.abs(other.value))
+                error = error + product_of_sizes(self.error, np.abs(right))
         return _with_error(product, error)
 
     def __matmul__(self, other: Approximate) -> Approximate:
         """The product of a matrix with a matrix or a vector."""
-        left, right = self.value, other.value
+        left, right = self._wide, other._wide
         with np.errstate(over="ignore", invalid="ignore"):
             product = np.asarray(left @ right)
             error = product_error(left, right)

@@ -1,7 +1,8 @@
 """Linear maps behind one small interface: what bounds ask for, whatever structure a map has.
 
 Two structures: `Dense`, a float64 matrix, and `Blocks`, a float32 matrix of which a block of rows
-at a time is read in float64, so that it takes half the memory and no copies of it are made.
+at a time is read in float64, so that it takes half the memory and no copies of it are made. A
+matrix that is large is the second wherever float32 has its numbers.
 """
 
 from __future__ import annotations
@@ -18,17 +19,76 @@ Array = NDArray[np.float64]
 Single = NDArray[np.float32]
 Index: TypeAlias = "NDArray[np.intp] | NDArray[np.bool_] | slice"
 
-# Entries of a block that is read at a time: a few such blocks fit in a processor's cache.
-BLOCK = 2**16
+# Entries of a block that is read at a time: 8 MB.
+BLOCK = 2**20
+# From so many entries on a matrix is large: 4 MB in float32.
+LARGE = 2**20
 
 
 def frozen(values: object) -> Array:
     """A read-only float64 copy of `values`, or `values` itself where it already is one."""
     array = np.asarray(values, dtype=np.float64, order="C")
     if array.flags.writeable:
-        array = array.copy()
+        # What was just made for this is nobody else's.
+        array = array.copy() if array is values or array.base is not None else array
         array.flags.writeable = False
     return array
+
+
+def as_operator(weight: NDArray[np.floating]) -> Operator:
+    """A matrix as an operator: in float32 where it is large and that has all of its numbers.
+
+    Raises:
+        ValueError: it is none, or an entry is not finite.
+    """
+    if weight.ndim != 2:
+        raise ValueError(f"weight {weight.shape} and the shape of a matrix do not fit")
+    if not np.isfinite(weight).all():
+        raise ValueError("a weight or bias is not finite")
+    single = _as_single(weight) if weight.size >= LARGE else None
+    return Dense(np.asarray(weight, dtype=np.float64)) if single is None else Blocks(single)
+
+
+def _as_single(weight: NDArray[np.floating]) -> Single | None:
+    """A matrix in float32, None where that does not have its numbers."""
+    if weight.dtype == np.float32:
+        single = weight if not weight.flags.writeable else weight.copy()
+    else:
+        single = np.empty(weight.shape, np.float32)
+        with np.errstate(over="ignore"):
+            for rows in row_blocks(*weight.shape):
+                single[rows] = weight[rows]
+                if not np.array_equal(single[rows], weight[rows]):
+                    return None
+    single.flags.writeable = False
+    return single
+
+
+def row_blocks(rows: int, columns: int) -> Iterator[slice]:
+    """The rows of a matrix, as many at a time as make a block."""
+    count = max(1, BLOCK // max(columns, 1))
+    for start in range(0, rows, count):
+        yield slice(start, min(start + count, rows))
+
+
+def entries_by_blocks(matrix: Operator | Array) -> Iterator[tuple[slice, Array]]:
+    """The entries of a map, a block of rows at a time, each with the rows that it holds."""
+    if isinstance(matrix, np.ndarray):
+        for rows in row_blocks(*matrix.shape):
+            yield rows, matrix[rows]
+    else:
+        for rows in row_blocks(matrix.n_out, matrix.n_in):
+            yield rows, matrix.rows(rows)
+
+
+def _selected(matrix: NDArray[Any], kept_in: Index, kept_out: Index) -> NDArray[Any]:
+    """Some rows and columns of a matrix."""
+    rows = matrix[kept_out]
+    if isinstance(kept_in, slice):
+        return np.asarray(rows[:, kept_in])
+    columns = np.flatnonzero(kept_in) if kept_in.dtype == np.bool_ else kept_in
+    # Unlike an index, this keeps rows together, which need not be copied once more.
+    return np.take(rows, columns, axis=1)
 
 
 class SingleMap(Protocol):
@@ -155,13 +215,13 @@ class Dense(_Matrix):
         return self.matrix[units]
 
     def restrict(self, kept_in: Index, kept_out: Index) -> Dense:
-        return Dense(_locked(self.matrix[kept_out][:, kept_in]))
+        return Dense(_locked(_selected(self.matrix, kept_in, kept_out)))
 
     def single(self) -> SingleMap:
         return _Single(self.matrix.astype(np.float32))
 
     def equals(self, other: Operator) -> bool:
-        return isinstance(other, Dense) and np.array_equal(self.matrix, other.matrix)
+        return isinstance(other, Dense | Blocks) and _same(self, other)
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,9 +243,7 @@ class Blocks(_Matrix):
         return block
 
     def _blocks(self) -> Iterator[tuple[slice, Array]]:
-        count = max(1, BLOCK // self.n_in)
-        for start in range(0, self.n_out, count):
-            yield slice(start, start + count), self._read(slice(start, start + count))
+        return entries_by_blocks(self)
 
     def apply(self, x: Array) -> Array:
         found = np.empty((*x.shape[:-1], self.n_out))
@@ -218,14 +276,13 @@ class Blocks(_Matrix):
         return self._read(units)
 
     def restrict(self, kept_in: Index, kept_out: Index) -> Blocks:
-        return Blocks(self.matrix[kept_out][:, kept_in], self.entries)
+        return Blocks(_locked(_selected(self.matrix, kept_in, kept_out)), self.entries)
 
     def single(self) -> SingleMap:
         return _Single(self._read(slice(None)).astype(np.float32) if self.entries else self.matrix)
 
     def equals(self, other: Operator) -> bool:
-        every = slice(None)
-        return isinstance(other, Blocks) and np.array_equal(self._read(every), other._read(every))
+        return isinstance(other, Dense | Blocks) and _same(self, other)
 
 
 @dataclass(frozen=True, eq=False)
@@ -261,7 +318,14 @@ def _pattern(values: Array) -> Array:
     return np.asarray(values != 0.0, dtype=np.float64)
 
 
-def _locked(values: Array) -> Array:
+def _same(one: Operator, other: Operator) -> bool:
+    """Whether two matrices have the same entries."""
+    if (one.n_out, one.n_in) != (other.n_out, other.n_in):
+        return False
+    return all(np.array_equal(own, other.rows(rows)) for rows, own in entries_by_blocks(one))
+
+
+def _locked(values: NDArray[Any]) -> NDArray[Any]:
     """A new array that nobody may write to, so that it need not be copied."""
     values.flags.writeable = False
     return values

@@ -10,6 +10,7 @@ by how much a single sum or product is rounded, exactly (Knuth; Dekker; Higham 2
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +26,8 @@ SMALLEST_NORMAL = 2.0**-1022
 _NONE = 2**64 - 1
 # Entries of an array that stay in the cache from one pass over them to the next.
 CACHED = 2**14
+# Entries of a factor that are looked at together.
+PIECE = 2**20
 # The few extra operations of a step: the bias, a slope, the evaluation of the error bound itself.
 EXTRA_OPERATIONS = 16
 # Below this an error-free transformation may itself underflow, and what underflows in a sum may
@@ -188,17 +191,27 @@ def _split(values: Array) -> tuple[Array, Array]:
 
 def product_error(left: Array, right: Array) -> Array:
     """What the sums of left @ right may be off by; 0 where all of them are exact."""
-    terms = np.abs(left) @ np.abs(right)
+    pieces = [(left[..., part], right[part]) for part in _pieces(left, right)]
+    terms = reduce(np.add, (np.abs(a) @ np.abs(b) for a, b in pieces))
     # Sums of multiples of one power of two are exact as long as they have at most 53 bits.
-    grid = _grid(left) * _grid(right)
+    grid = min(_grid(a) for a, _ in pieces) * min(_grid(b) for _, b in pieces)
     if grid > SAFE and terms.max(initial=0.0) <= 2.0**53 * grid:
         return np.zeros_like(terms)
     n = left.shape[-1]
     # A single product that is exact leaves nothing to round.
-    count = (left != 0.0).astype(np.float64) @ (right != 0.0).astype(np.float64)
-    short = _are_short(left) and _are_short(right)
-    exact = (count <= 1.0) & (short or _are_harmless(left) or _are_harmless(right))
+    flags = (((a != 0.0).astype(np.float64), (b != 0.0).astype(np.float64)) for a, b in pieces)
+    count = reduce(np.add, (a @ b for a, b in flags))
+    short = all(_are_short(a) and _are_short(b) for a, b in pieces)
+    harmless = any(all(map(_are_harmless, side)) for side in zip(*pieces, strict=True))
+    exact = (count <= 1.0) & (short or harmless)
     return np.where(exact, 0.0, slack(terms, n) + n * SMALLEST * (count > 0.0))
+
+
+def _pieces(left: Array, right: Array) -> list[slice]:
+    """The sums of left @ right in pieces, so that nothing as large as a large factor is made."""
+    terms = max(left.shape[-1], 1)
+    count = max(1, PIECE * terms // max(left.size, right.size, 1))
+    return [slice(start, start + count) for start in range(0, terms, count)]
 
 
 def _grid(values: Array) -> float:

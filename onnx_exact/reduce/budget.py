@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_exact.network.affine import Affine, Array
+from onnx_exact.network.operator import Operator, entries_by_blocks
 from onnx_exact.network.rounding import gamma
 
 # float16, float32 or float64: what a model stores its weights in.
@@ -74,7 +75,7 @@ def own_rounding(
             round is allowed for as well: in a float64 model they are as good as its own.
     """
     unit_roundoff = 0.5 * float(np.finfo(dtype).eps) + (gamma(computed) if computed else 0.0)
-    return unit_roundoff * (reach(affine.weight, input_magnitude) + np.abs(affine.bias))
+    return unit_roundoff * (reach(affine.linear, input_magnitude) + np.abs(affine.bias))
 
 
 def allowance(max_deviation: float, rounding: Array) -> Array:
@@ -82,12 +83,16 @@ def allowance(max_deviation: float, rounding: Array) -> Array:
     return max_deviation * rounding if max_deviation > 0.0 else np.zeros_like(rounding)
 
 
-def reach(matrix: Array, magnitude: Array) -> Array:
+def reach(matrix: Array | Operator, magnitude: Array) -> Array:
     """|matrix| @ magnitude, where an infinite magnitude counts only if its entry is not 0."""
     infinite = np.isinf(magnitude)
-    absolute = np.abs(matrix)
-    hit = (absolute[:, infinite] > 0.0).any(axis=1)
-    return np.where(hit, np.inf, absolute @ np.where(infinite, 0.0, magnitude))
+    finite = np.where(infinite, 0.0, magnitude)
+    found = []
+    for _, block in entries_by_blocks(matrix):
+        absolute = np.abs(block)
+        hit = (absolute[:, infinite] > 0.0).any(axis=1)
+        found.append(np.where(hit, np.inf, absolute @ finite))
+    return found[0] if len(found) == 1 else np.concatenate([np.zeros(0), *found])
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,10 +146,10 @@ def evaluation_terms(layers: Sequence[Affine], magnitudes: Sequence[Array]) -> A
         magnitudes: bounds on the magnitudes of the inputs of each.
     """
     first, last = layers[0], layers[-1]
-    terms = reach(last.weight, magnitudes[-1]) + np.abs(last.bias)
+    terms = reach(last.linear, magnitudes[-1]) + np.abs(last.bias)
     if len(layers) == 1:
         return terms
-    return terms + reach(last.weight, reach(first.weight, magnitudes[0]) + np.abs(first.bias))
+    return terms + reach(last.linear, reach(first.linear, magnitudes[0]) + np.abs(first.bias))
 
 
 def stored(values: Array, dtype: FloatType) -> Array:

@@ -1,12 +1,17 @@
 """Rows of a matrix that are multiples of one another, up to a bound.
 
-Pairs are proposed by one Gram matrix of the rows scaled by what they are multiplied with, and each
+Pairs are proposed by the directions of the rows scaled by what they are multiplied with, and each
 is certified by itself: |r_j - a r_i| X, with error-free products and sums, a by least squares or
 the quotient of two entries, whichever leaves less.
+
+No row is compared with all others. A projection moves no two directions further apart, so that rows
+of one direction lie close to one another on each of a few random lines; the lines make a grid, and
+rows are compared with those in their own cell, or just across the border of it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,10 +23,15 @@ from onnx_exact.reduce.budget import reach
 
 # Rows are looked at as multiples from this cosine on.
 COSINE = 1.0 - 1e-8
-# Rows of the Gram matrix at a time.
+# Beyond this distance, on any line, two rows are none that are looked at: |r - s|^2 = 2 - 2 cos.
+APART = 1.5e-4
+# Random lines, and the size of the cells on them: where units are many, most are alone in theirs.
+LINES, CELL = 8, 2.0**-7
+# Rows that are scaled, or compared, at a time.
 BLOCK = 1024
 
 Index = NDArray[np.intp]
+RowsOf = Callable[[Index], Array]
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,17 +44,17 @@ class Multiples:
     residue: Array
 
 
-def collinear(rows: Array, size: Array, allowed: Array, order: Index) -> list[Multiples]:
+def collinear(rows: RowsOf, size: Array, allowed: Array, order: Index) -> list[Multiples]:
     """Groups of rows that are multiples of one of them, positive or negative.
 
     Args:
-        rows: shape (units, entries); no row of those in `order` is 0 where `size` is not.
+        rows: gives some of them; no row of those in `order` is 0 where `size` is not.
         size: bounds on the magnitudes that the entries are multiplied with, shape (entries,).
         allowed: how large the residue of each row may be, shape (units,).
         order: the units to look at, those that are to stay first.
     """
-    scaled = _directions(rows[order] * np.where(np.isfinite(size), size, 1.0))
-    near = _near(scaled)
+    weights = np.where(np.isfinite(size), size, 1.0)
+    near = _near(lambda places: _directions(rows(order[places]) * weights), len(order))
     taken = np.zeros(len(order), dtype=bool)
     found = []
     for first in sorted(near):
@@ -72,21 +82,46 @@ def _directions(rows: Array) -> Array:
     return np.asarray(rows / np.where(lengths > 0.0, lengths, 1.0))
 
 
-def _near(rows: Array) -> dict[int, list[int]]:
-    """For each row the later ones that have its direction or the opposite one."""
+def _near(rows: RowsOf, count: int) -> dict[int, list[int]]:
+    """For each row of length 1 the later ones that have its direction or the opposite one."""
     near: dict[int, list[int]] = {}
-    for start in range(0, len(rows), BLOCK):
-        cosines = np.abs(rows[start : start + BLOCK] @ rows.T)
-        for i, j in np.argwhere(cosines > COSINE).tolist():
-            if start + i < j:
-                near.setdefault(start + i, []).append(j)
-    return near
+    for cell in _cells(rows, count):
+        own = rows(cell)
+        for start in range(0, len(cell), BLOCK):
+            cosines = np.abs(own[start : start + BLOCK] @ own.T)
+            pairs = np.argwhere(cosines > COSINE)
+            for i, j in pairs[pairs[:, 0] + start < pairs[:, 1]].tolist():
+                near.setdefault(int(cell[start + i]), []).append(int(cell[j]))
+    # Two rows may share two cells.
+    return {first: sorted(set(others)) for first, others in near.items()}
 
 
-def _factors(rows: Array, size: Array, first: int, units: Index) -> tuple[Array, Array]:
+def _cells(rows: RowsOf, count: int) -> list[Index]:
+    """Rows that may have one direction, in order: those of each cell with more than one."""
+    owners = np.arange(count)
+    lines = np.random.default_rng(0).standard_normal((rows(owners[:1]).shape[1], LINES))
+    lines /= np.linalg.norm(lines, axis=0)
+    blocks = [rows(owners[start : start + BLOCK]) @ lines for start in range(0, count, BLOCK)]
+    places = np.abs(np.concatenate(blocks))
+    cells = np.floor(places / CELL).astype(np.int64)
+    for line in range(LINES):
+        # Close to the lower border a row is in the next cell as well.
+        close = places[owners, line] < cells[:, line] * CELL + APART
+        across = cells[close]
+        across[:, line] -= 1
+        owners, cells = np.append(owners, owners[close]), np.vstack([cells, across])
+    _, number, sharing = np.unique(cells, axis=0, return_inverse=True, return_counts=True)
+    number = number.reshape(-1)
+    shared = np.flatnonzero(sharing[number] > 1)
+    order = shared[np.lexsort((owners[shared], number[shared]))]
+    ends = np.flatnonzero(np.diff(number[order])) + 1
+    return [owners[cell] for cell in np.split(order, ends)] if order.size else []
+
+
+def _factors(rows: RowsOf, size: Array, first: int, units: Index) -> tuple[Array, Array]:
     """Factors a, and bounds on |r_j - a r_first| X."""
     weights = np.where(np.isfinite(size), size, 1.0)
-    base, others = rows[first], rows[units]
+    base, others = rows(np.array([first]))[0], rows(units)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
         pivot = int((np.abs(base) * weights).argmax())
         squares = base * weights * weights

@@ -35,10 +35,11 @@ import numpy as np
 
 from onnx_exact.network.affine import Array
 from onnx_exact.network.approximate import Approximate, quotient
+from onnx_exact.network.operator import Operator, row_blocks
 from onnx_exact.reduce.budget import reach
-from onnx_exact.reduce.collinear import Index, Multiples, collinear
+from onnx_exact.reduce.collinear import Index, Multiples, RowsOf, collinear
 from onnx_exact.reduce.ledger import Columns, Ledger, Units
-from onnx_exact.reduce.orient import turnings
+from onnx_exact.reduce.orient import is_tried, turnings
 from onnx_exact.reduce.units import GONE
 
 # What may be left of terms that cancel, in roundings of these terms.
@@ -64,13 +65,13 @@ class NormalForm:
         constants, negligible: how many units went into the constant, and how many were dropped.
     """
 
-    def __init__(self, units: Units, weight: Array, ledger: Ledger) -> None:
+    def __init__(self, units: Units, read: Operator, ledger: Ledger) -> None:
         n = units.affine.n_out
         self.units, self.ledger = units, ledger
         self.kink, self.turned = ~units.active, np.zeros(n, dtype=bool)
         self.linear = units.active.copy()
-        self.jump = Columns(np.where(self.kink, weight, 0.0))
-        self.amount = Columns(np.where(units.active, weight, 0.0))
+        self.jump = Columns(read, self.kink)
+        self.amount = Columns(read, units.active)
         self.opposite, self.ratio = np.full(n, GONE), np.ones(n)
         self.line, self.slope, self.line_off = np.arange(n), np.ones(n), np.zeros(n)
         self.place, self.factor = np.arange(n), np.ones(n)
@@ -97,7 +98,7 @@ class NormalForm:
     def _move_constants(self) -> None:
         """Units that read nothing that is ever other than 0: all of them, or those that can be."""
         affine = self.units.affine
-        units = np.flatnonzero(~affine.reads[:, self.units.size > 0.0].any(axis=1))
+        units = np.flatnonzero(~affine.read_by_rows(self.units.size > 0.0))
         if units.size and not self._moved_constants(units) and units.size > 1:
             for unit in units[:, None]:
                 self._moved_constants(unit)
@@ -113,11 +114,15 @@ class NormalForm:
         self.constants += units.size
         return True
 
-    def _groups(self, rows: Array, size: Array, order: Index) -> list[Multiples]:
+    def _groups(self, rows: RowsOf, size: Array, order: Index) -> list[Multiples]:
         if order.size < 2:
             return []
-        roundoff = self.ledger.roundoff if self.ledger.room.any() else 0.0
-        return collinear(rows, size, self.units.own + roundoff * reach(rows, size), order)
+        roundoff, allowed = self.ledger.roundoff, self.units.own
+        if self.ledger.room.any():
+            blocks = row_blocks(len(allowed), len(size))
+            terms = [reach(rows(np.arange(b.start, b.stop)), size) for b in blocks]
+            allowed = allowed + roundoff * np.concatenate(terms)
+        return collinear(rows, size, allowed, order)
 
     def _residue(self, group: Multiples) -> Array:
         """How far each unit is from its factor times the first, beyond what it may be itself."""
@@ -127,8 +132,11 @@ class NormalForm:
 
     def _join_kinks(self) -> None:
         """Multiples and opposites, each group by itself."""
-        affine = self.units.affine
-        rows, size = np.column_stack([affine.weight, affine.bias]), np.append(self.units.size, 1.0)
+        affine, size = self.units.affine, np.append(self.units.size, 1.0)
+
+        def rows(units: Index) -> Array:
+            return np.column_stack([affine.linear.rows(units), affine.bias[units]])
+
         order = np.argsort(~self.units.decided, kind="stable")
         for group in self._groups(rows, size, order[self.kink[order]]):
             residue, same = self._residue(group), group.factors > 0.0
@@ -185,7 +193,7 @@ class NormalForm:
         alone = np.flatnonzero(self.kink & (self.opposite == GONE))
         if not linear.size:
             return
-        rows, carries = self.units.affine.weight, np.isin(np.arange(len(self.kink)), linear)
+        rows, carries = self.units.affine.linear.rows, np.isin(np.arange(len(self.kink)), linear)
         for group in self._groups(rows, self.units.size, np.append(linear[order], alone)):
             residue = self._residue(group)
             for unit, factor, off in zip(group.units, group.factors, residue, strict=True):
@@ -250,16 +258,17 @@ class NormalForm:
         kinks = np.flatnonzero(self.kink & ~self.turned & (self.opposite == GONE))
         directions, size, room = self.directions, self.units.size, self.ledger.room
         known = np.isfinite(size).all() and bool((room > 0.0).all())
+        known = known and is_tried(kinks.size, room.size)
         if not (known and directions.size and kinks.size):
             return False
         # In the scale of inputs and budgets.
-        weight = self.units.affine.weight * size
-        jump, own = self.jump.value[:, kinks] / room[:, None], weight[kinks]
-        amount = self.amount.value[:, directions] / room[:, None]
-        linear = amount @ weight[directions]
-        terms = np.abs(amount) @ np.abs(weight[directions])
+        rows = self.units.affine.linear.rows
+        jump, own = self.jump.value[:, kinks] / room[:, None], rows(kinks) * size
+        amount, among = self.amount.value[:, directions] / room[:, None], rows(directions) * size
+        linear = amount @ among
+        terms = np.abs(amount) @ np.abs(among)
         best, turned = min(directions.size, self._left(linear, terms)), None
-        for proposal in turnings(jump, own, linear, weight[directions], amount):
+        for proposal in turnings(jump, own, linear, among, amount):
             more = np.abs(jump[:, proposal]) @ np.abs(own[proposal])
             rank = self._left(linear + jump[:, proposal] @ own[proposal], terms + more)
             if rank < best:

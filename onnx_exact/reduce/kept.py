@@ -91,7 +91,7 @@ def kept_layer(decided: Decided, kept: Kept, fresh: Linear | None) -> Decided:
         affine = affine.signed(units, sign) if turned.any() else affine.rows(units)
     else:
         active = np.full(fresh.count, Status.ACTIVE, dtype=np.int8)
-        rows, bias = sign[:, None] * affine.weight[units], sign * affine.bias[units]
+        rows, bias = sign[:, None] * affine.linear.rows(units), sign * affine.bias[units]
         affine = Affine(np.vstack([rows, fresh.weight]), np.append(bias, fresh.bias))
         status = np.append(status, active)
         lower, upper = np.append(lower, fresh.lower), np.append(upper, fresh.upper)

@@ -14,6 +14,7 @@ import numpy as np
 
 from onnx_exact.decide.verdict import Status
 from onnx_exact.network.affine import Array
+from onnx_exact.network.operator import entries_by_blocks
 from onnx_exact.reduce.bounds import functional_bounds
 from onnx_exact.reduce.budget import Refusal, allowance, figures, reach
 from onnx_exact.reduce.form import NormalForm
@@ -142,16 +143,17 @@ def _forms(
         )
         for dropping in (True, False) if negligible and own > 0.0 else (False,):
             ledger = Ledger(room.copy(), affine.bias, state.dtype, fixed=fixed)
-            form = NormalForm(units, affine.weight, ledger)
+            form = NormalForm(units, affine.linear, ledger)
             if dropping:
                 sizes = np.where(np.isfinite(decided.magnitude), decided.magnitude, 0.0)
-                largest = (np.abs(affine.weight) * sizes).max(axis=1)
+                blocks = entries_by_blocks(affine.linear)
+                largest = np.concatenate([(np.abs(rows) * sizes).max(axis=1) for _, rows in blocks])
                 half = ledger.roundoff * np.maximum(largest, np.abs(affine.bias))
                 drop(form, allowance(min(limit, 1.0), half))
             if form.negligible or not dropping:
                 if own > 0.0:
                     ledger = Ledger(room.copy(), affine.bias, state.dtype, fixed=fixed)
-                    oriented = NormalForm(units, affine.weight, ledger)
+                    oriented = NormalForm(units, affine.linear, ledger)
                     if oriented.orient():
                         yield oriented
                 yield form
@@ -174,7 +176,10 @@ def _proposals(
     )
     folding = not form.kink.any()
     # What passes its inputs on, each by itself, leaves its reader as it was.
-    passing = bool((np.count_nonzero(form.units.affine.weight, axis=1) <= 1).all())
+    passing = all(
+        (np.count_nonzero(rows, axis=1) <= 1).all()
+        for _, rows in entries_by_blocks(form.units.affine.linear)
+    )
     for proposal in found:
         entries = before if passing else min(before, proposal.entries)
         if folding and n_in * n_out <= entries:

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_exact.network.affine import Affine, Array
-from onnx_exact.network.approximate import Approximate, numbers_of
+from onnx_exact.network.approximate import Approximate
+from onnx_exact.network.operator import Operator, entries_by_blocks
 from onnx_exact.reduce.budget import FloatType, stored, stored_above
 from onnx_exact.reduce.collinear import Index
 
@@ -43,31 +44,52 @@ class Units:
 
     def numbers(self, units: Index) -> tuple[Approximate, Approximate]:
         """w and b of some of them, none perhaps."""
-        weight, bias = numbers_of(self.affine)
-        return (
-            Approximate(weight.value[units], weight.off[units]),
-            Approximate(bias.value[units], bias.off[units]),
-        )
+        affine = self.affine
+        weight, bias = affine.linear.rows(units), affine.bias[units]
+        error = affine.error
+        if error is None:
+            return Approximate(weight), Approximate(bias)
+        return Approximate(weight, error.linear.rows(units)), Approximate(bias, error.bias[units])
 
 
 class Columns:
-    """A column a unit, shape (readers, units), and what its entries are off by."""
+    """A column a unit, shape (readers, units), and what its entries are off by.
 
-    def __init__(self, value: Array) -> None:
-        self.value, self.off = value, np.zeros_like(value)
+    A column lies in one piece, and one that was never set to anything takes no memory.
+    """
+
+    def __init__(self, linear: Operator, units: Flags) -> None:
+        """The columns of a map for some units, 0 for all others."""
+        stored = np.zeros((linear.n_in, linear.n_out))
+        for rows, block in entries_by_blocks(linear):
+            stored[units, rows] = block[:, units].T
+        self.value = stored.T
+        self._off: Array | None = None
 
     def of(self, units: Index | int | list[int]) -> Approximate:
         """Some of the columns, or one."""
         # A single column would be a view.
-        return Approximate(self.value[:, units].copy(), self.off[:, units].copy())
+        off = None if self._off is None else self._off[:, units].copy()
+        return Approximate(self.value[:, units].copy(), off)
+
+    def sizes(self, unit: int) -> Array:
+        """The magnitudes of a column, and what they are off by."""
+        size = np.abs(self.value[:, unit])
+        return size if self._off is None else size + self._off[:, unit]
 
     def put(self, unit: int, column: Approximate) -> None:
         """Sets a column."""
-        self.value[:, unit], self.off[:, unit] = column.value, column.off
+        self.value[:, unit] = column.value
+        if column.error is not None and self._off is None:
+            self._off = np.zeros(self.value.T.shape).T
+        if self._off is not None:
+            self._off[:, unit] = column.off
 
     def drop(self, units: Index | list[int]) -> None:
         """Sets columns to 0."""
-        self.value[:, units] = self.off[:, units] = 0.0
+        self.value[:, units] = 0.0
+        if self._off is not None:
+            self._off[:, units] = 0.0
 
 
 class Ledger:

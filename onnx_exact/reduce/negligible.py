@@ -93,5 +93,4 @@ def _straightened(form: NormalForm, kink: int, cost: Array) -> bool:
 
 def _cost(columns: Columns, unit: int, height: float) -> Array:
     """What readers are moved by where so much of a unit is left out."""
-    read = np.abs(columns.value[:, unit]) + columns.off[:, unit]
-    return reach(read[:, None], np.array([height]))
+    return reach(columns.sizes(unit)[:, None], np.array([height]))

@@ -27,20 +27,23 @@ LEAST = 2.0**-30
 RIDGE = 1e-10
 
 
+def is_tried(kinks: int, readers: int) -> bool:
+    """Whether kinks are few enough."""
+    return kinks <= MOST_KINKS and readers <= MOST_READERS
+
+
 def turnings(
     jump: Array, own: Array, linear: Array, rows: Array, amount: Array
 ) -> Iterator[NDArray[np.bool_]]:
-    """Proposals for the kinks to turn, each of shape (kinks,); none where it is not tried.
+    """Proposals for the kinks to turn, each of shape (kinks,).
 
     Args:
-        jump: J, shape (readers, kinks).
+        jump: J, shape (readers, kinks), so many as it is tried with.
         own: W, shape (kinks, inputs).
         linear: L, shape (readers, inputs), which is amount @ rows.
         rows: of the directions, shape (directions, inputs).
         amount: how much of each direction is read, shape (readers, directions).
     """
-    if max(jump.shape[1] / MOST_KINKS, jump.shape[0] / MOST_READERS) > 1.0:
-        return
     system = own @ own.T
     found = _solved(jump.T @ jump, system, -((jump.T @ linear) * own).sum(axis=1))
     if found is not None:

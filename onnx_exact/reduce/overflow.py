@@ -14,6 +14,7 @@ from __future__ import annotations
 import numpy as np
 
 from onnx_exact.network.affine import Affine, Array
+from onnx_exact.network.operator import entries_by_blocks
 from onnx_exact.reduce.budget import FloatType, Refusal, reach
 from onnx_exact.reduce.state import State
 
@@ -28,14 +29,17 @@ def may_overflow(affine: Affine, lower: Array, upper: Array, dtype: FloatType) -
     """
     info = np.finfo(dtype)
     up, down = np.maximum(upper, 0.0), np.maximum(-lower, 0.0)
-    positive, negative = np.maximum(affine.weight, 0.0), np.maximum(-affine.weight, 0.0)
+    largest = []
     with np.errstate(over="ignore", invalid="ignore"):
-        above = reach(positive, up) + reach(negative, down) + np.maximum(affine.bias, 0.0)
-        below = reach(positive, down) + reach(negative, up) + np.maximum(-affine.bias, 0.0)
-        # Inputs and sums are rounded, both by no more than this.
-        rounding = 2.0 * (affine.n_in + 1) * float(info.eps)
-        largest = max(float(above.max()), float(below.max())) * (1.0 + rounding)
-    return not largest < float(info.max)
+        for rows, weight in entries_by_blocks(affine.linear):
+            positive, negative = np.maximum(weight, 0.0), np.maximum(-weight, 0.0)
+            bias = affine.bias[rows]
+            above = reach(positive, up) + reach(negative, down) + np.maximum(bias, 0.0)
+            below = reach(positive, down) + reach(negative, up) + np.maximum(-bias, 0.0)
+            largest += [float(above.max()), float(below.max())]
+    # Inputs and sums are rounded, both by no more than this.
+    rounding = 2.0 * (affine.n_in + 1) * float(info.eps)
+    return not all(size * (1.0 + rounding) < float(info.max) for size in largest)
 
 
 def overflowing(before: State, after: State) -> Refusal | None:

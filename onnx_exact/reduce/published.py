@@ -246,7 +246,7 @@ def product(state: State, first: int, last: int, max_deviation: float) -> Decide
     terms = reach(weight.value, size) + np.abs(bias.value)
     with np.errstate(over="ignore", invalid="ignore"):
         for affine in affines[1:]:
-            terms = reach(affine.weight, terms) + np.abs(affine.bias)
+            terms = reach(affine.linear, terms) + np.abs(affine.bias)
             factor, shift = numbers_of(affine)
             weight, bias = factor @ weight, factor @ bias + shift
         stored = state.stored(weight.value), state.stored(bias.value)

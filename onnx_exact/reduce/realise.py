@@ -89,7 +89,7 @@ class Map:
         """The rows of L of which more is left than of terms that cancel."""
         units, directions = self.form.units, self.form.directions
         terms = np.abs(self.form.amount.value[:, directions])
-        terms = reach(terms, reach(units.affine.weight[directions], units.size))
+        terms = reach(terms, reach(units.affine.linear.rows(directions), units.size))
         left = reach(self.weight.value, units.size)
         least = np.where(np.isfinite(terms), CANCELLED * self.form.ledger.roundoff * terms, 0.0)
         exactly = not self.form.ledger.room.any()
@@ -165,7 +165,7 @@ def _by_directions(form: NormalForm) -> Linear:
     moved = moved + reach(exact.value, np.where(form.linear[directions], depths, 0.0))
     return Linear(
         DIRECTIONS,
-        units.affine.weight[directions],
+        units.affine.linear.rows(directions),
         units.affine.bias[directions],
         form.ledger.stored(exact.value),
         units.lower[directions],

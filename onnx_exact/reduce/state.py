@@ -12,6 +12,7 @@ from onnx_exact.decide.verdict import Stability, Status
 from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.chain import Chain, Layer
 from onnx_exact.network.domain import Box
+from onnx_exact.network.operator import Operator
 from onnx_exact.network.rounding import gamma
 from onnx_exact.reduce.budget import (
     Budget,
@@ -84,7 +85,7 @@ class Decided:
         affine = self.layer.affine.reading(kept)
         return replace(self, layer=Layer(affine, self.layer.relu))
 
-    def with_affine(self, weight: Array, bias: Array) -> Decided:
+    def with_affine(self, weight: Array | Operator, bias: Array) -> Decided:
         """The same units, computed from other inputs."""
         return replace(self, layer=Layer(Affine(weight, bias), self.layer.relu))
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from onnx_exact.network.operator import Blocks
 from onnx_exact.reduce.budget import Refusal, allowance, figures
 from onnx_exact.reduce.state import Decided, State
 
@@ -81,8 +82,13 @@ def _stored(state: State, index: int, max_deviation: float) -> Decided | Refusal
     """A layer in numbers of the dtype, as an object of its own, or why not."""
     decided = state.layers[index]
     affine = decided.layer.affine
-    weight, bias = state.stored(affine.weight), state.stored(affine.bias)
     what = "store weights that reading computed"
+    if isinstance(affine.linear, Blocks) and affine.error is None and state.dtype != np.float16:
+        bias = state.stored(affine.bias)
+        if np.array_equal(bias, affine.bias):
+            # Nothing is rounded.
+            return decided.with_affine(affine.linear, bias)
+    weight, bias = state.stored(affine.weight), state.stored(affine.bias)
     if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
         return Refusal(what, decided.source, f"a weight does not fit {state.dtype}")
     exact = np.column_stack([affine.weight, affine.bias]).ravel()

@@ -65,7 +65,7 @@ def test_a_restricted_map_has_the_entries_that_are_left(made: Operator) -> None:
     part = made.restrict(kept_in, kept_out)
     np.testing.assert_array_equal(part.rows(slice(None)), matrix(0)[kept_out][:, kept_in])
     assert part.equals(STRUCTURES["dense"](matrix(0)).restrict(kept_in, kept_out)) == (
-        type(part) is Dense
+        type(part) in (Dense, Blocks)
     )
 
 
@@ -95,12 +95,36 @@ def test_blocks_keep_numbers_that_float32_has_in_half_the_bytes() -> None:
     assert isinstance(made.absolute(), Blocks)
 
 
-@pytest.mark.parametrize("name", ["blocks", "wrapped"])
-def test_only_a_dense_map_has_a_weight_matrix(name: str) -> None:
-    affine = Affine(STRUCTURES[name](matrix(0)), np.zeros(7))
+def test_only_a_matrix_has_a_weight_matrix() -> None:
+    affine = Affine(STRUCTURES["wrapped"](matrix(0)), np.zeros(7))
     np.testing.assert_array_equal(affine.entries, matrix(0))
     with pytest.raises(TypeError, match="no float64 matrix"):
         _ = affine.weight
+    np.testing.assert_array_equal(Affine(blocks(matrix(0)), np.zeros(7)).weight, matrix(0))
+
+
+def test_a_large_matrix_stays_in_float32_where_that_has_its_numbers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(operator, "LARGE", 35)
+    monkeypatch.setattr(operator, "BLOCK", 10)
+    assert isinstance(operator.as_operator(matrix(0)), Blocks)
+    assert isinstance(operator.as_operator(matrix(0).astype(np.float32)), Blocks)
+    assert isinstance(operator.as_operator(matrix(0)[:-1]), Dense)
+    for other in (0.1, 1e300):
+        finer = matrix(0)
+        finer[-1, -1] = other
+        made = operator.as_operator(finer)
+        assert isinstance(made, Dense)
+        np.testing.assert_array_equal(made.matrix, finer)
+
+
+def test_what_is_kept_is_nobody_elses_to_change() -> None:
+    mine = matrix(0)
+    made, part = Dense(mine), Dense(mine[:3])
+    mine[:] = 0.0
+    np.testing.assert_array_equal(made.matrix, matrix(0))
+    np.testing.assert_array_equal(part.matrix, matrix(0)[:3])
 
 
 @every_structure

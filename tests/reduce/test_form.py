@@ -15,7 +15,7 @@ from onnx_exact.decide.run import Options, analyze_chain
 from onnx_exact.decide.verdict import Status
 from onnx_exact.network import Affine, Box, Chain, Layer
 from onnx_exact.reduce import ReduceOptions, reduce_chain
-from onnx_exact.reduce.collinear import collinear
+from onnx_exact.reduce.collinear import COSINE, _near, collinear
 from onnx_exact.reduce.layer import prune, rewrite
 from onnx_exact.reduce.realise import ALL_KINDS
 from onnx_exact.reduce.state import State
@@ -333,13 +333,32 @@ def test_rows_are_multiples_only_within_what_is_allowed(sign: float) -> None:
     base = np.array([1.0, 2.0, -0.5])
     near, far = 0.7 * base + np.array([0.0, 0.0, 1e-9]), base + np.array([1e-3, 0.0, 0.0])
     rows = np.vstack([base, 3.0 * sign * base, near, far])
-    (group,) = collinear(rows, np.ones(3), np.full(4, 1e-12), np.arange(4))
+    (group,) = collinear(rows.__getitem__, np.ones(3), np.full(4, 1e-12), np.arange(4))
     assert (group.first, group.units.tolist()) == (0, [1])
     assert group.factors.tolist() == [3.0 * sign]
     assert group.residue.tolist() == [0.0]
-    (wider,) = collinear(rows, np.ones(3), np.full(4, 1e-8), np.arange(4))
+    (wider,) = collinear(rows.__getitem__, np.ones(3), np.full(4, 1e-8), np.arange(4))
     assert wider.units.tolist() == [1, 2]
     assert 0.0 < wider.residue[1] < 1e-8
+
+
+@pytest.mark.parametrize("inputs", [1, 2, 5, 40])
+def test_every_pair_of_rows_with_one_direction_is_looked_at(inputs: int) -> None:
+    rng = np.random.default_rng(inputs)
+    for _ in range(40):
+        rows = rng.standard_normal((60, inputs)) * (rng.random((60, inputs)) < 0.5)
+        for _ in range(30):
+            own, other = rng.integers(60, size=2)
+            shift = rng.choice([0.0, 1e-5, 1e-4, 1e-3]) * rng.standard_normal(inputs)
+            rows[own] = rng.choice([-2.0, 1.0, 0.3]) * rows[other] + shift
+        lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+        rows = rows / np.where(lengths > 0.0, lengths, 1.0)
+        cosines = np.abs(rows @ rows.T)
+        # What lies at the border itself may be seen either way.
+        assert not (np.abs(cosines - COSINE) < 1e-14).any()
+        pairs = {(i, j) for i, j in np.argwhere(np.triu(cosines > COSINE, 1)).tolist()}
+        near = _near(rows.__getitem__, len(rows))
+        assert {(i, j) for i, others in near.items() for j in others} == pairs
 
 
 def test_all_together_keep_no_more_with_more_allowed() -> None:

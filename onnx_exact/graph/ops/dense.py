@@ -13,7 +13,7 @@ from onnx import NodeProto
 
 from onnx_exact.graph.index import FLOATS, Index, attributes
 from onnx_exact.graph.layout import Dim, Layout, Shape
-from onnx_exact.graph.ops.step import Dense, per_unit, weights
+from onnx_exact.graph.ops.step import Dense, matrix, per_unit, weights
 from onnx_exact.network.approximate import Approximate
 
 GEMM_ATTRIBUTES = {"alpha", "beta", "transA", "transB"}
@@ -32,14 +32,14 @@ def gemm(index: Index, node: NodeProto, slot: int, layout: Layout) -> Dense | No
         return None
     if fused and ("activation" not in known or known["activation"].s != b"Relu"):
         return None
-    matrix = weights(index, node.input[1 - slot])
-    if matrix is None or matrix.value.ndim != 2 or 0 in matrix.value.shape:
+    read = matrix(index, node.input[1 - slot])
+    if read is None or read.value.ndim != 2 or 0 in read.value.shape:
         return None
     transposed = [bool(known[key].i) if key in known else False for key in ("transA", "transB")]
     alpha, beta = (known[key].f if key in known else 1.0 for key in ("alpha", "beta"))
     # The axis of the chain's tensor that is summed over, and the other one.
     axis = (1 - slot) ^ transposed[slot]
-    weight = matrix.transposed if (slot == 0) ^ transposed[1 - slot] else matrix
+    weight = read.transposed if (slot == 0) ^ transposed[1 - slot] else read
     if not layout.along(axis) or weight.value.shape[1] != layout.width:
         return None
     batch, width = layout.shape[1 - axis], Dim(weight.value.shape[0])
@@ -58,17 +58,17 @@ def matmul(index: Index, node: NodeProto, slot: int, layout: Layout) -> Dense | 
     """MatMul with a constant vector, matrix, or matrix with leading axes of size 1."""
     if node.attribute:
         return None
-    matrix = weights(index, node.input[1 - slot])
-    if matrix is None or matrix.value.ndim == 0 or 0 in matrix.value.shape:
+    read = matrix(index, node.input[1 - slot])
+    if read is None or read.value.ndim == 0 or 0 in read.value.shape:
         return None
-    sizes = matrix.value.shape
+    sizes = read.value.shape
     if len(sizes) > 2:
         if len(sizes) > layout.rank or any(size != 1 for size in sizes[:-2]):
             return None
-        matrix = matrix.reshaped(*sizes[-2:])
+        read = read.reshaped(*sizes[-2:])
     axis = layout.rank - (1 if slot == 0 or layout.rank == 1 else 2)
     vector = len(sizes) == 1
-    rows = matrix.reshaped(1, -1) if vector else matrix
+    rows = read.reshaped(1, -1) if vector else read
     weight = rows if vector or slot == 1 else rows.transposed
     outputs, inputs = weight.value.shape
     if not layout.along(axis) or inputs != layout.width:
@@ -84,11 +84,11 @@ def fused_matmul(index: Index, node: NodeProto, slot: int, layout: Layout) -> De
     known = attributes(node)
     if slot or known.keys() - {"alpha", "transA", "transB"}:
         return None
-    matrix = weights(index, node.input[1])
+    read = matrix(index, node.input[1])
     turned = "transA" in known and known["transA"].i
-    if matrix is None or matrix.value.ndim != 2 or 0 in matrix.value.shape or turned:
+    if read is None or read.value.ndim != 2 or 0 in read.value.shape or turned:
         return None
-    weight = matrix if "transB" in known and known["transB"].i else matrix.transposed
+    weight = read if "transB" in known and known["transB"].i else read.transposed
     outputs, inputs = weight.value.shape
     if layout.rank < 2 or not layout.along(-1) or inputs != layout.width:
         return None

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from onnx import NodeProto
 
 from onnx_exact.errors import ModelError
 from onnx_exact.graph.index import FLOATS, Index
 from onnx_exact.graph.layout import Layout
+from onnx_exact.network.affine import Array
 from onnx_exact.network.approximate import Approximate
+from onnx_exact.network.operator import LARGE
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,17 +65,35 @@ def weights(index: Index, tensor: str) -> Approximate | None:
     Raises:
         ModelError: it holds a NaN or an infinity.
     """
+    found = matrix(index, tensor)
+    if found is None or found.value.dtype == np.float64:
+        return found
+    return Approximate(_locked(found.value.astype(np.float64)), found.error)
+
+
+def matrix(index: Index, tensor: str) -> Approximate | None:
+    """As `weights`, but that what is large and in float32 stays there.
+
+    Raises:
+        ModelError: as said.
+    """
     found = index.value(tensor)
     if found is None or found.values.dtype not in FLOATS.values():
         return None
-    if not np.isfinite(found.values).all():
+    values: NDArray[Any] = found.values
+    if not np.isfinite(values).all():
         raise ModelError(
             f"the constant {tensor!r} holds NaN or infinite values; repair the model first"
         )
-    values = found.values.astype(np.float64)
-    # What is read-only need not be copied by those who keep it.
-    values.flags.writeable = False
+    if values.dtype != np.float32 or values.size < LARGE:
+        values = _locked(values.astype(np.float64))
     return Approximate(values, found.error)
+
+
+def _locked(values: Array) -> Array:
+    """An array that, being read-only, need not be copied by those who keep it."""
+    values.flags.writeable = False
+    return values
 
 
 def per_unit(layout: Layout, numbers: Approximate) -> Approximate | None:
