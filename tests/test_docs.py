@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.lowest import CONSTRAINTS, versions
+from benchmarks.fresh import CONSTRAINTS, versions
 from benchmarks.pages import PAGE, with_tables
 
 ROOT = Path(__file__).parents[1]
