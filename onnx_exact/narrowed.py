@@ -7,7 +7,7 @@ from dataclasses import replace
 from onnx import ModelProto
 
 from onnx_exact.domains import Domain
-from onnx_exact.errors import ModelError, ValidationError
+from onnx_exact.errors import ModelError, OnnxExactError, ValidationError
 from onnx_exact.graph.batch import runnable
 from onnx_exact.graph.kept import not_kept
 from onnx_exact.graph.ranges import Ranges
@@ -43,7 +43,13 @@ def narrowed(
     ):
         return source, None
     align = settings.align or (BLOCK if settings.goal == DEPLOY else 1)
-    found = narrow(source.model, ranges.of, align, inside_chains(source.model, ranges))
+    try:
+        found = narrow(source.model, ranges.of, align, inside_chains(source.model, ranges))
+    except OnnxExactError:
+        raise
+    except Exception as error:  # a defect here takes nothing from what comes after it
+        said = f"channels stay, by a defect of onnx-exact, please report it with the model: {error}"
+        return replace(source, warnings=(*source.warnings, said)), None
     if found is None:
         return source, None
     try:

@@ -135,3 +135,15 @@ def test_what_would_differ_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> 
     assert [list(t.dims) for t in new.graph.initializer] == [
         list(t.dims) for t in built("global pooling").graph.initializer
     ]
+
+
+def test_a_defect_in_this_room_takes_nothing_from_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    from onnx_exact.labels import narrow as room
+
+    def fails(*_: object) -> onnx.ModelProto:
+        raise IndexError("out of range")
+
+    monkeypatch.setattr(room, "write", fails)
+    report = optimize(built("global pooling"), domain="0:1", align=1)[1]
+    assert report.channels == ()
+    assert any("please report" in warning for warning in report.warnings)
