@@ -22,6 +22,7 @@ MOST_LINES = 400
 # Modules that know nothing but each other and numpy.
 GROUND = {
     "budgets",
+    "completion",
     "_version",
     "deadline",
     "elements",
@@ -207,6 +208,18 @@ def test_the_command_line_loads_neither_numpy_nor_onnx_before_it_has_work() -> N
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert {"numpy", "onnx"}.isdisjoint(done.stdout.split())
+
+
+def test_bounds_alone_load_no_solver() -> None:
+    model = PYPROJECT.parent / "models" / "digits_2x32_l1.onnx"
+    script = "import onnx_exact, sys; onnx_exact.optimize(sys.argv[1], method='bounds')"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{script}; print(*sys.modules)", model],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert {"cvxpy", "highspy", "pyscipopt"}.isdisjoint(done.stdout.split())
 
 
 def test_every_imported_package_is_declared() -> None:
