@@ -11,7 +11,7 @@ from onnx_exact.errors import ModelError, OnnxExactError, ValidationError
 from onnx_exact.graph.batch import runnable
 from onnx_exact.graph.kept import not_kept
 from onnx_exact.graph.ranges import Ranges
-from onnx_exact.graph.read import InputSpec, Source
+from onnx_exact.graph.read import CHECKER_ERRORS, InputSpec, Source, check, one_line
 from onnx_exact.labels.narrow import Narrowed, narrow
 from onnx_exact.methods import DEPLOY, REDUCTIONS
 from onnx_exact.run import Settings
@@ -53,6 +53,8 @@ def narrowed(
     if found is None:
         return source, None
     try:
+        if not source.warnings:
+            check(found.model, found.model.SerializeToString())
         validate(
             runnable(source.model, source.path, source.model),
             runnable(found.model, None, source.model),
@@ -61,8 +63,8 @@ def narrowed(
             atol=settings.atol,
             seed=settings.seed,
         )
-    except (ValidationError, ModelError) as error:
-        said = f"channels that could go stay, since they could not be tried: {error}"
+    except (ValidationError, ModelError, *CHECKER_ERRORS) as error:
+        said = f"channels that could go stay, since they could not be tried: {one_line(error)}"
         return replace(source, warnings=(*source.warnings, said)), None
     lost = not_kept(source.model, found.model)
     return replace(source, model=found.model, warnings=(*source.warnings, *lost)), found
