@@ -2,8 +2,9 @@
 
 `lowest` installs this checkout with the versions of `constraints/lowest.txt`. `sdist` builds the
 wheel and the source distribution, installs the wheel, and runs the tests that the source
-distribution has, where it was unpacked. All tests that are not slow, unless arguments of pytest say
-which. What came out goes to `benchmarks/results/lowest.json` or `sdist.json`. Needs the package index.
+distribution has, where it was unpacked. All tests that are not slow, unless arguments of pytest
+say which. What came out goes to `benchmarks/results/lowest.json` or `sdist.json`. Needs the package
+index.
 """
 
 from __future__ import annotations
