@@ -1,7 +1,7 @@
 """The processor time of the whole command on easy networks: `python -m benchmarks.startup SLIM`.
 
-`onnx_exact optimize` with all of its checks against `onnxslim IN OUT`, SLIM being that program, of an
-environment of its own. The two take turns; each number is the median over the pairs of user and
+`onnx_exact optimize` with all of its checks against `onnxslim IN OUT`, SLIM being that program, of
+an environment of its own. The two take turns; each number is the median over the pairs of user and
 system time, compiled files being there on both sides. Results go to
 `benchmarks/results/startup.json`.
 """
@@ -18,7 +18,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.cases import MODELS, ROOT
+from benchmarks.cases import ROOT
+from benchmarks.networks import MODELS
 from benchmarks.processes import RESULTS, Entry, machine, now, write_text
 
 PAIRS = 15
@@ -32,9 +33,10 @@ def seconds(command: Sequence[str]) -> float:
     Raises:
         RuntimeError: it failed.
     """
-    child = subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    # Compiled files are written, whatever the caller's environment says.
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    nowhere = subprocess.DEVNULL
+    child = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=nowhere, stderr=nowhere)
     _, status, used = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode:

@@ -6,6 +6,8 @@ here, by Householder reflections, after numpy's plain QR has left a small triang
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
@@ -24,7 +26,8 @@ def pivoted_qr(columns: Array) -> tuple[Array, NDArray[np.intp]]:
     """
     if columns.shape[1] > MOST:
         return _by_scipy(columns)
-    left = np.array(np.linalg.qr(columns, mode="r").T, order="C")
+    triangle: Any = np.linalg.qr(columns, mode="r")
+    left = np.ascontiguousarray(triangle.T)
     count, entries = left.shape
     order, pivots = np.arange(count), np.zeros(min(count, entries))
     for k in range(len(pivots)):
