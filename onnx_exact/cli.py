@@ -1,4 +1,4 @@
-"""Runs the commands and gives their exit codes; the only room that prints."""
+"""Runs the commands and gives their exit codes; the only module that prints."""
 
 from __future__ import annotations
 
@@ -67,6 +67,8 @@ def _main(argv: Sequence[str]) -> int:
             return _verify(arguments)
         if arguments.command == "inspect":
             return _inspect(arguments)
+        if arguments.command == "completion":
+            return _completion(arguments.shell)
         _run(arguments)
     except OnnxExactError as error:
         _print_error(f"error: {error}")
@@ -117,6 +119,15 @@ def _inspect(arguments: argparse.Namespace) -> int:
 
     found = inspect(arguments.input, arguments.domain, rebase=arguments.rebase)
     _print_or_warn(found.to_text())
+    return 0
+
+
+def _completion(shell: str) -> int:
+    """Prints the script for a shell, and gives the exit code."""
+    from onnx_exact.completion import script
+    from onnx_exact.flags import commands_of, parser_of_all
+
+    _print_or_warn(script(shell, commands_of(parser_of_all())))
     return 0
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from onnx_exact._version import __version__
+from onnx_exact.completion import SHELLS
 from onnx_exact.methods import (
     DEFAULT_LP_SOLVER,
     DEFAULT_MAX_DEVIATION,
@@ -22,11 +23,11 @@ from onnx_exact.methods import (
 _DOMAIN_HELP = (
     "where the network has to stay the same: LO:HI for every entry of the input (inf and -inf for"
     " an unbounded side); LO:HI,LO:HI,... for its channels; LO:HI:mean=M,...:std=S,... for an image"
-    " of pixels LO to HI that is normalised before the graph; data:FILE[:MARGIN] for the box around"
-    " the points of an .npy or .npz file, outside of which nothing is said; or a file: .npz or"
-    " .json with lower and upper, or .vnnlib (the hull of its input boxes). NAME= in front of any"
-    " of these for one of several inputs (repeat the flag). Default: the domain in the model's"
-    " metadata, else every finite input"
+    " with pixels LO to HI that is normalised before the graph; data:FILE[:MARGIN] for the box"
+    " around the points of an .npy or .npz file (inputs outside of it are not covered); or a file:"
+    " .npz or .json with lower and upper, or .vnnlib (the hull of its input boxes). NAME= in front"
+    " of any of these names one of several inputs (repeat the flag). Default: the domain in the"
+    " model's metadata, else every finite input"
 )
 _NEXT = """\
 Makes ReLU networks in ONNX files smaller without changing what they compute. Try
@@ -53,7 +54,7 @@ def read_arguments(argv: Sequence[str]) -> argparse.Namespace:
     Raises:
         SystemExit: code 0 after help, 2 after a bad flag.
     """
-    parser = _parser()
+    parser = parser_of_all()
     if not argv:
         parser.exit(2, _NEXT.format(prog=parser.prog))
     return parser.parse_args(_joined(argv))
@@ -94,7 +95,17 @@ def _joined(arguments: Sequence[str]) -> list[str]:
     return joined
 
 
-def _parser() -> argparse.ArgumentParser:
+def commands_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """The parser of each command."""
+    found: dict[str, argparse.ArgumentParser] = {}
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            found.update(action.choices)
+    return found
+
+
+def parser_of_all() -> argparse.ArgumentParser:
+    """The parser of the command line, with those of its commands."""
     parser = _Parser(
         prog=called(),
         description="Makes ReLU networks in ONNX files smaller without changing what they compute.",
@@ -118,38 +129,39 @@ def _parser() -> argparse.ArgumentParser:
         "--reductions",
         choices=REDUCTIONS,
         default=REDUCTIONS[0],
-        help="what is done with stable units: all that is exact and saves connections, or what is"
-        " published, to compare with (default: %(default)s)",
+        help="which rewrites are used: all that save connections, or only the published ones, for"
+        " comparison (default: %(default)s)",
     )
     optimize.add_argument(
         "--max-deviation",
         metavar="R",
         type=_number("a number from 0 on", lambda deviation: deviation >= 0),
         default=DEFAULT_MAX_DEVIATION,
-        help="how far a rewrite may move a value or round it off further, in units of what the"
-        " model's own rounding may; 0 for no rewrite that rounds anything (default: %(default)g)",
+        help="how far a rewrite may move a value, as a multiple of what the model's own rounding"
+        " may move it; 0 forbids every rewrite that rounds, negligible units included (default:"
+        " %(default)g)",
     )
     optimize.add_argument(
         "--goal",
         choices=GOALS,
         default=GOALS[0],
         help="what the result is for: deploy, the fewest connections in a plain chain; verify, no"
-        " mixtures of units, and biases by which plain intervals show every stable unit; size, the"
-        " fewest connections, around the ReLU too (default: %(default)s)",
+        " mixtures of units, and biases with which interval bounds prove every stable unit; size,"
+        " the fewest connections, with products that bypass a ReLU (default: %(default)s)",
     )
     optimize.add_argument(
         "--align",
         metavar="N",
         type=_count,
-        help="what the channels of a convolution stay a multiple of, for runtimes that lay them out"
-        " in blocks; 1 for the fewest (default: 8, or 1 with --goal verify or size)",
+        help="keep the channels of each convolution a multiple of N, for runtimes that lay them out"
+        " in blocks; 1 keeps the fewest (default: 8, or 1 with --goal verify or size)",
     )
     # Its place was taken by --goal.
     optimize.add_argument("--form", help=argparse.SUPPRESS)
     optimize.add_argument(
         "--certificate",
         metavar="FILE",
-        help="write all that is needed to check the result without trusting this program",
+        help="write the evidence with which verify checks the result; needs a finite domain",
     )
     optimize.add_argument(
         "--in-place", action="store_true", help="allow OUT to be IN, which is then replaced"
@@ -166,9 +178,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_options(analyze)
     inspect = commands.add_parser(
         "inspect",
-        help="say what is in a model and what could be done; prove nothing",
-        description="Says which chains of layers are in IN, what is known of their domains, and for"
-        " all that stops a chain or a domain the node and the reason. Nothing is proved.",
+        help="say what is in a model and what could be done, without proofs",
+        description="Lists the chains of IN and their domains, and for everything that ends a chain"
+        " or leaves a domain unknown the node and the reason. Proves nothing.",
         epilog=_EXIT_CODES,
         allow_abbrev=False,
     )
@@ -177,35 +189,45 @@ def _parser() -> argparse.ArgumentParser:
     verify = commands.add_parser(
         "verify",
         help="check that an optimized model computes the same",
-        description="Checks that OUT computes what IN does over the domain, without trusting what"
-        " made it: claim by claim with a certificate, else by looking for a difference.",
+        description="Checks that OUT computes what IN does on the domain, without trusting the"
+        " program that made it: claim by claim with a certificate, else by a search for a"
+        " difference.",
         epilog=_VERIFY_EXIT_CODES,
         allow_abbrev=False,
     )
     verify.add_argument("input", metavar="IN", help="the original .onnx file")
     verify.add_argument("output", metavar="OUT", help="the .onnx file made of it")
     verify.add_argument(
-        "--certificate", metavar="FILE", help="what optimize --certificate wrote beside OUT"
+        "--certificate", metavar="FILE", help="the file that optimize --certificate wrote"
     )
     verify.add_argument(
         "--domain",
         metavar="SPEC",
         action="append",
-        help="where they have to be the same, as for optimize; default: the domain in the metadata"
-        " of OUT",
+        help="where they have to agree, as for optimize; default: the domain in the metadata of"
+        " OUT",
     )
     _add_talk(verify)
     verify.add_argument(
         "--time-limit",
         metavar="SECONDS",
         type=_number("a positive number of seconds", lambda seconds: seconds > 0),
-        help="for checking; what is not done then is not verified (default: none)",
+        help="limit for the whole check; what is not checked by then is not verified"
+        " (default: none)",
     )
     _add_tolerances(
         verify,
         "of outputs in onnxruntime, without a certificate",
         "the rounding of the outputs' type",
     )
+    completion = commands.add_parser(
+        "completion",
+        help="print what a shell needs to complete commands and flags",
+        description='Prints a script for a shell. bash and zsh: eval "$(onnx-exact completion'
+        ' bash)"; fish: onnx-exact completion fish | source.',
+        allow_abbrev=False,
+    )
+    completion.add_argument("shell", choices=SHELLS, help="the shell to complete in")
     return parser
 
 
@@ -214,9 +236,8 @@ def _add_domain(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rebase",
         action="store_true",
-        help="take IN itself as the original, whatever its metadata say of the model that it was"
-        " made from; without it --domain has to lie in the domain that IN carries, where alone it"
-        " is valid",
+        help="treat IN as the original, whatever its metadata say of the model that it was made"
+        " from; without the flag --domain has to lie in the domain that IN carries",
     )
 
 
@@ -226,43 +247,43 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         "--method",
         choices=METHODS,
         default=METHODS[0],
-        help="how units are decided: auto; bounds, which needs no solver; or isa and per-unit, the"
-        " published algorithms, to compare with (default: %(default)s)",
+        help="how units are decided: auto; bounds, which uses no solver; or isa and per-unit, the"
+        " published algorithms, for comparison (default: %(default)s)",
     )
     parser.add_argument(
         "--time-limit",
         metavar="SECONDS",
         type=_number("a positive number of seconds", lambda seconds: seconds > 0),
-        help="for the whole run: deciding stops early enough for what comes after it, and units"
-        " left undecided then are not touched (default: no limit)",
+        help="limit for the whole run: deciding stops early enough for the later stages, and units"
+        " that are still undecided stay unchanged (default: no limit)",
     )
     parser.add_argument(
-        "--samples", metavar="FILE", help="points of the domain to look at as well, .npy or .npz"
+        "--samples", metavar="FILE", help="more points of the domain to evaluate, .npy or .npz"
     )
     parser.add_argument(
         "--trust-solver",
         action="store_true",
-        help="act on what a solver says beyond its tolerance, too, and label what rests on it;"
-        " by default, what bounds do not confirm changes nothing",
+        help="also act on claims of the solver that bounds do not confirm, and label what rests on"
+        " them; by default such claims change nothing",
     )
     _add_talk(parser)
     parser.add_argument("--require-proof", action=_Removed, nargs=0, help=argparse.SUPPRESS)
     parser.add_argument(
         "--report",
         metavar="FILE",
-        help="write everything found: as a page to look at where FILE ends in .html, else as JSON;"
-        " - for JSON on the standard output, and no text there",
+        help="write everything found: a page to look at if FILE ends in .html, else JSON; - prints"
+        " JSON on the standard output, in place of the text",
     )
     parser.add_argument(
         "--bounds",
         metavar="FILE",
-        help="write bounds on every unit of the network, and of the one that is made of it, for"
-        " solvers and verifiers: .npz or .json",
+        help="write bounds on every unit of the network, and of the new one, for solvers and"
+        " verifiers: .npz or .json",
     )
     parser.add_argument(
         "--units",
         action="store_true",
-        help="in the report, for each unit its verdict, what that rests on, and its bounds",
+        help="in the JSON report, list each unit with its verdict, evidence and bounds",
     )
     _add_tolerances(
         parser,
@@ -274,13 +295,13 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         type=_count,
         default=1,
-        help="processes for splitting and for the programs of the solver (default: 1)",
+        help="processes for branch and bound and for the solver (default: 1)",
     )
     parser.add_argument(
         "--lp-solver",
         metavar="NAME",
         default=DEFAULT_LP_SOLVER,
-        help="solver of the linear relaxations, by its name in cvxpy (default: %(default)s)",
+        help="solver of the linear relaxations, by its cvxpy name (default: %(default)s)",
     )
     parser.add_argument(
         "--seed", metavar="N", type=_seed, default=0, help="of random points (default: 0)"
@@ -290,7 +311,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 def _add_talk(parser: argparse.ArgumentParser) -> None:
     talk = parser.add_mutually_exclusive_group()
     talk.add_argument(
-        "--quiet", action="store_true", help="print nothing but errors: the exit code says it"
+        "--quiet", action="store_true", help="print errors only; the exit code has the result"
     )
     talk.add_argument(
         "--verbose", action="store_true", help="log every stage on the standard error as it begins"

@@ -7,11 +7,11 @@ from dataclasses import replace
 from onnx import ModelProto
 
 from onnx_exact.domains import Domain
-from onnx_exact.errors import ModelError, ValidationError
+from onnx_exact.errors import ModelError, OnnxExactError, ValidationError
 from onnx_exact.graph.batch import runnable
 from onnx_exact.graph.kept import not_kept
 from onnx_exact.graph.ranges import Ranges
-from onnx_exact.graph.read import InputSpec, Source
+from onnx_exact.graph.read import CHECKER_ERRORS, InputSpec, Source, check, one_line
 from onnx_exact.labels.narrow import Narrowed, narrow
 from onnx_exact.methods import DEPLOY, REDUCTIONS
 from onnx_exact.run import Settings
@@ -43,10 +43,18 @@ def narrowed(
     ):
         return source, None
     align = settings.align or (BLOCK if settings.goal == DEPLOY else 1)
-    found = narrow(source.model, ranges.of, align, inside_chains(source.model, ranges))
+    try:
+        found = narrow(source.model, ranges.of, align, inside_chains(source.model, ranges))
+    except OnnxExactError:
+        raise
+    except Exception as error:  # a defect here takes nothing from what comes after it
+        said = f"channels stay, by a defect of onnx-exact, please report it with the model: {error}"
+        return replace(source, warnings=(*source.warnings, said)), None
     if found is None:
         return source, None
     try:
+        if not source.warnings:
+            check(found.model, found.model.SerializeToString())
         validate(
             runnable(source.model, source.path, source.model),
             runnable(found.model, None, source.model),
@@ -55,8 +63,8 @@ def narrowed(
             atol=settings.atol,
             seed=settings.seed,
         )
-    except (ValidationError, ModelError) as error:
-        said = f"channels that could go stay, since they could not be tried: {error}"
+    except (ValidationError, ModelError, *CHECKER_ERRORS) as error:
+        said = f"channels that could go stay, since they could not be tried: {one_line(error)}"
         return replace(source, warnings=(*source.warnings, said)), None
     lost = not_kept(source.model, found.model)
     return replace(source, model=found.model, warnings=(*source.warnings, *lost)), found

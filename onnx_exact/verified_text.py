@@ -77,7 +77,7 @@ def _certified(found: Verification) -> list[str]:
     ]
     result = (
         f" over the domain ({found.domain}): in real arithmetic, with the weights as stored, no"
-        f" value of the {where} differs by more than {_above(found.deviation)}."
+        f" value of the {where} differs by more than {_above(found.deviation)} (worst-case bound)."
     )
     if found.claims:
         lines.append(f"Not verified: it rests on {found.claims} verdicts that are only claimed.")

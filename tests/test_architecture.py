@@ -23,6 +23,7 @@ MOST_LINES = 400
 # Modules that know nothing but each other and numpy.
 GROUND = {
     "budgets",
+    "completion",
     "_version",
     "deadline",
     "elements",
@@ -242,6 +243,18 @@ def test_an_easy_run_loads_what_it_needs_alone(tmp_path: Path) -> None:
     assert (HEAVY - needed).isdisjoint(loaded)
     # The checker is for certificates.
     assert {"flint", "onnx.reference", "onnx_exact.verifier"}.isdisjoint(loaded)
+
+
+def test_bounds_alone_load_no_solver() -> None:
+    model = PYPROJECT.parent / "models" / "digits_2x32_l1.onnx"
+    script = "import onnx_exact, sys; onnx_exact.optimize(sys.argv[1], method='bounds')"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{script}; print(*sys.modules)", model],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert {"cvxpy", "highspy", "pyscipopt"}.isdisjoint(done.stdout.split())
 
 
 def test_every_imported_package_is_declared() -> None:

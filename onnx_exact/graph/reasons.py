@@ -168,7 +168,7 @@ def _stop(index: Index, tensor: str, layout: Layout) -> str:
     if len(readers) > 1:
         return f"{tensor!r} has several readers: {shown}{more}"
     if not readers:
-        return f"nobody reads {tensor!r}"
+        return f"{tensor!r} is unread"
     step = read_step(index, readers[0], tensor, layout)
     if step is not None:
         return f"{described(readers[0])} adds no layer"

@@ -188,7 +188,7 @@ def _entrywise(found: Labelling, node: NodeProto, read: list[str]) -> dict[str, 
     whole = np.broadcast_arrays(*arrays)
     for other in whole[1:]:
         found.join(whole[0], other)
-    return {output: _compressed(np.ascontiguousarray(whole[0]))}
+    return {output: _compressed(np.array(whole[0]))}
 
 
 def channels_of(labels: Labels) -> Labels | None:
@@ -360,7 +360,7 @@ def run_on(index: Index, node: NodeProto, arrays: Sequence[Labels]) -> dict[str,
     for i, name in enumerate(node.input):
         names.append(f"in{i}" if name else "")
         if i in moved:
-            feeds[f"in{i}"] = np.ascontiguousarray(arrays[i])
+            feeds[f"in{i}"] = np.array(arrays[i])
         elif name:
             value = index.array(name)
             if value is None:

@@ -46,7 +46,7 @@ def _stored(index: Index, tensor: str) -> bool:
 class Cutter:
     """Cuts constants of a graph that is being rewritten, each once, shared ones by copies.
 
-    `changed` are those that have other sizes under their own names.
+    `changed` are the tensors that have other sizes under their own names.
     """
 
     def __init__(self, index: Index, graph: GraphProto) -> None:
@@ -94,6 +94,7 @@ class Cutter:
         options = {a.name: helper.get_attribute_value(a) for a in node.attribute}
         axis = options.get("axis", 1) % max(rank, 1)
         name = str(node.output[0])
+        self.changed.add(name)
         inputs = list(node.input)
         node.input[0] = self.cut(inputs[0], cuts)
         for slot, scale in enumerate(inputs[1:], 1):

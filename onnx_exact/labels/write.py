@@ -223,6 +223,16 @@ class _Writer:
         self._constant(new, 1, before[at[kept[at]]].tolist())
 
     def _correct_types(self) -> None:
+        sizes = {tensor.name: tensor.dims for tensor in self._graph.initializer}
+        # Some exporters declare their constants too.
+        for value in [v for v in self._graph.value_info if v.name in self._cutter.changed]:
+            if value.name in sizes and value.type.tensor_type.HasField("shape"):
+                for dim, size in zip(
+                    value.type.tensor_type.shape.dim, sizes[value.name], strict=False
+                ):
+                    dim.dim_value = size
+            else:
+                self._graph.value_info.remove(value)
         for value in (*self._graph.value_info, *self._graph.output):
             dims = value.type.tensor_type.shape.dim
             for axis, kept in self._cuts(value.name).items():

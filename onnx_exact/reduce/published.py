@@ -160,7 +160,7 @@ def _truly_dependent(
     nearly = np.flatnonzero(~(left_over <= allowed))
     if not nearly.size:
         return dependence, []
-    reason = f"{nearly.size} units are combinations of others only nearly, beyond their rounding"
+    reason = f"{nearly.size} units are combinations of others, but not to within their rounding"
     refusal = Refusal(
         "merge", state.layers[index].source, reason, figures(left_over[nearly], allowed[nearly])
     )

@@ -39,7 +39,7 @@ class LayerReduction:
 
     Attributes:
         units: how many there were.
-        removed: stably inactive, or read by nobody.
+        removed: stably inactive, or unread.
         negligible: dropped, since they cost every reader next to nothing.
         merged: multiples of others, positive or negative, or stably active and now combinations of
             others or of fewer linear units that took their place, or went around the ReLU.

@@ -11,17 +11,10 @@ from html import escape
 from typing import Any
 
 from onnx_exact.report.html_style import STYLE
-from onnx_exact.report.report import ANALYZE, ChainReport, LayerReport, Report
+from onnx_exact.report.report import ANALYZE, ChainReport, Report
 from onnx_exact.report.text import lines, proved
+from onnx_exact.report.words import FATES, VERDICTS, fates, verdicts
 
-# Verdicts and what became of units: the field of `LayerReport`, and the words for it.
-VERDICTS = {
-    "stably_inactive": "stably inactive",
-    "stably_active": "stably active",
-    "unstable": "unstable",
-    "undecided": "undecided",
-}
-FATES = {"kept": "kept", "removed": "removed", "merged": "merged", "folded": "folded"}
 # Sides of a domain's array that are shown.
 SHOWN = 4
 
@@ -33,6 +26,7 @@ def to_html(report: Report) -> str:
         f"<header><h1>{_text(name)}</h1><p class=lead>{_text(proved(report))}</p></header>",
         _tiles(report),
         _section("Chains", _chains(report)),
+        _section("Channels", _table(("convolution", "before", "after"), _channels(report))),
         _section("Deviation and guarantee", _table(("what", "value"), _deviation(report))),
         _section("Domain", _table(("input", "lower", "upper"), _domain(report.domain))),
         _section("Time", _times(report.seconds)),
@@ -70,13 +64,16 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 def _tiles(report: Report) -> str:
     """The sizes before and after."""
     totals = report.totals
-    tiles = []
-    for name, before, after in (
-        ("ReLU units", totals.units_before, totals.units_after),
-        ("connections", totals.connections_before, totals.connections_after),
-        ("parameters", totals.parameters_before, totals.parameters_after),
+    sizes = [
+        ("ReLU units in chains", totals.units_before, totals.units_after),
+        ("connections in chains", totals.connections_before, totals.connections_after),
+        ("parameters in chains", totals.parameters_before, totals.parameters_after),
         ("bytes", totals.bytes_before, totals.bytes_after),
-    ):
+    ]
+    if report.parameters is not None:
+        sizes.insert(0, ("parameters of the graph, by channels", *report.parameters))
+    tiles = []
+    for name, before, after in sizes:
         number, note = f"{before:,}", ""
         if after is not None:
             number = f"{before:,} <span class=to>&rarr;</span> {after:,}"
@@ -110,9 +107,9 @@ def _chain(chain: ChainReport, changed: bool) -> str:
     for number, layer in enumerate(chain.layers, start=1):
         bars = []
         if layer.relu:
-            bars.append(_bar({n: getattr(layer, n) for n in VERDICTS}, VERDICTS, widest))
+            bars.append(_bar(verdicts(layer), VERDICTS, widest))
         if changed:
-            bars.append(_bar(_fates(layer), FATES, widest))
+            bars.append(_bar(fates(layer), FATES, widest))
         kind = "ReLU" if layer.relu else "linear"
         after = "" if layer.units_after is None else f" &rarr; {layer.units_after:,}"
         rows.append(
@@ -121,14 +118,8 @@ def _chain(chain: ChainReport, changed: bool) -> str:
         )
     return (
         f"<h3>{_text(chain.name)}</h3><p class=note>{chain.inputs:,} inputs,"
-        f" {len(chain.unread_inputs):,} of them read by no unit; {_text(chain.dtype)}</p>"
-        + "".join(rows)
+        f" {len(chain.unread_inputs):,} of them unread; {_text(chain.dtype)}</p>" + "".join(rows)
     )
-
-
-def _fates(layer: LayerReport) -> dict[str, int]:
-    gone = {"removed": layer.removed, "merged": layer.merged, "folded": layer.folded}
-    return {"kept": max(layer.units - sum(gone.values()), 0), **gone}
 
 
 def _bar(counts: Mapping[str, int], names: Mapping[str, str], widest: int) -> str:
@@ -143,6 +134,10 @@ def _bar(counts: Mapping[str, int], names: Mapping[str, str], widest: int) -> st
             )
     width = 100.0 * sum(counts.values()) / max(widest, 1)
     return f'<div class=bar style="width:{width:.2f}%">{"".join(parts)}</div>'
+
+
+def _channels(report: Report) -> list[tuple[str, str, str]]:
+    return [(found.node, f"{found.before:,}", f"{found.after:,}") for found in report.channels]
 
 
 def _deviation(report: Report) -> list[tuple[str, str]]:

@@ -3,7 +3,7 @@
 STYLE = """
 :root { --ink: #1c2430; --dim: #5c6675; --line: #d8dde5; --page: #ffffff; --card: #f5f7fa;
   --inactive: #8a94a3; --active: #2f6fb7; --unstable: #d9822b; --undecided: #b3392f;
-  --kept: #2d7d5a; --gone: #c3cad4; --merged: #7f9fc9; --folded: #b7a3cf; }
+  --kept: #2d7d5a; --gone: #c3cad4; --negligible: #e3cf9a; --merged: #7f9fc9; --folded: #b7a3cf; }
 @media (prefers-color-scheme: dark) {
   :root { --ink: #e6eaf0; --dim: #98a3b3; --line: #39424f; --page: #161b22; --card: #1f2630;
     --gone: #4a5361; } }
@@ -29,6 +29,7 @@ h3 { font-size: 1rem; margin: 1.2rem 0 0; overflow-wrap: anywhere; }
 .stably_inactive { background: var(--inactive); } .stably_active { background: var(--active); }
 .unstable { background: var(--unstable); } .undecided { background: var(--undecided); }
 .kept { background: var(--kept); } .removed { background: var(--gone); color: var(--ink); }
+.negligible { background: var(--negligible); color: #1c2430; }
 .merged { background: var(--merged); } .folded { background: var(--folded); }
 .times .bars { display: flex; align-items: center; gap: .6rem; }
 .times .bar { background: var(--active); height: .7rem; }

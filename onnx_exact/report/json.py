@@ -17,6 +17,8 @@ from onnx_exact.report.report import FormReport, LayerReport, Refusal, Report
 from onnx_exact.validate import ChainDeviation
 
 FORMAT, FORMAT_VERSION = "onnx-exact report", 1
+# Numbers of the deviation that bound the whole domain; the others were observed.
+_WORST_CASE = ("certified_max_abs", "runtime_rounding_before", "runtime_rounding_after")
 # What a layer has for each of its units.
 _OF_UNITS = frozenset(("status", "evidence", "lower", "upper", "tensor"))
 
@@ -75,6 +77,7 @@ def to_json_dict(report: Report, *, units: bool = False) -> dict[str, Any]:
             "certified_of": None if certified is None else certified.of,
             "runtime_rounding_before": None if certified is None else certified.rounding_before,
             "runtime_rounding_after": None if certified is None else certified.rounding_after,
+            "worst_case_bounds": list(_WORST_CASE),
         },
         "seconds": seconds,
         "left_out": list(report.left_out),

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from onnx_exact.certify.summary import Certified
 from onnx_exact.network.affine import Array
 from onnx_exact.validate import Deviation
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 OPTIMIZE = "optimize"
 ANALYZE = "analyze"
@@ -265,3 +268,13 @@ class Report:
         from onnx_exact.report.json import to_json_dict
 
         return to_json_dict(self, units=units)
+
+    def plot(self) -> Figure:
+        """A figure of matplotlib with a bar for each layer: `report.plot().savefig("out.png")`.
+
+        Raises:
+            UsageError: matplotlib is not installed.
+        """
+        from onnx_exact.report.plot import plot
+
+        return plot(self)

@@ -171,14 +171,14 @@ def lines(report: Report) -> Iterable[str]:
         )
     if totals.by_solver:
         yield (
-            f"Of these {totals.by_solver:,} rest on what SCIP says (--trust-solver), and with them"
-            " all that is said below; the others on points or bounds that hold in real arithmetic."
+            f"Of these {totals.by_solver:,} rest on claims of SCIP (--trust-solver), and so does"
+            " everything below; the others rest on points or bounds that hold in real arithmetic."
         )
     for chain in report.chains:
         if chain.unread_inputs:
             yield (
-                f"Inputs that nobody reads (chain {chain.name}): {len(chain.unread_inputs):,} of"
-                f" {chain.inputs:,}; the signature keeps them."
+                f"Unread inputs (chain {chain.name}): {len(chain.unread_inputs):,} of"
+                f" {chain.inputs:,} have no weight but 0; the signature keeps them."
             )
         if chain.slice is not None:
             yield (
@@ -206,8 +206,8 @@ def lines(report: Report) -> Iterable[str]:
         yield f"Refused: {hidden:,} more; --report lists them all."
     if not report.domain_declared:
         yield (
-            "No domain was given: everything holds for every finite input. More can be taken away"
-            " over a smaller domain; give one with --domain LO:HI."
+            "No domain was given: everything holds for every finite input. A smaller domain lets"
+            " more be removed; give one with --domain LO:HI."
         )
     yield proved(report)
 
@@ -227,7 +227,7 @@ def proved(report: Report) -> str:
         )
     if not report.changed:
         carried = " that carries the domain" if report.domain_declared else ""
-        return f"Nothing could be taken away {where}: the output is a copy of the input{carried}."
+        return f"Nothing could be removed {where}: the output is a copy of the input{carried}."
     dtype = "/".join(sorted({chain.dtype for chain in report.chains}))
     same = "the new network is the same function over the reals"
     if any(chain.rounded for chain in report.chains):
@@ -247,11 +247,11 @@ def _certified(certified: Certified | None, dtype: str) -> str:
     elif certified.max_abs == 0.0:
         text = f": not a value of {what} changes"
     else:
-        text = f", which moves {what} by at most {certified.max_abs:.3g}"
+        text = f", which moves {what} by at most {certified.max_abs:.3g} (worst-case bound)"
     before, after = certified.rounding_before, certified.rounding_after
     if before is not None and after is not None:
         text += (
-            f"; rounding in {dtype} adds at most {before:.2g} to the old network and {after:.2g} to"
-            " the new"
+            f"; worst-case bounds on what rounding in {dtype} adds: {before:.2g} to the old"
+            f" network, {after:.2g} to the new"
         )
     return text if certified.is_output else f"{text}; what comes after that tensor is not covered"

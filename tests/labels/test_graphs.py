@@ -12,7 +12,7 @@ from onnx_exact.graph.ranges import Ranges
 from onnx_exact.graph.read import inputs_of
 from onnx_exact.labels.narrow import Narrowed, narrow
 from onnx_exact.validate import validate
-from tests.labels.graphs import GRAPHS, built
+from tests.labels.graphs import GRAPHS, Net, built
 
 
 def narrowed(model: ModelProto, align: int = 1) -> Narrowed | None:
@@ -72,3 +72,25 @@ def test_a_weight_that_is_no_number_keeps_what_it_reads() -> None:
     tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
     found = narrowed(model)
     assert found is None or all(c.before == 4 for c in found.channels)
+
+
+def test_numbers_computed_of_shapes_are_no_channels() -> None:
+    """A scalar goes through a Cast and a Div on its way to the target of a Reshape."""
+    net = Net()
+    x = net.conv("x", 2, 6, dead=[1])
+    count = net.add("Gather", [net.add("Shape", [x]), net.constant(np.array(1))], axis=0)
+    half = net.add("Div", [count, net.constant(np.array(2))])
+    half = net.add("Cast", [net.add("Cast", [half], to=7)], to=7)
+    parts = [
+        net.add("Unsqueeze", [half, net.constant(np.array([0]))]),
+        net.constant(np.array([-1])),
+    ]
+    first = net.add(
+        "Slice", [net.add("Shape", [x]), *map(net.constant, (np.array([0]), np.array([1])))]
+    )
+    target = net.add("Concat", [first, *parts], axis=0)
+    y = net.add("Reshape", [net.conv(x, 6, 4, dead=[0]), target])
+    model = net.model(net.add("Relu", [y]))
+    found = narrowed(model)
+    if found is not None:
+        assert_same(model, found.model)

@@ -135,3 +135,29 @@ def test_what_would_differ_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> 
     assert [list(t.dims) for t in new.graph.initializer] == [
         list(t.dims) for t in built("global pooling").graph.initializer
     ]
+
+
+def test_a_defect_in_this_room_takes_nothing_from_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    from onnx_exact.labels import narrow as room
+
+    def fails(*_: object) -> onnx.ModelProto:
+        raise IndexError("out of range")
+
+    monkeypatch.setattr(room, "write", fails)
+    report = optimize(built("global pooling"), domain="0:1", align=1)[1]
+    assert report.channels == ()
+    assert any("please report" in warning for warning in report.warnings)
+
+
+@pytest.mark.parametrize("what", ["plain", "QDQ", "depthwise", "BatchNormalization"])
+def test_declared_shapes_of_constants_are_corrected_too(what: str) -> None:
+    """The exporter of PyTorch declares its weights."""
+    model = built(what)
+    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    model.graph.value_info.extend(inferred.graph.value_info)
+    for tensor in model.graph.initializer:
+        value = helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        model.graph.value_info.append(value)
+    onnx.checker.check_model(model, full_check=True)
+    report = optimize(model, domain="0:1", align=1)[1]
+    assert report.channels

@@ -6,18 +6,23 @@ import dataclasses
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 import onnx_exact
 from onnx_exact.cli import main
 from onnx_exact.report import Refusal, Report, to_html
+from onnx_exact.report.words import VERDICTS
+from tests.labels.graphs import built
 from tests.report.test_report import CHAIN, REPORT
 from tests.small_network import network
 
+MODELS = Path(__file__).parents[2] / "models"
 BROWSER = shutil.which("chromium")
 # Nothing of the browser's own may reach for a network.
 QUIET = (
@@ -136,10 +141,58 @@ def shown_by_browser(report: Report, folder: Path) -> str:
     return done.stdout.decode("utf-8")
 
 
+def chain(folder: Path) -> Report:
+    """Of a network all of whose units are decided."""
+    return onnx_exact.optimize_file(MODELS / "digits_2x32_l1.onnx", folder / "out.onnx")
+
+
+def convolutions(folder: Path) -> Report:
+    """Of a network with convolutions and no chain."""
+    onnx.save(built("residual"), folder / "in.onnx")
+    return onnx_exact.optimize_file(
+        folder / "in.onnx", folder / "out.onnx", domain="0:1", align=1, goal="verify"
+    )
+
+
+def undecided(folder: Path) -> Report:
+    """Of a network some of whose units stay open."""
+    return onnx_exact.analyze(MODELS / "mnist_5x100_l1.onnx", method="bounds")
+
+
+def hostile(folder: Path) -> Report:
+    """With a name that would be markup."""
+    return dataclasses.replace(REPORT, chains=(dataclasses.replace(CHAIN, name=HOSTILE),))
+
+
+# What a browser has to show of each: words, and how it draws the verdicts.
+SEEN = {
+    chain: ("stably active", "64 \u2192", "In words"),
+    convolutions: ("Channels", "convolution", "by channels", "No chain of affine maps"),
+    undecided: ("undecided", "layer 5", "nothing was changed"),
+    hostile: (HOSTILE,),
+}
+
+
 @pytest.mark.skipif(BROWSER is None, reason="needs Chromium")
-def test_browser_shows_what_the_page_says(tmp_path: Path) -> None:
-    chain = dataclasses.replace(CHAIN, name=HOSTILE)
-    shown = Page(shown_by_browser(dataclasses.replace(REPORT, chains=(chain,)), tmp_path))
-    written = Page(to_html(dataclasses.replace(REPORT, chains=(chain,))))
+@pytest.mark.parametrize("make", SEEN)
+def test_browser_shows_what_the_page_says(make: Callable[[Path], Report], tmp_path: Path) -> None:
+    report = make(tmp_path)
+    shown = Page(shown_by_browser(report, tmp_path))
+    written = Page(to_html(report))
     assert shown.text == written.text
     assert shown.tags == written.tags
+
+
+@pytest.mark.parametrize("make", SEEN)
+def test_page_of_a_real_run_says_what_was_found(
+    make: Callable[[Path], Report], tmp_path: Path
+) -> None:
+    report = make(tmp_path)
+    page = Page(to_html(report))
+    for words in SEEN[make]:
+        assert words in page.text
+    labels = [value for name, value in page.attributes if name == "aria-label"]
+    for name in VERDICTS:
+        for layer in (layer for found in report.chains for layer in found.layers):
+            count = getattr(layer, name)
+            assert not count or f"{count:,} {VERDICTS[name]}" in labels

@@ -130,7 +130,9 @@ def test_json_has_null_for_numbers_that_are_not_finite_and_for_what_was_not_run(
         )
     )
     assert data["refused"][0]["numbers"] == {"error": None}
+    names = data["deviation"].pop("worst_case_bounds")
     assert set(data["deviation"].values()) == {None, 0}
+    assert set(names) <= set(data["deviation"])
     assert data["totals"]["units_after"] is None
 
 
@@ -212,15 +214,18 @@ def test_last_line_says_what_was_proved_and_where() -> None:
     assert said.startswith("Proved over the domain (--domain 0:1)")
     assert "same function over the reals" in said
     assert "rounding its merged and folded weights to float32" in said
-    assert "moves the outputs by at most 2.5e-08" in said
-    assert "rounding in float32 adds at most 0.002 to the old network and 0.001 to the new" in said
+    assert "moves the outputs by at most 2.5e-08 (worst-case bound)" in said
+    assert "worst-case bounds on what rounding in float32 adds: 0.002 to the old network" in said
 
 
 def test_last_line_names_the_tensor_where_it_is_not_the_output() -> None:
     inner = Certified(2.5e-8, "hidden", False, None, None)
     said = sentence(changed(certified=inner))
-    assert "moves tensor 'hidden' by at most 2.5e-08; what comes after that tensor" in said
-    assert "adds at most" not in said
+    assert (
+        "moves tensor 'hidden' by at most 2.5e-08 (worst-case bound); what comes after that tensor"
+        in said
+    )
+    assert "rounding in float32 adds" not in said
 
 
 def test_last_line_says_where_no_bound_is_known() -> None:
@@ -261,7 +266,7 @@ def test_model_without_chains_is_said_to_have_none() -> None:
 
 
 def test_text_says_which_verdicts_rest_on_a_solver() -> None:
-    assert "Of these 7 rest on what SCIP says" in to_text(REPORT)
+    assert "Of these 7 rest on claims of SCIP" in to_text(REPORT)
     assert "True if SCIP is right over" in to_text(REPORT)
     assert "Proved over" not in to_text(REPORT)
     none = dataclasses.replace(TOTALS, by_solver=0)
@@ -289,6 +294,6 @@ def test_text_says_which_form_layers_have_and_why() -> None:
 
 
 def test_text_counts_the_inputs_that_nobody_reads() -> None:
-    assert "nobody reads (chain fc1[0]..fc2): 2 of 784" in " ".join(to_text(REPORT).split())
+    assert "Unread inputs (chain fc1[0]..fc2): 2 of 784" in " ".join(to_text(REPORT).split())
     read = dataclasses.replace(CHAIN, unread_inputs=())
-    assert "nobody reads" not in to_text(changed(chains=(read,)))
+    assert "Unread inputs" not in to_text(changed(chains=(read,)))

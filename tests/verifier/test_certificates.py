@@ -361,7 +361,7 @@ def test_the_command_prints_what_it_checked_or_one_line(
     command = ["verify", str(written.old), str(written.new), "--certificate"]
     assert main([*command, str(written.certificate)]) == 0
     text = capsys.readouterr().out
-    for line in ("1 tree with 3 leaves", "differs by more than 0."):
+    for line in ("1 tree with 3 leaves", "differs by more than 0 (worst-case bound)."):
         assert line in text
 
     for other in (written.old, tmp_path / "nothing.npz", tmp_path):
