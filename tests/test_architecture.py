@@ -28,6 +28,7 @@ GROUND = {
     "deadline",
     "elements",
     "errors",
+    "jobs",
     "memory",
     "methods",
     "numpy_files",
