@@ -61,7 +61,7 @@ def collinear(rows: RowsOf, size: Array, allowed: Array, order: Index) -> list[M
     taken = np.zeros(len(order), dtype=bool)
     found = []
     for first in sorted(near):
-        others = np.array([j for j in near[first] if not taken[j]], dtype=np.intp)
+        others = near[first][~taken[near[first]]]
         if taken[first] or not others.size:
             continue
         units = order[others]
@@ -85,30 +85,37 @@ def _directions(rows: Array) -> Array:
     return np.asarray(rows / np.where(lengths > 0.0, lengths, 1.0))
 
 
-def _near(rows: RowsOf, count: int) -> dict[int, list[int]]:
+def _near(rows: RowsOf, count: int) -> dict[int, Index]:
     """For each row of length 1 the later ones that have its direction or the opposite one."""
-    near: dict[int, list[int]] = {}
+    found = [np.zeros(0, dtype=np.int64)]
     for cell in _cells(rows, count):
         own = rows(cell)
         for start in range(0, len(cell), BLOCK):
             cosines = np.abs(own[start : start + BLOCK] @ own.T)
-            pairs = np.argwhere(cosines > COSINE)
-            for i, j in pairs[pairs[:, 0] + start < pairs[:, 1]].tolist():
-                near.setdefault(int(cell[start + i]), []).append(int(cell[j]))
-    # Two rows may share two cells.
-    return {first: sorted(set(others)) for first, others in near.items()}
+            first, second = np.nonzero(cosines > COSINE)
+            later = first + start < second
+            found.append(cell[first[later] + start].astype(np.int64) * count + cell[second[later]])
+    # Two rows may share many cells.
+    firsts, others = np.divmod(np.unique(np.concatenate(found)), count)
+    starts = np.flatnonzero(np.diff(firsts, prepend=-1))
+    pairs = zip(firsts[starts].tolist(), np.split(others, starts[1:]), strict=True)
+    return dict(pairs) if starts.size else {}
 
 
 def _cells(rows: RowsOf, count: int) -> list[Index]:
     """Rows that may have one direction, in order: those of each cell with more than one."""
     owners = np.arange(count)
+    if count <= BLOCK:
+        # One product compares them all.
+        return [owners]
     lines = _lines(rows(owners[:1]).shape[1])
     blocks = [rows(owners[start : start + BLOCK]) @ lines for start in range(0, count, BLOCK)]
     places = np.abs(np.concatenate(blocks))
     cells = np.floor(places / CELL).astype(np.int64)
     for line in range(LINES):
-        # Close to the lower border a row is in the next cell as well.
-        close = places[owners, line] < cells[:, line] * CELL + APART
+        # Close to the lower border a row is in the next cell as well; there is none below 0.
+        own = cells[:, line]
+        close = (own > 0) & (places[owners, line] < own * CELL + APART)
         across = cells[close]
         across[:, line] -= 1
         owners, cells = np.append(owners, owners[close]), np.vstack([cells, across])

@@ -11,9 +11,9 @@ from html import escape
 from typing import Any
 
 from onnx_exact.report.html_style import STYLE
-from onnx_exact.report.report import ANALYZE, ChainReport, Report
+from onnx_exact.report.report import ANALYZE, ChainReport, LayerReport, Report
 from onnx_exact.report.text import lines, proved
-from onnx_exact.report.words import FATES, VERDICTS, fates, verdicts
+from onnx_exact.report.words import FATES, VERDICTS, at_least, at_most, fates, verdicts
 
 # Sides of a domain's array that are shown.
 SHOWN = 4
@@ -114,12 +114,22 @@ def _chain(chain: ChainReport, changed: bool) -> str:
         after = "" if layer.units_after is None else f" &rarr; {layer.units_after:,}"
         rows.append(
             f"<div class=layer><div class=name>layer {number}<br><small>{kind},"
-            f" {layer.units:,}{after}</small></div><div class=bars>{''.join(bars)}</div></div>"
+            f" {layer.units:,}{after}{_range(layer)}</small></div>"
+            f"<div class=bars>{''.join(bars)}</div></div>"
         )
     return (
         f"<h3>{_text(chain.name)}</h3><p class=note>{chain.inputs:,} inputs,"
-        f" {len(chain.unread_inputs):,} of them unread; {_text(chain.dtype)}</p>" + "".join(rows)
+        f" {len(chain.unread_inputs):,} of them unread; {_text(chain.dtype)}. Below"
+        " each layer its units before and after, and worst-case bounds on what its ReLU reads.</p>"
+        + "".join(rows)
     )
+
+
+def _range(layer: LayerReport) -> str:
+    """Between which bounds all values of a layer lie, before its ReLU."""
+    if layer.lower is None or layer.upper is None or not len(layer.lower):
+        return ""
+    return f"<br>from {at_least(min(layer.lower))} to {at_most(max(layer.upper))}"
 
 
 def _bar(counts: Mapping[str, int], names: Mapping[str, str], widest: int) -> str:
@@ -151,13 +161,13 @@ def _deviation(report: Report) -> list[tuple[str, str]]:
     certified = report.certified
     if certified is not None:
         most = certified.max_abs
-        known = "none is known" if most is None else f"{most:.3g}"
+        known = "none is known" if most is None else at_most(most)
         rows.append((f"worst-case bound, over the reals, on tensor {certified.of!r}", known))
         for when in ("before", "after"):
             value = getattr(certified, f"rounding_{when}")
             if value is not None:
                 what = f"worst-case bound on a runtime's own rounding, {when}"
-                rows.append((what, f"{value:.3g}"))
+                rows.append((what, at_most(value)))
     return rows
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from onnx_exact.report.report import ANALYZE, ChainReport, FormReport, Report
+from onnx_exact.report.words import at_most
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -247,11 +248,11 @@ def _certified(certified: Certified | None, dtype: str) -> str:
     elif certified.max_abs == 0.0:
         text = f": not a value of {what} changes"
     else:
-        text = f", which moves {what} by at most {certified.max_abs:.3g} (worst-case bound)"
+        text = f", which moves {what} by at most {at_most(certified.max_abs)} (worst-case bound)"
     before, after = certified.rounding_before, certified.rounding_after
     if before is not None and after is not None:
         text += (
-            f"; worst-case bounds on what rounding in {dtype} adds: {before:.2g} to the old"
-            f" network, {after:.2g} to the new"
+            f"; worst-case bounds on what rounding in {dtype} adds: {at_most(before, 2)} to the old"
+            f" network, {at_most(after, 2)} to the new"
         )
     return text if certified.is_output else f"{text}; what comes after that tensor is not covered"
