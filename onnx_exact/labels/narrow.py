@@ -9,6 +9,7 @@ from onnx import ModelProto
 
 from onnx_exact.graph.index import Index
 from onnx_exact.labels.alive import kept_labels
+from onnx_exact.labels.labelling import Labelling
 from onnx_exact.labels.labels import label
 from onnx_exact.labels.write import UnwritableError, write
 from onnx_exact.network import Box
@@ -62,7 +63,16 @@ def narrow(
     index = Index(model)
     if not any(index.is_standard(n) and n.op_type in NEEDED for n in index.nodes):
         return None
-    labelling = label(index, bounds, staying)
+    for constants in (True, False):
+        found = _narrowed(label(index, bounds, staying, constants), align)
+        # What readers made of constants may be more than what went.
+        if found is None or found.parameters[1] < found.parameters[0]:
+            return found
+    return found
+
+
+def _narrowed(labelling: Labelling, align: int) -> Narrowed | None:
+    index = labelling.index
     while True:
         kept = kept_labels(labelling, align)
         if kept.all():
@@ -78,7 +88,7 @@ def narrow(
             if node.op_type in MAKERS and labels is not None and not kept[labels].all():
                 name = node.name or node.output[0]
                 channels.append(Channels(name, labels.size, int(kept[labels].sum())))
-        return Narrowed(made, tuple(channels), (_parameters(model), _parameters(made)))
+        return Narrowed(made, tuple(channels), (_parameters(index.model), _parameters(made)))
 
 
 def _parameters(model: ModelProto) -> int:

@@ -144,7 +144,7 @@ def _channels(report: Report) -> Iterable[str]:
         before, after = report.parameters
         fewer = ", ".join(f"{c.node} {c.before:,} to {c.after:,}" for c in report.channels)
         yield (
-            f"Channels that are always 0 or not read are gone ({fewer or 'of inputs alone'}):"
+            f"Channels that are constant or not read are gone ({fewer or 'of inputs alone'}):"
             f" {before:,} parameters of the graph became {after:,}, before its chains were reduced."
         )
 

@@ -63,7 +63,7 @@ def test_the_report_names_what_went(tmp_path: Path, capsys: pytest.CaptureFixtur
     arguments = ["optimize", str(tmp_path / "in.onnx"), str(out), "--domain", "0:1"]
     assert main([*arguments, "--align", "1"]) == 0
     text = capsys.readouterr().out
-    assert "Channels that are always 0 or not read are gone" in text
+    assert "Channels that are constant or not read are gone" in text
     assert "6 to 5" in text
     report = optimize_file(tmp_path / "in.onnx", tmp_path / "2.onnx", domain="0:1", align=1)
     data = report.to_json_dict()
