@@ -47,15 +47,15 @@ def decide(model: ModelLike, settings: Settings, command: str) -> Run:
     if settings.samples is not None:
         samples = load_samples(settings.samples, inputs, domain)
     ranges = Ranges(source.model, domain.boxes, checked=settings.certificate is not None)
-    cut = None
+    cut, seen = None, None
     if command == OPTIMIZE:
-        source, cut = narrowed(source, inputs, domain, ranges, settings)
+        source, cut, seen = narrowed(source, inputs, domain, ranges, settings)
         if cut is not None:
             ranges = Ranges(source.model, domain.boxes)
     located = ranges.chains
     seconds["read"] = time.monotonic() - started
     run = Run(settings, source, inputs, domain, first, samples, (), (), (), limit, seconds)
-    run = replace(run, narrowed=cut)
+    run = replace(run, narrowed=cut, seen=seen)
     if settings.certificate is not None:
         for name, box in domain.boxes.items():
             refuse_infinite(box, f"the input {name!r}")

@@ -302,7 +302,7 @@ def _validate(run: Run, chains: list[Rewritten], new: ModelProto, file: Path | N
             extra += [{where.origin.input: points}] if len(points) else []
     settings = run.settings
     old = run.source.model
-    return validate(
+    found = validate(
         runnable(old, None if run.narrowed else run.source.path, old),
         runnable(new, file, old),
         run.inputs,
@@ -315,6 +315,7 @@ def _validate(run: Run, chains: list[Rewritten], new: ModelProto, file: Path | N
         seed=settings.seed,
         go_on=lambda: run.limit.require("validate"),
     )
+    return found if run.seen is None else found.behind(run.seen)
 
 
 def _files(model: ModelLike) -> tuple[Path, ...]:

@@ -43,6 +43,7 @@ class Labelling:
             of the shape of its labels.
         reads: of the nodes with weights.
         parent: the label that a label is one with.
+        rounded: whether the last graph written has what readers made of constants, rounded.
     """
 
     index: Index
@@ -52,6 +53,7 @@ class Labelling:
     steady: dict[str, Flags] = field(default_factory=dict)
     reads: list[Read] = field(default_factory=list)
     parent: list[int] = field(default_factory=lambda: [PINNED])
+    rounded: bool = False
 
     def fresh(self, count: int) -> Labels:
         """New labels."""

@@ -54,6 +54,7 @@ class _Writer:
         self._adder = Adder(self._index, self._graph, self._cutter)
 
     def written(self) -> ModelProto:
+        self._labelling.rounded = False
         for position, node in enumerate(self._index.nodes):
             touched = any(self._cuts(name) for name in (*node.input, *node.output))
             if touched:
@@ -111,6 +112,7 @@ class _Writer:
                 values = values.compress(some, axis=along)
         if values.any():
             self._adder.give(position, new, values)
+            self._labelling.rounded = True
 
     def _set(self, new: NodeProto, slot: int, cuts: Cuts) -> None:
         new.input[slot] = self._cutter.cut(new.input[slot], cuts)
