@@ -154,6 +154,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 runs.append({"width": width} | measure(path, folder / "smaller.onnx"))
                 right &= within(runs[-1])
                 print(f"{series.name}, {width}: {runs[-1]}", flush=True)
+                results["series"][series.name] = {"runs": runs}
+                write_text(args.out, json.dumps(results, indent=1) + "\n")
             found: Entry = {"runs": runs}
             if len(runs) > 1:
                 grown = slope([r["width"] for r in runs], [r["cpu_seconds"] for r in runs])

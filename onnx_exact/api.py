@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypedDict, Unpack, overload
 
 from onnx import ModelProto
 
-from onnx_exact import pipeline, verified
+from onnx_exact import pipeline
 from onnx_exact.domains import DomainLike
 from onnx_exact.errors import UsageError
 from onnx_exact.outputs import Outputs, appearing
@@ -25,10 +25,11 @@ from onnx_exact.progress import Progress
 from onnx_exact.report import Report
 from onnx_exact.report.bounds import check_bounds_path, write_bounds
 from onnx_exact.samples import SamplesLike
-from onnx_exact.verified import Verification
 
 if TYPE_CHECKING:
     import onnx_ir
+
+    from onnx_exact.verified import Verification
 
 # For bounds on the new network, where a time limit has left none.
 LEAST_SECONDS = 0.1
@@ -208,6 +209,8 @@ def verify(
 
     Args, result and errors are those of `onnx_exact.verified.verify`.
     """
+    from onnx_exact import verified
+
     return verified.verify(
         _plain(original),
         _plain(result),

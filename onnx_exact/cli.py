@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,8 @@ STDOUT = "-"
 # Endings of the names of reports to look at.
 HTML = (".html", ".htm")
 LOG_FORMAT = "%(asctime)s %(name)s %(message)s"
+# How many threads the libraries take that numpy may have come with, read as they are loaded.
+BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 
@@ -38,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         SystemExit: from argparse, with code 0 after help and 2 after a bad flag; on a signal that
             ends the process, with 128 and its number.
     """
+    _multiply_on_one_thread()
     streams.open_missing()
     try:
         with streams.ended_by_exceptions():
@@ -47,6 +51,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     finally:
         streams.settle()
+
+
+def _multiply_on_one_thread() -> None:
+    """Keeps numpy's BLAS from starting threads that would only wait, where it is not loaded yet."""
+    if "numpy" not in sys.modules:
+        for variable in BLAS_THREADS:
+            os.environ.setdefault(variable, "1")
 
 
 def _main(argv: Sequence[str]) -> int:

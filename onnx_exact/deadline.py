@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from time import monotonic
+from time import monotonic, time
 
 
 class Deadline:
@@ -11,6 +11,13 @@ class Deadline:
 
     def __init__(self, seconds: float | None = None) -> None:
         self._end = math.inf if seconds is None else monotonic() + seconds
+
+    def __getstate__(self) -> float:
+        # Another machine may have begun to count at another time.
+        return time() + (self._end - monotonic())
+
+    def __setstate__(self, end: float) -> None:
+        self._end = monotonic() + (end - time())
 
     @property
     def remaining(self) -> float:

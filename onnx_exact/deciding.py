@@ -11,7 +11,6 @@ from onnx import ModelProto
 from onnx_exact.certified import prove, refuse_infinite
 from onnx_exact.certify.proof import ChainProof
 from onnx_exact.certify.rounding import outputs_as_run
-from onnx_exact.checkable import Checkable
 from onnx_exact.deadline import Deadline
 from onnx_exact.decide.run import Options, analyze_chain
 from onnx_exact.decide.verdict import Stability, Status
@@ -48,15 +47,15 @@ def decide(model: ModelLike, settings: Settings, command: str) -> Run:
     if settings.samples is not None:
         samples = load_samples(settings.samples, inputs, domain)
     ranges = Ranges(source.model, domain.boxes, checked=settings.certificate is not None)
-    cut = None
+    cut, seen = None, None
     if command == OPTIMIZE:
-        source, cut = narrowed(source, inputs, domain, ranges, settings)
+        source, cut, seen = narrowed(source, inputs, domain, ranges, settings)
         if cut is not None:
             ranges = Ranges(source.model, domain.boxes)
     located = ranges.chains
     seconds["read"] = time.monotonic() - started
     run = Run(settings, source, inputs, domain, first, samples, (), (), (), limit, seconds)
-    run = replace(run, narrowed=cut)
+    run = replace(run, narrowed=cut, seen=seen)
     if settings.certificate is not None:
         for name, box in domain.boxes.items():
             refuse_infinite(box, f"the input {name!r}")
@@ -66,6 +65,9 @@ def decide(model: ModelLike, settings: Settings, command: str) -> Run:
         limit.expect(expected_seconds(networks, seconds["read"], proving=proving))
     checkable = None
     if settings.certificate is not None:
+        # It knows the checker, which no other run needs.
+        from onnx_exact.checkable import Checkable
+
         checkable = Checkable(source, domain, located, settings.max_deviation)
     chains, proofs, allowed = [], [], []
     interrupted = False

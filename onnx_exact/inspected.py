@@ -82,7 +82,7 @@ class Inspection:
         for found in self.channels:
             yield (
                 f"{found.before - found.after:,} of the {found.before:,} channels of"
-                f" {found.node!r} are always 0 or not read: they can go (--align 1 for all)."
+                f" {found.node!r} are constant or not read: they can go (--align 1 for all)."
             )
         for line in self.left_out:
             yield f"In no chain: {line}."

@@ -13,9 +13,9 @@ from onnx_exact.graph.kept import not_kept
 from onnx_exact.graph.ranges import Ranges
 from onnx_exact.graph.read import CHECKER_ERRORS, InputSpec, Source, check, one_line
 from onnx_exact.labels.narrow import Narrowed, narrow
-from onnx_exact.methods import DEPLOY, REDUCTIONS
+from onnx_exact.methods import DEFAULT_MAX_DEVIATION, DEPLOY, REDUCTIONS
 from onnx_exact.run import Settings
-from onnx_exact.validate import validate
+from onnx_exact.validate import Deviation, validate
 
 # Blocks of channels in which onnxruntime lays out what convolutions read and make.
 BLOCK = 8
@@ -29,8 +29,8 @@ def narrowed(
     domain: Domain,
     ranges: Ranges,
     settings: Settings,
-) -> tuple[Source, Narrowed | None]:
-    """The source without channels that can go, and what went.
+) -> tuple[Source, Narrowed | None, Deviation | None]:
+    """The source without channels that can go, what went, and how far apart both were seen to be.
 
     Nothing goes where a certificate is asked for, which cannot speak of it, or where the outputs
     differ in onnxruntime by more than another order of summing explains: then the source has a
@@ -41,21 +41,20 @@ def narrowed(
         or settings.reductions != REDUCTIONS[0]
         or source.nbytes > MOST_BYTES
     ):
-        return source, None
-    align = settings.align or (BLOCK if settings.goal == DEPLOY else 1)
+        return source, None, None
     try:
-        found = narrow(source.model, ranges.of, align, inside_chains(source.model, ranges))
+        found = _until_no_more_goes(source.model, domain, ranges, settings)
     except OnnxExactError:
         raise
     except Exception as error:  # a defect here takes nothing from what comes after it
         said = f"channels stay, by a defect of onnx-exact, please report it with the model: {error}"
-        return replace(source, warnings=(*source.warnings, said)), None
+        return replace(source, warnings=(*source.warnings, said)), None, None
     if found is None:
-        return source, None
+        return source, None, None
     try:
         if not source.warnings:
             check(found.model, found.model.SerializeToString())
-        validate(
+        seen = validate(
             runnable(source.model, source.path, source.model),
             runnable(found.model, None, source.model),
             *(inputs, domain),
@@ -65,9 +64,28 @@ def narrowed(
         )
     except (ValidationError, ModelError, *CHECKER_ERRORS) as error:
         said = f"channels that could go stay, since they could not be tried: {one_line(error)}"
-        return replace(source, warnings=(*source.warnings, said)), None
+        return replace(source, warnings=(*source.warnings, said)), None, None
     lost = not_kept(source.model, found.model)
-    return replace(source, model=found.model, warnings=(*source.warnings, *lost)), found
+    return replace(source, model=found.model, warnings=(*source.warnings, *lost)), found, seen
+
+
+def _until_no_more_goes(
+    model: ModelProto, domain: Domain, ranges: Ranges, settings: Settings
+) -> Narrowed | None:
+    """What is left may have constants of its own.
+
+    Constants that are not 0 stay where less than the usual rounding is asked for.
+    """
+    align = settings.align or (BLOCK if settings.goal == DEPLOY else 1)
+    rounds = settings.max_deviation >= DEFAULT_MAX_DEVIATION
+    found = narrow(model, ranges.of, align, inside_chains(model, ranges), constants=rounds)
+    more = found
+    while found is not None and more is not None:
+        ranges = Ranges(found.model, domain.boxes)
+        staying = inside_chains(found.model, ranges)
+        more = narrow(found.model, ranges.of, align, staying, constants=rounds)
+        found = found if more is None else found.then(more)
+    return found
 
 
 def inside_chains(model: ModelProto, ranges: Ranges) -> set[str]:

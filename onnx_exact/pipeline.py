@@ -21,7 +21,6 @@ from onnx_exact.certified import (
 )
 from onnx_exact.certify.certificate import FileMark
 from onnx_exact.certify.summary import Certified, worst
-from onnx_exact.checkable import unreadable
 from onnx_exact.counterexample import save_beside
 from onnx_exact.deciding import decide
 from onnx_exact.errors import ValidationError
@@ -198,6 +197,9 @@ def _reduce_and_rewrite(
         new = _rewrite(run, reductions)
         if new is None or run.certificate is None:
             return reductions, bounds, new
+        # It knows the checker, which no other run needs.
+        from onnx_exact.checkable import unreadable
+
         chains = zip(run.chains, reductions, strict=True)
         replaced = {k: (c[0], r.chain) for k, (c, r) in enumerate(chains) if r.changed}
         refused = unreadable(run.source, new, replaced)
@@ -300,7 +302,7 @@ def _validate(run: Run, chains: list[Rewritten], new: ModelProto, file: Path | N
             extra += [{where.origin.input: points}] if len(points) else []
     settings = run.settings
     old = run.source.model
-    return validate(
+    found = validate(
         runnable(old, None if run.narrowed else run.source.path, old),
         runnable(new, file, old),
         run.inputs,
@@ -313,6 +315,7 @@ def _validate(run: Run, chains: list[Rewritten], new: ModelProto, file: Path | N
         seed=settings.seed,
         go_on=lambda: run.limit.require("validate"),
     )
+    return found if run.seen is None else found.behind(run.seen)
 
 
 def _files(model: ModelLike) -> tuple[Path, ...]:

@@ -33,6 +33,7 @@ from onnx_exact.network import Box
 from onnx_exact.progress import Progress, Silent
 from onnx_exact.samples import Samples, SamplesLike
 from onnx_exact.threads import one_thread
+from onnx_exact.validate import Deviation
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,6 +155,7 @@ class Run:
         seconds: the time of each stage so far.
         left_out: what is in no chain, with the reason, a line each.
         narrowed: what went of the model before its chains were looked for; `source` is without it.
+        seen: how far apart the models before and after that were.
     """
 
     settings: Settings
@@ -169,6 +171,7 @@ class Run:
     seconds: dict[str, float]
     left_out: tuple[str, ...] = ()
     narrowed: Narrowed | None = None
+    seen: Deviation | None = None
 
     @property
     def certificate(self) -> Path | None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import onnx_exact
+from tests.small_network import network
 
 PACKAGE = Path(onnx_exact.__file__).parent
 PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
@@ -27,6 +28,7 @@ GROUND = {
     "deadline",
     "elements",
     "errors",
+    "jobs",
     "memory",
     "methods",
     "numpy_files",
@@ -79,6 +81,7 @@ HEAVY = {
     "scipy",
     "joblib",
     "numba",
+    "highspy",
 }
 # A class of SCIP's has to be named at the top; the module itself is imported only when needed.
 MAY_IMPORT_HEAVY_AT_THE_TOP = {"milp/collect.py", "milp/shrink.py"}
@@ -208,6 +211,39 @@ def test_the_command_line_loads_neither_numpy_nor_onnx_before_it_has_work() -> N
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert {"numpy", "onnx"}.isdisjoint(done.stdout.split())
+
+
+def loaded_by(script: str) -> set[str]:
+    """The modules that are there once a process has run a script."""
+    script = f"{script}\nimport sys; print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    return set(done.stderr.splitlines()[-1].split())
+
+
+def test_help_and_the_package_itself_load_neither_numpy_nor_onnx() -> None:
+    show_help = """
+from onnx_exact.cli import main
+try:
+    main(["--help"])
+except SystemExit:
+    pass
+"""
+    for script in ("import onnx_exact", show_help):
+        assert HEAVY.isdisjoint(loaded_by(script))
+        assert {"numpy", "onnx"}.isdisjoint(loaded_by(script))
+
+
+def test_an_easy_run_loads_what_it_needs_alone(tmp_path: Path) -> None:
+    source, target = network(tmp_path / "in.onnx"), tmp_path / "out.onnx"
+    arguments = ["optimize", str(source), str(target), "--domain", "0:1", "--quiet"]
+    loaded = loaded_by(f"from onnx_exact.cli import main; assert main({arguments}) == 0")
+    needed = {"numpy", "onnx", "onnxruntime", "onnx_graphsurgeon"}
+    assert needed <= loaded
+    assert (HEAVY - needed).isdisjoint(loaded)
+    # The checker is for certificates.
+    assert {"flint", "onnx.reference", "onnx_exact.verifier"}.isdisjoint(loaded)
 
 
 def test_bounds_alone_load_no_solver() -> None:

@@ -17,6 +17,7 @@ from onnx_exact.bounds.crown import Relaxation
 from onnx_exact.deadline import Deadline
 from onnx_exact.decide.knowledge import Knowledge
 from onnx_exact.decide.options import Options
+from onnx_exact.jobs import in_order
 from onnx_exact.memory import keep_memory
 from onnx_exact.network.query import Query
 from onnx_exact.threads import one_thread
@@ -126,14 +127,9 @@ class Splitter:
         self, asked: Iterator[Query], below: Sequence[Relaxation], most: int
     ) -> None:
         """Several queries at once."""
-        from joblib import Parallel, delayed
-
-        pool = Parallel(self._jobs, return_as="generator", pre_dispatch="n_jobs", batch_size=1)
         put = ((q, question_of(self._knowledge, q.layer, [q], below)) for q in asked)
-        answers: Iterable[tuple[Query, Found, int]] = pool(
-            delayed(_split_apart)(query, question, most, self._deadline) for query, question in put
-        )
-        for answer in answers:
+        tasks = ((_split_apart, (q, question, most, self._deadline)) for q, question in put)
+        for answer in in_order(self._jobs, tasks):
             self._take(*answer)
 
     def _take(self, query: Query, found: Found, nodes: int) -> None:

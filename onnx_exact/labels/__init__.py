@@ -17,9 +17,15 @@ rule of its own:
 A label is alive if it is PINNED, or if someone reads it with a weight other than 0, where its value
 is not always 0 on the domain, into a label that is alive. All other labels go: what is alive is
 the same sum without terms that are 0, so that nothing is moved in real arithmetic. Zero weights
-need no domain; values that are always 0 come from the intervals of the graph.
+need no domain; values that are always 0 come from the intervals of the graph. A value that is
+constant and not 0 is no reason to stay either: its readers get what they made of it beside their
+bias, which is rounded to their type.
 
+    labelling what is found of labels
     labels    labels of all tensors, and who reads them
+    move      data movement, run on labels
+    steady    which labels stand for constants
+    constants what readers make of constants that go
     alive     which of them stay: those that are alive, whole slices, whole blocks of channels
     params    constants that can be cut
     write     the graph without the rest

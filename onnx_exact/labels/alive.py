@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnx_exact.labels.labels import PINNED, Flags, Labelling, Labels
+from onnx_exact.labels.labelling import PINNED, Flags, Labelling
+from onnx_exact.labels.move import Labels
 
 
 def kept_labels(labelling: Labelling, align: int) -> Flags:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection
 
 import numpy as np
-from numpy.typing import NDArray
 from onnx import NodeProto, helper
 
 from onnx_exact.graph.index import Index
+from onnx_exact.labels.constants import takes_constants
+from onnx_exact.labels.labelling import Flags, Labelling, Read
+from onnx_exact.labels.move import MOVES, Labels, compressed, run_on
 from onnx_exact.labels.params import can_cut
+from onnx_exact.labels.steady import always_zero, pass_steady, steady_labels
 from onnx_exact.network import Box
 
-Labels = NDArray[np.int64]
-Flags = NDArray[np.bool_]
-PINNED = 0
 # Entries of a label array that is written out for data movement.
 MOST_ENTRIES = 2**24
 # They act on every entry by itself; constants may stand beside the tensor.
@@ -29,93 +28,23 @@ ENTRYWISE = {
 }
 POOLS = {"AveragePool", "GlobalAveragePool", "GlobalMaxPool", "LpPool", "MaxPool"}
 MEANS = {"ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "ReduceL1", "ReduceL2"}
-MOVES = {
-    *("Concat", "Flatten", "Gather", "Reshape", "Slice", "Split", "Squeeze", "Transpose"),
-    "Unsqueeze",
-}
 
 
-@dataclass(frozen=True, eq=False)
-class Read:
-    """What a node with weights reads: `through[o, i]` says whether output o depends on input i.
-
-    `convolves`: of a convolution.
-    """
-
-    outputs: Labels
-    inputs: Labels
-    through: Flags
-    convolves: bool
-
-
-@dataclass(eq=False)
-class Labelling:
-    """Labels of the tensors of a graph.
-
-    Attributes:
-        index: of the graph.
-        bounds: on each tensor, over the domain.
-        of: labels by tensor, with the tensor's rank, and size 1 along axes of which all entries
-            have the same labels.
-        reads: of the nodes with weights.
-        parent: the label that a label is one with.
-    """
-
-    index: Index
-    bounds: Callable[[str], Box]
-    of: dict[str, Labels] = field(default_factory=dict)
-    reads: list[Read] = field(default_factory=list)
-    parent: list[int] = field(default_factory=lambda: [PINNED])
-
-    def fresh(self, count: int) -> Labels:
-        """New labels."""
-        first = len(self.parent)
-        self.parent.extend(range(first, first + count))
-        return np.arange(first, first + count)
-
-    def root(self, label: int) -> int:
-        """What stands for a label."""
-        while self.parent[label] != label:
-            self.parent[label] = self.parent[self.parent[label]]
-            label = self.parent[label]
-        return label
-
-    def roots(self) -> Labels:
-        """What stands for each label."""
-        return np.array([self.root(label) for label in range(len(self.parent))])
-
-    def join(self, first: Labels, second: Labels) -> None:
-        """Makes labels one, pair by pair; PINNED stands for what is one with it."""
-        for a, b in {*zip(first.reshape(-1).tolist(), second.reshape(-1).tolist(), strict=True)}:
-            low, high = sorted((self.root(a), self.root(b)))
-            self.parent[high] = low
-
-    def pin(self, labels: Labels) -> None:
-        """Labels that stay."""
-        self.join(labels, np.zeros_like(labels))
-
-    def shape(self, tensor: str) -> tuple[int, ...] | None:
-        """The sizes of a tensor, 1 along a first axis that is not known; None: other unknowns."""
-        dims = self.index.shape(tensor)
-        if dims is None or not all(dim.static for dim in dims[1:]):
-            return None
-        return tuple(dim.size if dim.static else 1 for dim in dims)
-
-    def rank(self, tensor: str) -> int | None:
-        """The number of axes."""
-        dims = self.index.shape(tensor)
-        return None if dims is None else len(dims)
-
-
-def label(index: Index, bounds: Callable[[str], Box], staying: Collection[str] = ()) -> Labelling:
+def label(
+    index: Index,
+    bounds: Callable[[str], Box],
+    staying: Collection[str] = (),
+    constants: bool = True,
+) -> Labelling:
     """Labels all tensors of a graph.
 
     Args:
         index: of the graph.
         bounds: on each tensor, over the domain.
         staying: tensors that keep all that they have.
+        constants: whether channels that are constant and not 0 may go.
     """
-    found = Labelling(index, bounds)
+    found = Labelling(index, bounds, constants)
     for node in index.nodes:
         outputs = [name for name in node.output if name]
         if all(index.is_constant(name) for name in outputs):
@@ -129,6 +58,7 @@ def label(index: Index, bounds: Callable[[str], Box], staying: Collection[str] =
         for name in outputs:
             rank = found.rank(name) or 0
             found.of[name] = labelled.get(name, np.zeros((1,) * rank, np.int64))
+        pass_steady(found, node, labelled)
     for name in (*index.pinned, *staying):
         if name in found.of:
             found.pin(found.of[name])
@@ -188,7 +118,7 @@ def _entrywise(found: Labelling, node: NodeProto, read: list[str]) -> dict[str, 
     whole = np.broadcast_arrays(*arrays)
     for other in whole[1:]:
         found.join(whole[0], other)
-    return {output: _compressed(np.array(whole[0]))}
+    return {output: compressed(np.array(whole[0]))}
 
 
 def channels_of(labels: Labels) -> Labels | None:
@@ -204,19 +134,6 @@ def _spread(found: Labelling, tensor: str) -> Labels | None:
     if labels is None or dims is None or len(dims) < 2 or not dims[1].static:
         return None
     return np.broadcast_to(labels, (dims[1].size,)) if labels.size == 1 else labels
-
-
-def _zero(found: Labelling, tensor: str, labels: Labels) -> Flags:
-    """Which entries along the axes of a label array are always 0."""
-    box = found.bounds(tensor)
-    zero = (box.lower == 0.0) & (box.upper == 0.0)
-    if zero.ndim != labels.ndim:
-        return np.full(labels.shape, bool(zero.all()))
-    for axis, size in enumerate(labels.shape):
-        if size == 1:
-            zero = zero.all(axis=axis, keepdims=True)
-    fits = all(a in (1, b) for a, b in zip(zero.shape, labels.shape, strict=True))
-    return np.array(np.broadcast_to(zero, labels.shape)) if fits else np.zeros(labels.shape, bool)
 
 
 def _convolved(found: Labelling, node: NodeProto) -> dict[str, Labels] | None:
@@ -243,9 +160,7 @@ def _convolved(found: Labelling, node: NodeProto) -> dict[str, Labels] | None:
     through = through.T if transposed else through
     if through.shape[1] != labels.size:
         return None
-    through = through & ~_zero(found, source, labels.reshape(1, -1, *(1,) * len(sides))).reshape(-1)
-    made = found.fresh(through.shape[0])
-    found.reads.append(Read(made, labels, through, True))
+    made = _reads(found, node, labels.reshape(1, -1, *sides), through)
     return {output: made.reshape(1, -1, *sides)}
 
 
@@ -267,10 +182,24 @@ def _multiplied(found: Labelling, node: NodeProto) -> dict[str, Labels] | None:
     labels_of = np.broadcast_to(labels.reshape(-1), (matrix.shape[1],))
     if labels.size not in (1, matrix.shape[1]) or not np.isfinite(matrix.astype(float)).all():
         return None
-    zero = np.broadcast_to(_zero(found, source, labels).reshape(-1), (matrix.shape[1],))
-    made = found.fresh(len(matrix))
-    found.reads.append(Read(made, labels_of, (matrix != 0) & ~zero, False))
+    labels = labels_of.reshape(*(1,) * (labels.ndim - 1), -1)
+    made = _reads(found, node, labels, matrix != 0)
     return {node.output[0]: made.reshape(*(1,) * (labels.ndim - 1), -1)}
+
+
+def _reads(found: Labelling, node: NodeProto, labels: Labels, through: Flags) -> Labels:
+    """Fresh labels for what a node with weights makes, in line."""
+    source, sides = node.input[0], labels.ndim - 2
+    zero = always_zero(found, source, labels).reshape(-1)
+    steady = steady_labels(found, source, labels).reshape(-1)
+    made = found.fresh(through.shape[0])
+    taken = found.constants and takes_constants(found.index, node)
+    nothing = zero | steady if taken else zero
+    convolves = node.op_type in ("Conv", "ConvTranspose")
+    found.reads.append(Read(made, labels.reshape(-1), through & ~nothing, convolves))
+    shape = (1, -1, *(1,) * sides) if convolves else (*(1,) * (labels.ndim - 1), -1)
+    found.steady[node.output[0]] = np.asarray(~(through & ~steady).any(axis=1)).reshape(shape)
+    return made
 
 
 def _by_channel(found: Labelling, node: NodeProto) -> dict[str, Labels] | None:
@@ -347,44 +276,4 @@ def _moved(found: Labelling, node: NodeProto, read: list[str]) -> dict[str, Labe
     for name, array in outputs.items():
         if found.rank(name) != array.ndim or array.size == 0:
             return None
-    return {name: _compressed(array) for name, array in outputs.items()}
-
-
-def run_on(index: Index, node: NodeProto, arrays: Sequence[Labels]) -> dict[str, Labels] | None:
-    """What data movement makes of labels; None where it fails."""
-    from onnx.reference import ReferenceEvaluator
-
-    moved = range(len(node.input)) if node.op_type == "Concat" else (0,)
-    feeds: dict[str, NDArray[np.generic]] = {}
-    names = []
-    for i, name in enumerate(node.input):
-        names.append(f"in{i}" if name else "")
-        if i in moved:
-            feeds[f"in{i}"] = np.array(arrays[i])
-        elif name:
-            value = index.array(name)
-            if value is None:
-                return None
-            feeds[f"in{i}"] = value
-    alone = NodeProto()
-    alone.CopyFrom(node)
-    del alone.input[:]
-    alone.input.extend(names)
-    reads = [helper.make_tensor_value_info(k, 7, v.shape) for k, v in feeds.items()]
-    makes = [helper.make_tensor_value_info(n, 7, None) for n in node.output if n]
-    graph = helper.make_graph([alone], "move", reads, makes)
-    model = helper.make_model(graph, opset_imports=index.model.opset_import)
-    try:
-        found = ReferenceEvaluator(model).run(None, feeds)
-    except Exception:  # of any kind, where sizes that are not known matter
-        return None
-    return dict(zip([n for n in node.output if n], map(np.asarray, found), strict=True))
-
-
-def _compressed(labels: Labels) -> Labels:
-    """Size 1 along axes of which all entries have the same labels."""
-    for axis in range(labels.ndim):
-        first = labels.take([0], axis=axis)
-        if labels.shape[axis] > 1 and (labels == first).all():
-            labels = first
-    return labels
+    return {name: compressed(array) for name, array in outputs.items()}

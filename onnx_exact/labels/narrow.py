@@ -9,6 +9,7 @@ from onnx import ModelProto
 
 from onnx_exact.graph.index import Index
 from onnx_exact.labels.alive import kept_labels
+from onnx_exact.labels.labelling import Labelling
 from onnx_exact.labels.labels import label
 from onnx_exact.labels.write import UnwritableError, write
 from onnx_exact.network import Box
@@ -35,21 +36,38 @@ class Channels:
 
 @dataclass(frozen=True, eq=False)
 class Narrowed:
-    """A model with fewer channels that computes the same.
+    """A model with fewer channels that computes the same, apart from rounding where it says so.
 
     Attributes:
         model: a copy.
         channels: of its convolutions and matrices, those that have fewer.
         parameters: entries of its constants, before and after.
+        rounded: whether its readers got what they made of constants, rounded to their type.
     """
 
     model: ModelProto
     channels: tuple[Channels, ...]
     parameters: tuple[int, int]
+    rounded: bool
+
+    def then(self, more: Narrowed) -> Narrowed:
+        """What went with what went of the rest."""
+        total = {c.node: c for c in self.channels}
+        for c in more.channels:
+            before = total[c.node].before if c.node in total else c.before
+            total[c.node] = Channels(c.node, before, c.after)
+        parameters = self.parameters[0], more.parameters[1]
+        rounded = self.rounded or more.rounded
+        return Narrowed(more.model, tuple(total.values()), parameters, rounded)
 
 
 def narrow(
-    model: ModelProto, bounds: Callable[[str], Box], align: int, staying: Collection[str] = ()
+    model: ModelProto,
+    bounds: Callable[[str], Box],
+    align: int,
+    staying: Collection[str] = (),
+    *,
+    constants: bool = True,
 ) -> Narrowed | None:
     """The model without the channels that can go; None where none can.
 
@@ -58,11 +76,21 @@ def narrow(
         bounds: on each of its tensors, over the domain.
         align: what the channels of a convolution are a multiple of, where there are as many.
         staying: tensors that keep all that they have.
+        constants: whether channels that are constant and not 0 may go, which rounds.
     """
     index = Index(model)
     if not any(index.is_standard(n) and n.op_type in NEEDED for n in index.nodes):
         return None
-    labelling = label(index, bounds, staying)
+    if constants:
+        found = _narrowed(label(index, bounds, staying), align)
+        # What readers made of constants may be more than what went.
+        if found is None or found.parameters[1] < found.parameters[0]:
+            return found
+    return _narrowed(label(index, bounds, staying, constants=False), align)
+
+
+def _narrowed(labelling: Labelling, align: int) -> Narrowed | None:
+    index = labelling.index
     while True:
         kept = kept_labels(labelling, align)
         if kept.all():
@@ -78,7 +106,8 @@ def narrow(
             if node.op_type in MAKERS and labels is not None and not kept[labels].all():
                 name = node.name or node.output[0]
                 channels.append(Channels(name, labels.size, int(kept[labels].sum())))
-        return Narrowed(made, tuple(channels), (_parameters(model), _parameters(made)))
+        parameters = _parameters(index.model), _parameters(made)
+        return Narrowed(made, tuple(channels), parameters, labelling.rounded)
 
 
 def _parameters(model: ModelProto) -> int:

@@ -85,7 +85,7 @@ class Cutter:
             self.changed.add(tensor)
             stored.CopyFrom(made)
             return tensor
-        made.name = self._free(tensor)
+        made.name = self.name(tensor)
         self._graph.initializer.append(made)
         return made.name
 
@@ -103,13 +103,18 @@ class Cutter:
                 node.input[slot] = self.cut(scale, {0: cuts[axis]})
         return name
 
-    def add(self, like: str, values: NDArray[np.int64]) -> str:
+    def alone(self, tensor: str) -> bool:
+        """Whether one node reads an initializer, and nothing else does."""
+        return len(self._index.readers.get(tensor, [])) == 1 and tensor not in self._index.pinned
+
+    def add(self, like: str, values: NDArray[np.generic]) -> str:
         """The name of a new constant."""
-        name = self._free(like)
+        name = self.name(like)
         self._graph.initializer.append(numpy_helper.from_array(values, name))
         return name
 
-    def _free(self, tensor: str) -> str:
+    def name(self, tensor: str) -> str:
+        """One that nothing has yet."""
         number = 0
         while (name := f"{tensor}_kept{number or ''}") in self._names:
             number += 1

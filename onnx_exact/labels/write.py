@@ -9,8 +9,14 @@ from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, helper
 
 from onnx_exact.graph.index import Index
-from onnx_exact.labels.labels import ENTRYWISE, MOVES, Flags, Labelling, Labels, run_on
+from onnx_exact.labels.constants import Adder, offset, takes_constants
+from onnx_exact.labels.labelling import Flags, Labelling
+from onnx_exact.labels.labels import ENTRYWISE
+from onnx_exact.labels.move import MOVES, Labels, run_on
 from onnx_exact.labels.params import Cuts, Cutter
+from onnx_exact.labels.steady import always_zero, steady_labels
+
+WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 class UnwritableError(Exception):
@@ -45,12 +51,16 @@ class _Writer:
         self._model.CopyFrom(labelling.index.model)
         self._graph: GraphProto = self._model.graph
         self._cutter = Cutter(self._index, self._graph)
+        self._adder = Adder(self._index, self._graph, self._cutter)
 
     def written(self) -> ModelProto:
+        self._labelling.rounded = False
         for position, node in enumerate(self._index.nodes):
             touched = any(self._cuts(name) for name in (*node.input, *node.output))
             if touched:
                 self._write(node, self._graph.node[position])
+                self._give_constants(position, node, self._graph.node[position])
+        self._adder.insert()
         self._correct_types()
         return self._model
 
@@ -80,6 +90,29 @@ class _Writer:
             self._entrywise(node, new, after)
         elif op in MOVES:
             self._move(node, new)
+
+    def _give_constants(self, position: int, node: NodeProto, new: NodeProto) -> None:
+        """Adds what a reader made of constants that are gone from its input."""
+        cuts = self._cuts(node.input[0])
+        if node.op_type not in WEIGHTED or not cuts or not takes_constants(self._index, node):
+            return
+        (axis, kept), source = next(iter(cuts.items())), node.input[0]
+        box, labels = self._labelling.bounds(source), self._labelling.of[source]
+        constant = steady_labels(self._labelling, source, labels)
+        constant &= ~always_zero(self._labelling, source, labels)
+        sides = [size if i == axis else 1 for i, size in enumerate((kept.size,) * labels.ndim)]
+        gone = ~kept.reshape(sides) & constant
+        if not gone.any():
+            return
+        values = offset(self._index, node, box, gone)
+        if values is None:
+            raise UnwritableError(labels[np.broadcast_to(gone, labels.shape)])
+        for along, some in self._cuts(node.output[0]).items():
+            if values.shape[along] > 1:
+                values = values.compress(some, axis=along)
+        if values.any():
+            self._adder.give(position, new, values)
+            self._labelling.rounded = True
 
     def _set(self, new: NodeProto, slot: int, cuts: Cuts) -> None:
         new.input[slot] = self._cutter.cut(new.input[slot], cuts)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from onnx_exact.bounds.chain_bounds import ChainBounds
 from onnx_exact.deadline import Deadline
+from onnx_exact.jobs import in_order
 from onnx_exact.milp.encode import Target
 from onnx_exact.milp.unit import Answer, ask
 from onnx_exact.network.query import Query
@@ -40,10 +41,8 @@ def answers(
             if is_open(target.query):
                 yield ask(bounds, target, most_work, deadline)
         return
-    from joblib import Parallel, delayed
-
-    pool = Parallel(jobs, return_as="generator", pre_dispatch="n_jobs", batch_size=1)
     wanted = (t for t in targets if is_open(t.query) and not deadline.passed)
-    for answer in pool(delayed(ask)(bounds, target, most_work, deadline) for target in wanted):
+    tasks = ((ask, (bounds, target, most_work, deadline)) for target in wanted)
+    for answer in in_order(jobs, tasks):
         if is_open(answer.target.query):
             yield answer

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from onnx_exact.network.affine import Array
+from onnx_exact.reduce.pivoted_qr import pivoted_qr
 
 # From this pivot on, relative to rows of length 1, rows are independent for every caller: the
 # pivots of a Gram matrix are exact to about 1e-7.
@@ -28,12 +28,8 @@ def split_rows(rows: Array, tolerance: float) -> tuple[NDArray[np.intp], NDArray
     scaled = scaled / np.where(norms > 0.0, norms, 1.0)
     if len(rows) <= rows.shape[1] and _clearly_independent(scaled):
         return np.arange(len(rows)), np.arange(0)
-    from scipy.linalg import qr
-
-    # scipy brings a BLAS of its own, which the caller's limit came too early for.
-    with threadpool_limits(limits=1):
-        r, order = qr(scaled.T, mode="r", pivoting=True)
-    rank = int((np.abs(np.diagonal(r)) > tolerance).sum())
+    pivots, order = pivoted_qr(scaled.T)
+    rank = int((pivots > tolerance).sum())
     return np.sort(order[:rank]), np.sort(order[rank:])
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,8 @@ COSINE = 1.0 - 1e-8
 APART = 1.5e-4
 # Random lines, and the size of the cells on them: where units are many, most are alone in theirs.
 LINES, CELL = 8, 2.0**-7
+# Odd numbers; products of places on lines with them are not the same by chance.
+FACTORS = 2 * (np.arange(LINES) + 1) ** 15 + 1
 # Rows that are scaled, or compared, at a time.
 BLOCK = 1024
 
@@ -105,23 +108,31 @@ def _cells(rows: RowsOf, count: int) -> list[Index]:
     if count <= BLOCK:
         # One product compares them all.
         return [owners]
-    lines = np.random.default_rng(0).standard_normal((rows(owners[:1]).shape[1], LINES))
-    lines /= np.linalg.norm(lines, axis=0)
+    lines = _lines(rows(owners[:1]).shape[1])
     blocks = [rows(owners[start : start + BLOCK]) @ lines for start in range(0, count, BLOCK)]
     places = np.abs(np.concatenate(blocks))
     cells = np.floor(places / CELL).astype(np.int64)
     for line in range(LINES):
-        # Close to the lower border a row is in the next cell as well.
-        close = places[owners, line] < cells[:, line] * CELL + APART
+        # Close to the lower border a row is in the next cell as well; there is none below 0.
+        own = cells[:, line]
+        close = (own > 0) & (places[owners, line] < own * CELL + APART)
         across = cells[close]
         across[:, line] -= 1
         owners, cells = np.append(owners, owners[close]), np.vstack([cells, across])
-    _, number, sharing = np.unique(cells, axis=0, return_inverse=True, return_counts=True)
-    number = number.reshape(-1)
-    shared = np.flatnonzero(sharing[number] > 1)
-    order = shared[np.lexsort((owners[shared], number[shared]))]
+    # One number a cell; should two cells have the same, they are looked at as one.
+    number = (cells * FACTORS).sum(axis=1)
+    order = np.lexsort((owners, number))
     ends = np.flatnonzero(np.diff(number[order])) + 1
-    return [owners[cell] for cell in np.split(order, ends)] if order.size else []
+    starts, ends = np.append(0, ends), np.append(ends, order.size)
+    shared = np.flatnonzero(ends - starts > 1).tolist()
+    return [owners[order[starts[place] : ends[place]]] for place in shared]
+
+
+@lru_cache(maxsize=8)
+def _lines(entries: int) -> Array:
+    """Random directions, a column each."""
+    lines = np.random.default_rng(0).standard_normal((entries, LINES))
+    return np.asarray(lines / np.linalg.norm(lines, axis=0))
 
 
 def _factors(rows: RowsOf, size: Array, first: int, units: Index) -> tuple[Array, Array]:

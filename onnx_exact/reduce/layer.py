@@ -21,6 +21,7 @@ from onnx_exact.reduce.form import NormalForm
 from onnx_exact.reduce.kept import kept_layer, kept_units
 from onnx_exact.reduce.ledger import Ledger, Units
 from onnx_exact.reduce.negligible import drop
+from onnx_exact.reduce.orient import MOST_READERS
 from onnx_exact.reduce.overflow import overflowing
 from onnx_exact.reduce.realise import DIRECTIONS, Linear, Map, realisations
 from onnx_exact.reduce.state import Decided, State
@@ -151,7 +152,7 @@ def _forms(
                 half = ledger.roundoff * np.maximum(largest, np.abs(affine.bias))
                 drop(form, allowance(min(limit, 1.0), half))
             if form.negligible or not dropping:
-                if own > 0.0:
+                if own > 0.0 and len(room) <= MOST_READERS:
                     ledger = Ledger(room.copy(), affine.bias, state.dtype, fixed=fixed)
                     oriented = NormalForm(units, affine.linear, ledger)
                     if oriented.orient():

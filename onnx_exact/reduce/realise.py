@@ -19,13 +19,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from onnx_exact.network.affine import Array
 from onnx_exact.network.approximate import Approximate
 from onnx_exact.reduce.budget import reach
 from onnx_exact.reduce.collinear import Index
 from onnx_exact.reduce.form import CANCELLED, NormalForm
+from onnx_exact.reduce.pivoted_qr import pivoted_qr
 
 DIRECTIONS = "directions"
 COLUMNS, ROWS, SPANNING = ALL_KINDS = ("columns", "rows", "spanning")
@@ -221,8 +221,6 @@ def _bases(linear: Map, rows: Index, room: Array) -> Iterator[Index]:
     """Bases of the rows, the fewest rows first, by pivoted QR scaled by inputs and budgets."""
     if rows.size < 2:
         return
-    from scipy.linalg import qr
-
     size = linear.form.units.size
     smallest = np.finfo(np.float64).tiny
     scaled = linear.weight.value[rows] * np.where(np.isfinite(size), size, 1.0)
@@ -230,10 +228,7 @@ def _bases(linear: Map, rows: Index, room: Array) -> Iterator[Index]:
     scaled = scaled / np.maximum(np.maximum(room[rows], unit), smallest)[:, None]
     if not np.isfinite(scaled).all():
         return
-    # scipy brings a BLAS of its own, which the caller's limit came too early for.
-    with threadpool_limits(limits=1):
-        r, order = qr(scaled.T, mode="r", pivoting=True)
-    pivots, before = np.abs(np.diagonal(r)), rows.size
+    (pivots, order), before = pivoted_qr(scaled.T), rows.size
     for share in LEFT_OVER:
         rank = int((pivots > share / np.sqrt(linear.weight.value.shape[1])).sum())
         if rank > 0 and (share == LEFT_OVER[0] or rank != before):

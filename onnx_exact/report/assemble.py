@@ -99,7 +99,8 @@ def assemble(
         deviation=deviation,
         seconds=run.seconds,
         refused=tuple(refused),
-        certified=certified,
+        # No bound covers what channels were folded into and rounded.
+        certified=None if run.narrowed and run.narrowed.rounded else certified,
         interrupted=any(stability.interrupted for _, _, stability in run.chains),
         time_limit=TimeReport(run.limit.seconds, tuple(run.limit.cut_short)),
         warnings=(*run.source.warnings, *lost),
@@ -109,6 +110,7 @@ def assemble(
             for c in (run.narrowed.channels if run.narrowed else ())
         ),
         parameters=run.narrowed.parameters if run.narrowed else None,
+        rounded_channels=run.narrowed is not None and run.narrowed.rounded,
     )
 
 

@@ -82,6 +82,7 @@ def to_json_dict(report: Report, *, units: bool = False) -> dict[str, Any]:
         "seconds": seconds,
         "left_out": list(report.left_out),
         "channels": [asdict(channels) for channels in report.channels],
+        "channels_rounded": report.rounded_channels,
         "graph_parameters": None
         if report.parameters is None
         else {"before": report.parameters[0], "after": report.parameters[1]},

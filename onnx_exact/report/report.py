@@ -229,6 +229,8 @@ class Report:
         left_out: ReLUs and products that are in no chain, with the reason, a line each.
         channels: convolutions that lost some of their channels.
         parameters: entries of the graph's constants before and after that; None where none did.
+        rounded_channels: whether some were constant and not 0, so that their readers got what they
+            made of them, rounded; no bound covers that.
     """
 
     command: str
@@ -253,6 +255,7 @@ class Report:
     left_out: tuple[str, ...] = ()
     channels: tuple[ChannelReport, ...] = ()
     parameters: tuple[int, int] | None = None
+    rounded_channels: bool = False
 
     def __post_init__(self) -> None:
         for name in ("domain", "seconds"):

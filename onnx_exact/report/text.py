@@ -144,7 +144,7 @@ def _channels(report: Report) -> Iterable[str]:
         before, after = report.parameters
         fewer = ", ".join(f"{c.node} {c.before:,} to {c.after:,}" for c in report.channels)
         yield (
-            f"Channels that are always 0 or not read are gone ({fewer or 'of inputs alone'}):"
+            f"Channels that are constant or not read are gone ({fewer or 'of inputs alone'}):"
             f" {before:,} parameters of the graph became {after:,}, before its chains were reduced."
         )
 
@@ -231,6 +231,9 @@ def proved(report: Report) -> str:
         return f"Nothing could be removed {where}: the output is a copy of the input{carried}."
     dtype = "/".join(sorted({chain.dtype for chain in report.chains}))
     same = "the new network is the same function over the reals"
+    if report.rounded_channels:
+        same += " apart from rounding what was made of constant channels, which no bound covers,"
+        return f"{how} {where}: {same.removesuffix(',')}."
     if any(chain.rounded for chain in report.chains):
         dropped = sum(layer.negligible for chain in report.chains for layer in chain.layers)
         same += f" apart from {dropped:,} negligible units and" if dropped else " apart from"

@@ -37,6 +37,13 @@ class Deviation:
     worst_output: str
     chains: tuple[ChainDeviation, ...] = ()
 
+    def behind(self, first: Deviation) -> Deviation:
+        """That of two steps together, at most: what was seen of each is added up."""
+        larger = max(self, first, key=lambda step: step.observed_max_abs)
+        total = self.observed_max_abs + first.observed_max_abs
+        points = min(self.points, first.points)
+        return Deviation(total, points, larger.worst_output, self.chains)
+
 
 def validate(
     before: bytes | Path,

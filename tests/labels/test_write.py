@@ -12,7 +12,9 @@ from onnx import helper, numpy_helper
 
 from onnx_exact.cli import main
 from onnx_exact.pipeline import optimize, optimize_file
+from onnx_exact.report.text import lines
 from tests.labels.graphs import built
+from tests.labels.test_constants import flattened, model_of, padded
 from tests.labels.test_graphs import assert_same, narrowed
 
 
@@ -63,7 +65,7 @@ def test_the_report_names_what_went(tmp_path: Path, capsys: pytest.CaptureFixtur
     arguments = ["optimize", str(tmp_path / "in.onnx"), str(out), "--domain", "0:1"]
     assert main([*arguments, "--align", "1"]) == 0
     text = capsys.readouterr().out
-    assert "Channels that are always 0 or not read are gone" in text
+    assert "Channels that are constant or not read are gone" in text
     assert "6 to 5" in text
     report = optimize_file(tmp_path / "in.onnx", tmp_path / "2.onnx", domain="0:1", align=1)
     data = report.to_json_dict()
@@ -161,3 +163,25 @@ def test_declared_shapes_of_constants_are_corrected_too(what: str) -> None:
     onnx.checker.check_model(model, full_check=True)
     report = optimize(model, domain="0:1", align=1)[1]
     assert report.channels
+
+
+def test_the_report_says_what_was_rounded_and_bounds_nothing_then(tmp_path: Path) -> None:
+    onnx.save(model_of(flattened), tmp_path / "in.onnx")
+    new, report = optimize(str(tmp_path / "in.onnx"), domain="0:1", align=1)
+    assert report.rounded_channels
+    assert report.to_json_dict()["channels_rounded"]
+    assert report.certified is None
+    assert "apart from rounding what was made of constant channels" in "\n".join(lines(report))
+    assert report.deviation is not None
+    assert 0.0 < report.deviation.observed_max_abs < 1e-4
+    assert_same(model_of(flattened), new)
+
+
+def test_constants_stay_where_nothing_may_be_rounded() -> None:
+    new, report = optimize(model_of(padded), domain="0:1", align=1, max_deviation=0.0)
+    assert report.channels == ()
+    assert not report.rounded_channels
+    new, report = optimize(built("plain"), domain="0:1", align=1, max_deviation=0.0)
+    assert report.channels
+    assert not report.rounded_channels
+    assert_same(built("plain"), new)

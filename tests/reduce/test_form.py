@@ -15,6 +15,7 @@ from onnx_exact.decide.run import Options, analyze_chain
 from onnx_exact.decide.verdict import Status
 from onnx_exact.network import Affine, Box, Chain, Layer
 from onnx_exact.reduce import ReduceOptions, reduce_chain
+from onnx_exact.reduce import collinear as collinear_module
 from onnx_exact.reduce.collinear import COSINE, _near, collinear
 from onnx_exact.reduce.layer import prune, rewrite
 from onnx_exact.reduce.realise import ALL_KINDS
@@ -343,7 +344,10 @@ def test_rows_are_multiples_only_within_what_is_allowed(sign: float) -> None:
 
 
 @pytest.mark.parametrize("inputs", [1, 2, 5, 40])
-def test_every_pair_of_rows_with_one_direction_is_looked_at(inputs: int) -> None:
+def test_every_pair_of_rows_with_one_direction_is_looked_at(
+    inputs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collinear_module, "BLOCK", 8)
     rng = np.random.default_rng(inputs)
     for _ in range(40):
         rows = rng.standard_normal((60, inputs)) * (rng.random((60, inputs)) < 0.5)
@@ -358,7 +362,7 @@ def test_every_pair_of_rows_with_one_direction_is_looked_at(inputs: int) -> None
         assert not (np.abs(cosines - COSINE) < 1e-14).any()
         pairs = {(i, j) for i, j in np.argwhere(np.triu(cosines > COSINE, 1)).tolist()}
         near = _near(rows.__getitem__, len(rows))
-        assert {(i, j) for i, others in near.items() for j in others} == pairs
+        assert {(i, j) for i, others in near.items() for j in others.tolist()} == pairs
 
 
 def test_all_together_keep_no_more_with_more_allowed() -> None:

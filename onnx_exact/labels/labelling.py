@@ -1,0 +1,95 @@
+"""The labels of the tensors of a graph as they are found, and who reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_exact.graph.index import Index
+from onnx_exact.labels.move import Labels
+from onnx_exact.network import Box
+
+Flags = NDArray[np.bool_]
+PINNED = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Read:
+    """What a node with weights reads: `through[o, i]` says whether output o depends on input i.
+
+    `convolves`: of a convolution.
+    """
+
+    outputs: Labels
+    inputs: Labels
+    through: Flags
+    convolves: bool
+
+
+@dataclass(eq=False)
+class Labelling:
+    """Labels of the tensors of a graph.
+
+    Attributes:
+        index: of the graph.
+        bounds: on each tensor, over the domain.
+        constants: whether channels that are constant and not 0 may go.
+        of: labels by tensor, with the tensor's rank, and size 1 along axes of which all entries
+            have the same labels.
+        steady: by tensor, which labels stand for values that do not depend on the graph's inputs;
+            of the shape of its labels.
+        reads: of the nodes with weights.
+        parent: the label that a label is one with.
+        rounded: whether the last graph written has what readers made of constants, rounded.
+    """
+
+    index: Index
+    bounds: Callable[[str], Box]
+    constants: bool = True
+    of: dict[str, Labels] = field(default_factory=dict)
+    steady: dict[str, Flags] = field(default_factory=dict)
+    reads: list[Read] = field(default_factory=list)
+    parent: list[int] = field(default_factory=lambda: [PINNED])
+    rounded: bool = False
+
+    def fresh(self, count: int) -> Labels:
+        """New labels."""
+        first = len(self.parent)
+        self.parent.extend(range(first, first + count))
+        return np.arange(first, first + count)
+
+    def root(self, label: int) -> int:
+        """What stands for a label."""
+        while self.parent[label] != label:
+            self.parent[label] = self.parent[self.parent[label]]
+            label = self.parent[label]
+        return label
+
+    def roots(self) -> Labels:
+        """What stands for each label."""
+        return np.array([self.root(label) for label in range(len(self.parent))])
+
+    def join(self, first: Labels, second: Labels) -> None:
+        """Makes labels one, pair by pair; PINNED stands for what is one with it."""
+        for a, b in {*zip(first.reshape(-1).tolist(), second.reshape(-1).tolist(), strict=True)}:
+            low, high = sorted((self.root(a), self.root(b)))
+            self.parent[high] = low
+
+    def pin(self, labels: Labels) -> None:
+        """Labels that stay."""
+        self.join(labels, np.zeros_like(labels))
+
+    def shape(self, tensor: str) -> tuple[int, ...] | None:
+        """The sizes of a tensor, 1 along a first axis that is not known; None: other unknowns."""
+        dims = self.index.shape(tensor)
+        if dims is None or not all(dim.static for dim in dims[1:]):
+            return None
+        return tuple(dim.size if dim.static else 1 for dim in dims)
+
+    def rank(self, tensor: str) -> int | None:
+        """The number of axes."""
+        dims = self.index.shape(tensor)
+        return None if dims is None else len(dims)
