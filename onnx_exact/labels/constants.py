@@ -27,7 +27,8 @@ FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE)
 def takes_constants(index: Index, node: NodeProto) -> bool:
     """Whether a reader with weights can be given L K."""
     kind = index.elem_type(node.output[0])
-    return kind in FLOATS and _written(index, node.input[1])
+    # Before set 7 an Add does not broadcast.
+    return index.opset >= 7 and kind in FLOATS and _written(index, node.input[1])
 
 
 def known(box: Box) -> Array:

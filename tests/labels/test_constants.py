@@ -161,7 +161,9 @@ def test_constant_channels_go(make: Callable[[Net], str], gone: int) -> None:
         assert narrowed(found.model) is None
 
 
-@pytest.mark.parametrize(("make", "gone"), [(not_padded, 2), (padded, 0), (pooled, 0)])
+@pytest.mark.parametrize(
+    ("make", "gone"), [(not_padded, 2), (padded, 0), (pooled, 0), (same_padding, 0)]
+)
 def test_where_sizes_are_not_known_only_what_is_alike_everywhere_goes(
     make: Callable[[Net], str], gone: int
 ) -> None:
