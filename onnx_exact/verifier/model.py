@@ -103,8 +103,10 @@ class Model:
             _sort(proto.graph)
             _check(proto)
         except Exception as error:  # whatever a parser of hostile files may raise
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
-            raise ModelError(f"{self.name} is no model that can be read: {reason}") from error
+            said = str(getattr(error, "strerror", None) or error) or type(error).__name__
+            raise ModelError(
+                f"{self.name} cannot be read as a model: {' '.join(said.split())[:200]}"
+            ) from error
         self.proto, self.sha256 = proto, hashlib.sha256(data).hexdigest()
         self.nbytes = len(data)
         self.graph: GraphProto = proto.graph

@@ -385,7 +385,7 @@ def test_files_that_are_no_models_are_refused(data: bytes, tmp_path: Path) -> No
     path = tmp_path / "model.onnx"
     path.write_bytes(data)
     for file in (path, tmp_path / "nothing.onnx", tmp_path):
-        with pytest.raises(ModelError, match="is no model that can be read"):
+        with pytest.raises(ModelError, match="cannot be read as a model"):
             Model(file, "a model")
 
 
