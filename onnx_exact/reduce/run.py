@@ -263,8 +263,10 @@ def _reduce(
             break
         if state is before:
             exactly, state = False, state if state is start else state.budgeted()
-    if options.goal == VERIFY and state is not start and not deadline.passed:
-        state = shifted(state, options.max_deviation)
+    lifting = options.goal == VERIFY and not options.removal
+    if lifting and state is not start and not deadline.passed:
+        lifted = shifted(state, options.max_deviation)
+        rounded, state = rounded or lifted is not state, lifted
     reduced = state
     state, refusals = store(start, state, folded, options.max_deviation)
     refused |= {(r.what, r.layer, r.reason): r for r in refusals}

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from onnx_exact.bounds.interval import interval_bounds
+from onnx_exact.decide.run import Options, analyze_chain
 from onnx_exact.decide.verdict import Status
 from onnx_exact.domains import resolve_domain
 from onnx_exact.graph.locate import locate_chains
@@ -16,7 +17,9 @@ from onnx_exact.graph.read import inputs_of
 from onnx_exact.methods import DEPLOY, VERIFY
 from onnx_exact.network import Affine, Box, Chain
 from onnx_exact.pipeline import optimize
+from onnx_exact.reduce import ReduceOptions, reduce_chain
 from onnx_exact.reduce.shift import shifted
+from tests.oracle.networks import random_case
 from tests.reduce.states import affine, state
 
 ROOT = Path(__file__).parents[2]
@@ -94,3 +97,20 @@ def test_a_unit_that_may_not_be_rounded_stays() -> None:
         Affine(np.array([[third, 1.0]]), np.array([third])),
     )
     assert shifted(before, 0.0) is before
+
+
+@pytest.mark.parametrize("family", ["normal", "dyadic"])
+def test_a_lifted_network_is_not_called_one_with_units_removed_alone(family: str) -> None:
+    """Also where the published reductions did nothing but remove units before."""
+    removed = 0
+    for seed in range(40):
+        case = random_case(family, seed)
+        stability = analyze_chain(case.chain, case.box, Options())
+        options = ReduceOptions(reductions="published", goal="verify")
+        found = reduce_chain(case.chain, stability, case.box, np.dtype(np.float32), options)
+        points = case.box.sample(np.random.default_rng(0), 50)
+        before, after = (chain.forward(points) for chain in (case.chain, found.chain))
+        if found.changed and found.removal_only:
+            removed += 1
+            np.testing.assert_allclose(after, before, rtol=1e-12, atol=1e-12)
+    assert removed
