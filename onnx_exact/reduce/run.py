@@ -263,8 +263,7 @@ def _reduce(
             break
         if state is before:
             exactly, state = False, state if state is start else state.budgeted()
-    lifting = options.goal == VERIFY and not options.removal
-    if lifting and state is not start and not deadline.passed:
+    if options.goal == VERIFY and not (state is start or options.removal or deadline.passed):
         lifted = shifted(state, options.max_deviation)
         rounded, state = rounded or lifted is not state, lifted
     reduced = state
