@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from benchmarks.contestants import SkippedError
-from onnx_exact.deadline import Deadline
 from onnx_exact.decide.knowledge import Knowledge
 from onnx_exact.decide.propagate import bound_by_intervals
 from onnx_exact.decide.published import Progress
@@ -26,6 +25,7 @@ from onnx_exact.milp.tolerance import FEASIBILITY_TOLERANCE
 from onnx_exact.network.affine import Array
 from onnx_exact.network.chain import Chain
 from onnx_exact.network.query import Query
+from onnx_exact.runtime.deadline import Deadline
 
 TOO_LARGE = 10010
 MOST_VARIABLES = 2000

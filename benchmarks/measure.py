@@ -21,7 +21,6 @@ from benchmarks.cases import Case, case_from_json
 from benchmarks.data import BenchmarkError
 from benchmarks.searches import searches_counted
 from benchmarks.verdicts import Verdicts
-from onnx_exact.deadline import Deadline
 from onnx_exact.decide.run import Options, analyze_chain
 from onnx_exact.decide.verdict import Evidence, Stability, Status
 from onnx_exact.domains import resolve_domain
@@ -31,6 +30,7 @@ from onnx_exact.graph.ranges import Ranges
 from onnx_exact.graph.read import inputs_of, read_model
 from onnx_exact.network.chain import Chain
 from onnx_exact.network.domain import Box
+from onnx_exact.runtime.deadline import Deadline
 
 # ru_maxrss counts kibibytes on Linux and bytes on macOS.
 RSS_UNIT = 1 if sys.platform == "darwin" else 1024

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 
 from benchmarks.cases import ROOT
 from benchmarks.processes import write_text
-from onnx_exact.completion import shown
-from onnx_exact.flags import commands_of, parser_of_all
+from onnx_exact.command.completion import shown
+from onnx_exact.command.flags import commands_of, parser_of_all
 
 PAGE = ROOT / "docs" / "flags.md"
 START, END = "<!-- flags -->", "<!-- end of flags -->"

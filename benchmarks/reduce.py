@@ -25,7 +25,6 @@ from benchmarks.latency import BATCHES, Runner, latencies
 from benchmarks.networks import NETWORKS
 from benchmarks.processes import RESULTS, machine
 from benchmarks.reduce_tables import markdown, one_line
-from onnx_exact.deadline import Deadline
 from onnx_exact.decide.run import Options, analyze_chain
 from onnx_exact.decide.verdict import Stability, Status
 from onnx_exact.domains import resolve_domain
@@ -39,6 +38,7 @@ from onnx_exact.network.affine import Array
 from onnx_exact.network.chain import Chain
 from onnx_exact.network.split import SplitChain
 from onnx_exact.reduce import ReduceOptions, Reduction, reduce_chain
+from onnx_exact.runtime.deadline import Deadline
 
 TIME_LIMIT = 60.0
 POINTS = 10_000

@@ -19,12 +19,12 @@ from onnx import ModelProto
 from onnx_exact import pipeline
 from onnx_exact.domains import DomainLike
 from onnx_exact.errors import UsageError
-from onnx_exact.outputs import Outputs, appearing
-from onnx_exact.paths import check_report
-from onnx_exact.progress import Progress
+from onnx_exact.inputs.samples import SamplesLike
 from onnx_exact.report import Report
 from onnx_exact.report.bounds import check_bounds_path, write_bounds
-from onnx_exact.samples import SamplesLike
+from onnx_exact.runtime.output_paths import check_report
+from onnx_exact.runtime.outputs import Outputs, appearing
+from onnx_exact.runtime.progress import Progress
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -38,7 +38,7 @@ ModelLike: TypeAlias = "ModelProto | str | os.PathLike[str] | onnx_ir.Model"
 
 
 class SettingKeywords(TypedDict, total=False):
-    """The fields of `onnx_exact.run.Settings`, which says what they mean."""
+    """The fields of `onnx_exact.settings.Settings`, which says what they mean."""
 
     domain: DomainLike | None
     rebase: bool

@@ -12,14 +12,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onnx_exact import streams
+from onnx_exact.command.flags import read_arguments
 from onnx_exact.errors import OnnxExactError, OutputError, UsageError
-from onnx_exact.flags import read_arguments
+from onnx_exact.runtime import streams
 
 if TYPE_CHECKING:
-    from onnx_exact.outputs import Outputs
-    from onnx_exact.progress import Progress
     from onnx_exact.report import Report
+    from onnx_exact.runtime.outputs import Outputs
+    from onnx_exact.runtime.progress import Progress
 
 # The name of a report that goes to the standard output.
 STDOUT = "-"
@@ -89,10 +89,10 @@ def _main(argv: Sequence[str]) -> int:
 
 def _verify(arguments: argparse.Namespace) -> int:
     """Prints what was checked, and gives the exit code."""
-    from onnx_exact.counterexample import save_beside
+    from onnx_exact.command.verified_text import to_text
     from onnx_exact.errors import NotVerifiedError
+    from onnx_exact.inputs.counterexample import save_beside
     from onnx_exact.verified import verify
-    from onnx_exact.verified_text import to_text
 
     result = Path(arguments.output)
     try:
@@ -124,16 +124,16 @@ def _inspect(arguments: argparse.Namespace) -> int:
 
 def _completion(shell: str) -> int:
     """Prints the script for a shell, and gives the exit code."""
-    from onnx_exact.completion import script
-    from onnx_exact.flags import commands_of, parser_of_all
+    from onnx_exact.command.completion import script
+    from onnx_exact.command.flags import commands_of, parser_of_all
 
     _print_or_warn(script(shell, commands_of(parser_of_all())))
     return 0
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    from onnx_exact.outputs import appearing
-    from onnx_exact.paths import check_report
+    from onnx_exact.runtime.output_paths import check_report
+    from onnx_exact.runtime.outputs import appearing
 
     source = Path(arguments.input)
     models: tuple[Path, ...] = (source,)
@@ -202,7 +202,7 @@ def _run(arguments: argparse.Namespace) -> None:
 @contextmanager
 def _progress(arguments: argparse.Namespace) -> Iterator[Progress]:
     """What is shown of the work while it goes on: one line, every stage as a log, or nothing."""
-    from onnx_exact.progress import LOGGER, Logged, Shown, Silent
+    from onnx_exact.runtime.progress import LOGGER, Logged, Shown, Silent
 
     if arguments.quiet:
         yield Silent()
@@ -220,8 +220,8 @@ def _deliver(report: Report, where: str | None, units: bool, outputs: Outputs) -
 
     It is HTML where the file's name ends in .html or .htm, else JSON.
     """
-    from onnx_exact.outputs import reported
     from onnx_exact.report import to_html, to_json
+    from onnx_exact.runtime.outputs import reported
 
     if where == STDOUT:
         failure = streams.write(to_json(report, units=units), sys.stdout)

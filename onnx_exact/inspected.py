@@ -14,8 +14,8 @@ from onnx_exact.domains import Domain, DomainLike, domain_of_run
 from onnx_exact.graph import Ranges, inputs_of, metadata_of, read_model
 from onnx_exact.graph.locate import LocatedChain
 from onnx_exact.labels.narrow import Channels, narrow
-from onnx_exact.narrowed import inside_chains
 from onnx_exact.network import Box
+from onnx_exact.stages.narrowed import inside_chains
 
 WIDTH = 100
 

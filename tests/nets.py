@@ -13,7 +13,6 @@ from onnx_exact.bab.question import Question
 from onnx_exact.bounds import crown
 from onnx_exact.bounds.interval import interval_bounds
 from onnx_exact.budgets import Budgets
-from onnx_exact.deadline import Deadline
 from onnx_exact.decide.branching import BoxBranching, question_of
 from onnx_exact.decide.knowledge import Knowledge
 from onnx_exact.decide.propagate import Layers, bound_by_intervals
@@ -22,6 +21,7 @@ from onnx_exact.milp.encode import Target, targets_of
 from onnx_exact.network import Affine, Box, Chain
 from onnx_exact.network.affine import Array
 from onnx_exact.network.query import Query
+from onnx_exact.runtime.deadline import Deadline
 from tests.oracle.exact import exact_layers, preactivations
 from tests.oracle.regions import Enumeration
 

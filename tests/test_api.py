@@ -13,7 +13,7 @@ import onnx_exact
 from onnx_exact import api
 from onnx_exact.errors import ModelError, UsageError
 from onnx_exact.integrations.onnx_proto import compress
-from onnx_exact.run import Settings
+from onnx_exact.settings import Settings
 from tests.small_network import network
 
 FUNCTIONS = (onnx_exact.optimize, onnx_exact.optimize_file, onnx_exact.analyze, onnx_exact.verify)

@@ -16,10 +16,11 @@ import pytest
 from onnx import numpy_helper
 
 import onnx_exact
-from onnx_exact import deciding, pipeline
+from onnx_exact import pipeline
 from onnx_exact.cli import main
 from onnx_exact.errors import ValidationError
 from onnx_exact.methods import DEFAULT_LP_SOLVER, METHODS
+from onnx_exact.stages import deciding, writing
 from tests.lines import complaints
 from tests.small_network import network
 
@@ -174,7 +175,7 @@ def test_inputs_that_refute_a_result_are_saved_beside_it(
     def refute(*models: object, **options: Any) -> None:
         raise ValidationError("seen", {"x": np.arange(4.0)})
 
-    monkeypatch.setattr(pipeline, "validate", refute)
+    monkeypatch.setattr(writing, "validate", refute)
     out = tmp_path / "out.onnx"
     kept = tmp_path / "out.onnx.counterexample.npz"
     assert main(["optimize", str(source), str(out), "--domain", "0:1"]) == 1

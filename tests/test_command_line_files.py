@@ -125,15 +125,16 @@ def test_solver_prints_nothing(tmp_path: Path) -> None:
 
 ENDED = """
 import os, signal, sys
-from onnx_exact import cli, pipeline
+from onnx_exact import cli
 from onnx_exact.graph import write
+from onnx_exact.stages import writing
 # Whatever the tests were started under: nohup ignores the one, a shell's & the other.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 def validate(*args, **options):
     os.kill(os.getpid(), signal.{name})
     raise AssertionError("the signal did not arrive")
-pipeline.validate = validate
+writing.validate = validate
 sys.exit(cli.main(sys.argv[1:]))
 """
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from onnx_exact.completion import SHELLS, script
-from onnx_exact.flags import commands_of, parser_of_all
+from onnx_exact.command.completion import SHELLS, script
+from onnx_exact.command.flags import commands_of, parser_of_all
 
 COMMANDS = commands_of(parser_of_all())
 # The words of a line, the last of which is to be completed, and some of what is offered.

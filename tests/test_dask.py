@@ -13,12 +13,13 @@ import numpy as np
 import onnx
 import pytest
 
-from onnx_exact import deciding, optimize_file
+from onnx_exact import optimize_file
 from onnx_exact.budgets import BUDGETS
 from onnx_exact.decide import branching
 from onnx_exact.decide.options import Options
-from onnx_exact.jobs import in_order
 from onnx_exact.report import to_json
+from onnx_exact.runtime.jobs import in_order
+from onnx_exact.stages import deciding
 from tests.verifier.build import gemm_model
 
 distributed = pytest.importorskip("distributed", reason="distributed is not installed")

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 
 from onnx_exact.domains import resolve_domain
 from onnx_exact.errors import ModelError, UsageError, ValidationError
-from onnx_exact.feeds import SPARSE_SHARE, feeds
+from onnx_exact.inputs.feeds import SPARSE_SHARE, feeds
 from tests.side_by_side import I64, Input, Shape, X, affine, model, run
 
 DOMAIN = resolve_domain("0:1", (X,), {})

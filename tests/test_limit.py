@@ -14,16 +14,17 @@ import onnx
 import pytest
 
 import onnx_exact
-from onnx_exact import deadline, deciding, pipeline
 from onnx_exact.cli import main
-from onnx_exact.deadline import Deadline
 from onnx_exact.decide.run import Options
 from onnx_exact.errors import TimeLimitError
-from onnx_exact.estimate import expected_seconds
-from onnx_exact.limit import STAGES, TimeLimit
 from onnx_exact.methods import METHODS
 from onnx_exact.report import to_text
-from onnx_exact.run import Settings
+from onnx_exact.runtime import deadline
+from onnx_exact.runtime.deadline import Deadline
+from onnx_exact.runtime.limit import STAGES, TimeLimit
+from onnx_exact.settings import Settings
+from onnx_exact.stages import deciding, reducing, writing
+from onnx_exact.stages.estimate import expected_seconds
 from tests.clock import Ticking
 from tests.lines import complaints
 from tests.nets import random_chain
@@ -61,7 +62,7 @@ def takes(
     monkeypatch: pytest.MonkeyPatch, clock: Clock, name: str, seconds: float
 ) -> Callable[..., Any]:
     """Has a function of the pipeline take so long, before what it does."""
-    module = pipeline if hasattr(pipeline, name) else deciding
+    module = next(m for m in (deciding, reducing, writing) if hasattr(m, name))
     original = getattr(module, name)
 
     def slow(*arguments: Any, **options: Any) -> Any:
@@ -255,7 +256,7 @@ def test_reducing_that_is_cut_short_still_gives_a_valid_model(
     clock: Clock, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The clock goes on with each look at it that reducing takes."""
-    original = pipeline.reduce_chain
+    original = reducing.reduce_chain
 
     class Ticking(Deadline):
         @property
@@ -267,7 +268,7 @@ def test_reducing_that_is_cut_short_still_gives_a_valid_model(
         clock.now += arguments[-1].remaining - 2.5
         return original(*arguments[:-1], Ticking(2.5))
 
-    monkeypatch.setattr(pipeline, "reduce_chain", ticking)
+    monkeypatch.setattr(reducing, "reduce_chain", ticking)
     out = tmp_path / "out.onnx"
     report = onnx_exact.optimize_file(source, out, domain="0:1", time_limit=100.0)
     assert report.time_limit.cut_short == ("reduce",)

@@ -14,9 +14,9 @@ from onnx_exact.certify.bounds import Bounds
 from onnx_exact.certify.deviation import compare
 from onnx_exact.certify.summary import Certified, certify_chain
 from onnx_exact.decide.run import Options, analyze_chain
-from onnx_exact.meaningful import MEANINGFUL, meaningful, observed_range
 from onnx_exact.network import Affine, Box, Chain
 from onnx_exact.reduce import ReduceOptions, Reduction, reduce_chain
+from onnx_exact.stages.meaningful import MEANINGFUL, meaningful, observed_range
 from tests.nets import cube
 from tests.oracle.networks import random_case
 from tests.oracle.regions import enumerate_regions, largest_difference

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onnx_exact.numpy_files import read_arrays
+from onnx_exact.runtime.numpy_files import read_arrays
 
 ARRAY = np.arange(6, dtype=np.float32).reshape(2, 3)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from onnx_exact.errors import OutputError
-from onnx_exact.outputs import appearing, real, reported
+from onnx_exact.runtime.outputs import appearing, real, reported
 
 
 def tree(folder: Path) -> dict[str, bytes]:

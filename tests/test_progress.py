@@ -8,7 +8,7 @@ from threading import Timer
 
 import pytest
 
-from onnx_exact.progress import Logged, Shown, Silent
+from onnx_exact.runtime.progress import Logged, Shown, Silent
 
 PATIENCE = 2.0
 

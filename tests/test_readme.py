@@ -23,7 +23,7 @@ SET_UP = re.compile(r"^(python3? -m venv|git clone|cd )|\bpip install\b|^(source
 
 # Read by every interpreter when it starts: however slow the machine is, nothing is given up.
 STOPPED = """
-from onnx_exact import deadline
+from onnx_exact.runtime import deadline
 
 deadline.monotonic = lambda: 0.0
 """

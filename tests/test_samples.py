@@ -11,7 +11,7 @@ import pytest
 
 from onnx_exact.domains import resolve_domain
 from onnx_exact.errors import UsageError
-from onnx_exact.samples import Samples, load_samples
+from onnx_exact.inputs.samples import Samples, load_samples
 
 Shape = tuple[int | None, ...] | None
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from onnx_exact.threads import one_thread
+from onnx_exact.runtime.threads import one_thread
 
 
 def threads_of_numpy() -> set[int]:

@@ -11,7 +11,7 @@ import pytest
 from onnx import helper
 
 from onnx_exact.errors import ModelError, TimeLimitError, ValidationError
-from onnx_exact.feeds import BATCH_SIZES, POINTS
+from onnx_exact.inputs.feeds import BATCH_SIZES, POINTS
 from tests.side_by_side import F16, F32, F64, I64, Input, Shape, affine, model, run
 
 

@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 
 from onnx_exact.bab.question import Found
 from onnx_exact.bab.trees import Growing
-from onnx_exact.deadline import Deadline
+from onnx_exact.runtime.deadline import Deadline
 
 
 @dataclass(frozen=True, eq=False)

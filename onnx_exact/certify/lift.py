@@ -15,13 +15,13 @@ import numpy as np
 
 from onnx_exact.certify.bounds import Bounds
 from onnx_exact.certify.deviation import compare
-from onnx_exact.deadline import Deadline
 from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.chain import Chain, Layer
 from onnx_exact.network.domain import Box
 from onnx_exact.reduce import Reduction
 from onnx_exact.reduce.budget import FloatType
 from onnx_exact.reduce.overflow import may_overflow
+from onnx_exact.runtime.deadline import Deadline
 
 # A unit is lifted by this share more than it needs, and by no more than the largest value it has.
 MARGIN = 1e-9

@@ -28,12 +28,12 @@ from onnx_exact.certify.bounds import Bounds
 from onnx_exact.certify.certificate import arrays_of_tree
 from onnx_exact.certify.proof import ChainProof, LayerProof, Proof, Slopes
 from onnx_exact.certify.witnesses import chosen_witnesses
-from onnx_exact.deadline import Deadline
 from onnx_exact.decide.verdict import LayerVerdicts, Stability, Status
 from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.chain import Chain
 from onnx_exact.network.domain import Box
-from onnx_exact.threads import one_thread
+from onnx_exact.runtime.deadline import Deadline
+from onnx_exact.runtime.threads import one_thread
 
 # Share of the bytes a proof may take that witnesses and trees get.
 WITNESS_SHARE, TREE_SHARE = 0.25, 0.7

@@ -14,13 +14,13 @@ from onnx_exact.bab.input_split.search import BoxSearch
 from onnx_exact.bab.question import Found, Question
 from onnx_exact.bab.relu_split.search import split_sign
 from onnx_exact.bounds.crown import Relaxation
-from onnx_exact.deadline import Deadline
 from onnx_exact.decide.knowledge import Knowledge
 from onnx_exact.decide.options import Options
-from onnx_exact.jobs import in_order
-from onnx_exact.memory import keep_memory
 from onnx_exact.network.query import Query
-from onnx_exact.threads import one_thread
+from onnx_exact.runtime.deadline import Deadline
+from onnx_exact.runtime.jobs import in_order
+from onnx_exact.runtime.memory import keep_memory
+from onnx_exact.runtime.threads import one_thread
 
 
 def question_of(

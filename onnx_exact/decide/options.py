@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from onnx_exact.budgets import BUDGETS, Budgets
-from onnx_exact.deadline import Deadline
 from onnx_exact.methods import DEFAULT_LP_SOLVER
+from onnx_exact.runtime.deadline import Deadline
 
 
 def _silent(stage: str, detail: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from onnx_exact.deadline import Deadline
 from onnx_exact.decide.knowledge import Knowledge
 from onnx_exact.milp.encode import Target, targets_of
 from onnx_exact.milp.outcome import Outcome
@@ -13,6 +12,7 @@ from onnx_exact.milp.pool import answers
 from onnx_exact.milp.solve import ask_together
 from onnx_exact.network.affine import Array
 from onnx_exact.network.query import Query
+from onnx_exact.runtime.deadline import Deadline
 
 # Programs of a layer that may end without an answer one after another: with farther bounds others
 # would as well.

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from onnx_exact.deadline import Deadline
 from onnx_exact.decide.knowledge import Knowledge
 from onnx_exact.decide.programs import settle_layer, settle_together
 from onnx_exact.decide.propagate import bound_by_intervals
 from onnx_exact.network.affine import Array
+from onnx_exact.runtime.deadline import Deadline
 
 Progress = Callable[[str, str], None]
 

@@ -16,13 +16,13 @@ from onnx_exact.decide.propagate import bound_by_intervals
 from onnx_exact.decide.rounds import Rounds
 from onnx_exact.decide.verdict import Stability
 from onnx_exact.errors import ContradictionError
-from onnx_exact.memory import keep_memory
 from onnx_exact.methods import PUBLISHED
 from onnx_exact.network.affine import Array
 from onnx_exact.network.chain import Chain
 from onnx_exact.network.domain import Box
 from onnx_exact.network.query import Query
-from onnx_exact.threads import one_thread
+from onnx_exact.runtime.memory import keep_memory
+from onnx_exact.runtime.threads import one_thread
 
 __all__ = ["Options", "analyze_chain"]
 

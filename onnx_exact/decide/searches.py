@@ -6,9 +6,9 @@ import numpy as np
 
 from onnx_exact.attack.evolution import evolve
 from onnx_exact.attack.pgd import Climb, Effort
-from onnx_exact.deadline import Deadline
 from onnx_exact.decide.knowledge import Knowledge
 from onnx_exact.network.query import Query
+from onnx_exact.runtime.deadline import Deadline
 
 
 def search_layer(

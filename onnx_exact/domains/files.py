@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from onnx_exact.errors import DomainError
-from onnx_exact.numpy_files import read_arrays
+from onnx_exact.runtime.numpy_files import read_arrays
 
 # Bounds as read, by the input's name; None stands for the model's only input.
 Bounds = Mapping[str | None, tuple[Any, Any]]

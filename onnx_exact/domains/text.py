@@ -27,7 +27,7 @@ from onnx_exact.domains.vnnlib import read_vnnlib
 from onnx_exact.elements import numpy_type
 from onnx_exact.errors import DomainError
 from onnx_exact.network.affine import Array
-from onnx_exact.numpy_files import read_arrays
+from onnx_exact.runtime.numpy_files import read_arrays
 
 # A domain in words, and its bounds.
 Declared = tuple[str, Bounds]

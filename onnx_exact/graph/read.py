@@ -22,7 +22,7 @@ from onnx_exact.graph.order import sort_nodes
 from onnx_exact.graph.sizes import contradiction, declared_inputs, without_odd_sizes
 from onnx_exact.graph.stored import misfit, repeated, tensors_of
 from onnx_exact.graph.texts import unreadable_text
-from onnx_exact.outputs import real
+from onnx_exact.runtime.outputs import real
 
 # Messages of other libraries are cut to one line of at most this many characters.
 LONGEST_REASON = 300

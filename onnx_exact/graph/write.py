@@ -14,7 +14,7 @@ from onnx_exact.errors import ModelError, OutputError
 from onnx_exact.graph.read import CHECKER_ERRORS, Source, is_spelled, one_line
 from onnx_exact.graph.read import check as check_model
 from onnx_exact.graph.stored import tensors_of
-from onnx_exact.outputs import Outputs, real, reported
+from onnx_exact.runtime.outputs import Outputs, real, reported
 
 # What one protobuf message can hold.
 LARGEST_MESSAGE = 2**31 - 1

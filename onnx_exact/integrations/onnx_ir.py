@@ -11,7 +11,7 @@ from onnx_exact import pipeline
 from onnx_exact.api import SettingKeywords
 from onnx_exact.errors import ModelError, UsageError
 from onnx_exact.report import Report
-from onnx_exact.run import Settings
+from onnx_exact.settings import Settings
 
 
 class ExactCompressionPass(ir.passes.FunctionalPass):  # type: ignore[misc]

@@ -38,10 +38,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_exact.bounds.chain_bounds import ChainBounds
-from onnx_exact.deadline import Deadline
 from onnx_exact.milp.tolerance import FEASIBILITY_TOLERANCE, tolerances
 from onnx_exact.network.affine import Array
 from onnx_exact.network.query import Query
+from onnx_exact.runtime.deadline import Deadline
 
 if TYPE_CHECKING:
     from pyscipopt import Model, Variable

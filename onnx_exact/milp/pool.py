@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from onnx_exact.bounds.chain_bounds import ChainBounds
-from onnx_exact.deadline import Deadline
-from onnx_exact.jobs import in_order
 from onnx_exact.milp.encode import Target
 from onnx_exact.milp.unit import Answer, ask
 from onnx_exact.network.query import Query
+from onnx_exact.runtime.deadline import Deadline
+from onnx_exact.runtime.jobs import in_order
 
 
 def answers(

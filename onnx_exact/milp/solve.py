@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from onnx_exact.bounds.chain_bounds import ChainBounds
-from onnx_exact.deadline import Deadline
 from onnx_exact.milp.encode import OutOfTimeError, Target, encode, limit_time
 from onnx_exact.milp.outcome import Outcome, solved
 from onnx_exact.network.query import Query
+from onnx_exact.runtime.deadline import Deadline
 
 if TYPE_CHECKING:
     from onnx_exact.milp.shrink import Wanted

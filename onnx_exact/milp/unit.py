@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnx_exact.bounds.chain_bounds import ChainBounds
-from onnx_exact.deadline import Deadline
 from onnx_exact.milp.encode import OutOfTimeError, Target, encode_one, limit_time
 from onnx_exact.milp.outcome import Outcome, solved
 from onnx_exact.network.affine import Array
+from onnx_exact.runtime.deadline import Deadline
 
 
 @dataclass(frozen=True, eq=False)

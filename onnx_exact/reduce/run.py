@@ -9,7 +9,6 @@ from functools import partial
 
 import numpy as np
 
-from onnx_exact.deadline import Deadline
 from onnx_exact.decide.verdict import Stability, Status
 from onnx_exact.methods import DEFAULT_MAX_DEVIATION, GOALS, REDUCTIONS, SIZE, VERIFY
 from onnx_exact.network.chain import Chain, Layer
@@ -26,7 +25,8 @@ from onnx_exact.reduce.split import FormChoice, Split, split
 from onnx_exact.reduce.state import State
 from onnx_exact.reduce.store import store, unstorable
 from onnx_exact.reduce.units import UnitMap
-from onnx_exact.threads import one_thread
+from onnx_exact.runtime.deadline import Deadline
+from onnx_exact.runtime.threads import one_thread
 
 Rewrite = Callable[[State], Edit]
 # What a unit that goes counts as.

@@ -9,7 +9,6 @@ import numpy as np
 from onnx import ModelProto
 
 from onnx_exact._version import __version__
-from onnx_exact.certify.summary import Certified
 from onnx_exact.decide.verdict import Evidence, LayerVerdicts, Status
 from onnx_exact.graph.locate import LocatedChain
 from onnx_exact.network.affine import Array
@@ -27,23 +26,19 @@ from onnx_exact.report.report import (
     TimeReport,
     Totals,
 )
-from onnx_exact.run import Run
-from onnx_exact.validate import Deviation
+from onnx_exact.stages.reducing import Reduced
+from onnx_exact.stages.run import Run
+from onnx_exact.stages.writing import Written
 
 
 def assemble(
     run: Run,
     command: str,
-    reductions: Sequence[Reduction] | None = None,
-    deviation: Deviation | None = None,
-    bytes_after: int | None = None,
-    certified: Certified | None = None,
-    lost: Sequence[str] = (),
+    reduced: Reduced | None = None,
+    written: Written | None = None,
 ) -> Report:
-    """The report of a run; without `reductions` that of an analysis.
-
-    `lost` is what could not be kept of the model, a line each.
-    """
+    """The report of a run; without `reduced` and `written` that of an analysis."""
+    reductions = None if reduced is None else reduced.reductions
     per_chain: Sequence[Reduction | None] = (
         [None] * len(run.chains) if reductions is None else reductions
     )
@@ -95,15 +90,17 @@ def assemble(
         changed=run.narrowed is not None
         or any(reduction.changed for reduction in reductions or ()),
         chains=tuple(chains),
-        totals=_totals(run, reductions, bytes_after),
-        deviation=deviation,
+        totals=_totals(run, reductions, written.size if written else None),
+        deviation=written.deviation if written else None,
         seconds=run.seconds,
         refused=tuple(refused),
         # No bound covers what channels were folded into and rounded.
-        certified=None if run.narrowed and run.narrowed.rounded else certified,
+        certified=None
+        if reduced is None or (run.narrowed and run.narrowed.rounded)
+        else reduced.worst,
         interrupted=any(stability.interrupted for _, _, stability in run.chains),
         time_limit=TimeReport(run.limit.seconds, tuple(run.limit.cut_short)),
-        warnings=(*run.source.warnings, *lost),
+        warnings=(*run.source.warnings, *(written.lost if written else ())),
         left_out=run.left_out,
         channels=tuple(
             ChannelReport(c.node, c.before, c.after)

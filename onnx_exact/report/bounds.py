@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 
 from onnx_exact._version import __version__
 from onnx_exact.errors import UsageError
-from onnx_exact.outputs import Outputs, reported
 from onnx_exact.report.json import strict
 from onnx_exact.report.report import LayerReport, Report
+from onnx_exact.runtime.outputs import Outputs, reported
 
 FORMAT, FORMAT_VERSION = "onnx-exact bounds", 1
 COVERS = (

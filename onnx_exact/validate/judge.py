@@ -26,10 +26,10 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from onnx_exact.errors import ValidationError
-from onnx_exact.feeds import Feed
 from onnx_exact.graph.index import Index
 from onnx_exact.graph.layout import Layout
 from onnx_exact.graph.locate import LocatedChain
+from onnx_exact.inputs.feeds import Feed
 from onnx_exact.network.affine import Array
 from onnx_exact.network.chain import Chain
 from onnx_exact.network.domain import Box

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_exact.errors import ValidationError
-from onnx_exact.feeds import Feed
+from onnx_exact.inputs.feeds import Feed
 
 # The tolerance where nothing else judges two models, in units of the last place of an output's
 # largest value. Real float32 networks with units removed, merged and folded were seen to differ by

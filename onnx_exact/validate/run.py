@@ -14,7 +14,7 @@ from onnx import ModelProto
 
 from onnx_exact.domains import Domain, InputLike
 from onnx_exact.errors import ModelError, ValidationError
-from onnx_exact.feeds import OTHER_SIZES, Feed, feeds, has_other_symbols
+from onnx_exact.inputs.feeds import OTHER_SIZES, Feed, feeds, has_other_symbols
 from onnx_exact.validate.judge import ChainDeviation, ChainJudge, Rewritten
 from onnx_exact.validate.outputs import Comparison, Tolerance
 from onnx_exact.validate.outside import check_outside

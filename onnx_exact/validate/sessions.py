@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, ValueInfoProto
 
 from onnx_exact.errors import ModelError, ValidationError
-from onnx_exact.feeds import Feed
+from onnx_exact.inputs.feeds import Feed
 
 LONGEST_REASON = 500
 # Where a model that is given as bytes has its external data (onnxruntime's session options).

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from onnx_exact.attack.evolution import evolve
-from onnx_exact.deadline import Deadline
 from onnx_exact.decide.knowledge import Knowledge
 from onnx_exact.decide.searches import evolve_query
 from onnx_exact.decide.verdict import Status
 from onnx_exact.network import Box, Chain
 from onnx_exact.network.query import Query
+from onnx_exact.runtime.deadline import Deadline
 from tests.nets import chain_of
 
 TOP = Query(1, 0, positive=True)

@@ -7,12 +7,12 @@ import pytest
 
 from onnx_exact.attack.pgd import Climb, Effort
 from onnx_exact.attack.samples import extreme_corners, first_points
-from onnx_exact.deadline import Deadline
 from onnx_exact.decide.knowledge import Knowledge
 from onnx_exact.decide.searches import search_layer
 from onnx_exact.network import Box, Chain
 from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.query import Query
+from onnx_exact.runtime.deadline import Deadline
 from tests.nets import box_of, chain_of, cube, random_chain
 
 INF = np.inf

@@ -11,13 +11,13 @@ from onnx_exact.bab.input_split import search as branch
 from onnx_exact.bab.input_split.search import BoxSearch
 from onnx_exact.bab.trees import LEAF, Tree
 from onnx_exact.bounds.alpha_crown import optimize
-from onnx_exact.deadline import Deadline
 from onnx_exact.decide.branching import BoxBranching
 from onnx_exact.decide.knowledge import Knowledge
 from onnx_exact.decide.propagate import Layers
 from onnx_exact.decide.verdict import Evidence, Status
 from onnx_exact.network import Affine, Box, Chain
 from onnx_exact.network.affine import Array
+from onnx_exact.runtime.deadline import Deadline
 from tests.nets import (
     MOST,
     bounded,

@@ -17,13 +17,13 @@ from onnx_exact.bab.trees import LEAF, Leaves, Tree
 from onnx_exact.bounds import crown
 from onnx_exact.bounds.crown import Signs
 from onnx_exact.budgets import BUDGETS
-from onnx_exact.deadline import Deadline
 from onnx_exact.decide.branching import question_of, take
 from onnx_exact.decide.knowledge import Knowledge
 from onnx_exact.decide.propagate import Layers
 from onnx_exact.decide.verdict import Evidence, Status
 from onnx_exact.network import Affine, Chain
 from onnx_exact.network.query import Query
+from onnx_exact.runtime.deadline import Deadline
 from tests.nets import (
     MOST,
     assert_holds,

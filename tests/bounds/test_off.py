@@ -11,12 +11,12 @@ import pytest
 from onnx_exact.certify.bounds import Bounds
 from onnx_exact.certify.deviation import compare
 from onnx_exact.certify.prove import prove_chain
-from onnx_exact.deadline import Deadline
 from onnx_exact.decide.run import Options, analyze_chain
 from onnx_exact.decide.verdict import Stability, Status
 from onnx_exact.network import Affine, Box, Chain
 from onnx_exact.network.affine import Error
 from onnx_exact.reduce import ReduceOptions, reduce_chain
+from onnx_exact.runtime.deadline import Deadline
 from tests.nets import LITTLE, cube
 
 SEEDS = range(12)

@@ -15,13 +15,13 @@ import pytest
 from numpy.typing import NDArray
 
 import onnx_exact
-from onnx_exact import certified, deciding, pipeline
 from onnx_exact.cli import main
-from onnx_exact.deadline import Deadline
 from onnx_exact.decide.run import Options, analyze_chain
 from onnx_exact.decide.verdict import Evidence, Stability, Status
 from onnx_exact.errors import DomainError, OutputError, UsageError, ValidationError
 from onnx_exact.network import Box, Chain
+from onnx_exact.runtime.deadline import Deadline
+from onnx_exact.stages import certified, deciding, writing
 from tests.certify.test_prove import CROSS, SQUARE, claimed
 from tests.small_network import network
 from tests.verifier.build import LayerSpec, gemm_model
@@ -178,7 +178,7 @@ def test_no_certificate_is_left_where_the_result_is_refused(
     def fails(*arguments: object, **options: object) -> None:
         raise ValidationError("no")
 
-    monkeypatch.setattr(pipeline, "validate", fails)
+    monkeypatch.setattr(writing, "validate", fails)
     out, certificate = source.with_name("o.onnx"), source.with_name("c.npz")
     with pytest.raises(ValidationError):
         onnx_exact.optimize_file(source, out, domain=(0.0, 1.0), certificate=certificate)

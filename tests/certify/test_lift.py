@@ -10,11 +10,11 @@ import numpy as np
 from onnx_exact.certify.bounds import Bounds
 from onnx_exact.certify.deviation import compare
 from onnx_exact.certify.lift import lifted
-from onnx_exact.deadline import Deadline
 from onnx_exact.decide.run import Options, analyze_chain
 from onnx_exact.network import Affine, Chain, Layer
 from onnx_exact.reduce import Reduction, UnitMap, reduce_chain
 from onnx_exact.reduce.units import GONE
+from onnx_exact.runtime.deadline import Deadline
 from tests.certify.test_deviation import exact_deviation, points_of
 from tests.nets import chain_of, cube
 from tests.oracle.networks import random_case

@@ -16,10 +16,10 @@ from onnx_exact.budgets import BUDGETS
 from onnx_exact.certify import prove
 from onnx_exact.certify.proof import ChainProof, Proof
 from onnx_exact.certify.prove import prove_chain
-from onnx_exact.deadline import Deadline
 from onnx_exact.decide.run import Options, analyze_chain
 from onnx_exact.decide.verdict import Evidence, Stability, Status
 from onnx_exact.network import Affine, Box, Chain
+from onnx_exact.runtime.deadline import Deadline
 from tests.nets import chain_of, cube, random_chain, relaxations_of
 from tests.oracle.exact import exact_layers, preactivations
 from tests.oracle.networks import SOURCES, random_case

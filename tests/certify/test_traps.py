@@ -7,10 +7,10 @@ import pytest
 
 from onnx_exact.certify.proof import ChainProof, Proof
 from onnx_exact.certify.prove import prove_chain
-from onnx_exact.deadline import Deadline
 from onnx_exact.decide.run import Options, analyze_chain
 from onnx_exact.decide.verdict import Status
 from onnx_exact.network import Affine, Box, Chain
+from onnx_exact.runtime.deadline import Deadline
 from tests.certify.test_prove import claimed
 from tests.decide.test_traps import (
     CANCELLATIONS,

@@ -7,7 +7,6 @@ import pytest
 
 from onnx_exact.bab.question import Found, Question
 from onnx_exact.budgets import BUDGETS
-from onnx_exact.deadline import Deadline
 from onnx_exact.decide import branching, programs
 from onnx_exact.decide import propagate as layers
 from onnx_exact.decide.knowledge import Knowledge
@@ -17,6 +16,7 @@ from onnx_exact.decide.verdict import Evidence, Status
 from onnx_exact.methods import METHODS
 from onnx_exact.network import Affine, Box, Chain, Layer
 from onnx_exact.network.affine import Array
+from onnx_exact.runtime.deadline import Deadline
 from tests.clock import Ticking
 from tests.nets import (
     box_of,
@@ -192,7 +192,7 @@ def test_many_inputs_and_a_short_time_end_in_time(
 ) -> None:
     """Time for a hundred looks at the clock, and few are taken once it is up."""
     clock = Ticking(0.01)
-    monkeypatch.setattr("onnx_exact.deadline.monotonic", clock)
+    monkeypatch.setattr("onnx_exact.runtime.deadline.monotonic", clock)
     chain, box = random_chain(0, 40, 60, 60, 20, shift=0.5), cube(40, -0.03, 0.03)
     end = clock.now + 1.0
     stability = analyze_chain(chain, box, Options(method=method, deadline=Deadline(1.0)))

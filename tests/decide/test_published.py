@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from onnx_exact.bounds.interval import interval_bounds
-from onnx_exact.deadline import Deadline
 from onnx_exact.decide import published
 from onnx_exact.decide.knowledge import Knowledge
 from onnx_exact.decide.propagate import bound_by_intervals
 from onnx_exact.decide.published import decide_at_once, decide_one_by_one
 from onnx_exact.decide.run import Options, analyze_chain
 from onnx_exact.decide.verdict import Evidence, Status
+from onnx_exact.runtime.deadline import Deadline
 from tests.nets import cube, random_chain, statuses, wrong_verdicts
 from tests.oracle.networks import SOURCES, random_case
 from tests.oracle.regions import enumerate_regions

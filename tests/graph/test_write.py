@@ -16,7 +16,7 @@ from onnx_exact.graph import metadata_of, read_model, stamp, with_metadata
 from onnx_exact.graph import write as write_module
 from onnx_exact.graph import write_model as write_among
 from onnx_exact.graph.read import Source
-from onnx_exact.outputs import appearing
+from onnx_exact.runtime.outputs import appearing
 from tests.graph.build import Builder, assert_close, feed_for, run
 
 

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from onnx_exact.deadline import Deadline
 from onnx_exact.decide.knowledge import Knowledge
 from onnx_exact.decide.programs import settle_together
 from onnx_exact.milp.encode import (
@@ -31,6 +30,7 @@ from onnx_exact.milp.encode import (
 from onnx_exact.milp.outcome import Outcome
 from onnx_exact.milp.unit import ask
 from onnx_exact.network.query import Query
+from onnx_exact.runtime.deadline import Deadline
 from tests.nets import bounded, box_of, by_intervals, chain_of, cube, random_chain, targets
 from tests.oracle.networks import random_case
 from tests.oracle.regions import enumerate_regions

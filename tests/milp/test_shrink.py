@@ -7,7 +7,6 @@ import math
 import pytest
 
 from onnx_exact.bounds.chain_bounds import ChainBounds
-from onnx_exact.deadline import Deadline
 from onnx_exact.decide.knowledge import Knowledge
 from onnx_exact.decide.programs import settle_together
 from onnx_exact.milp import solve
@@ -15,6 +14,7 @@ from onnx_exact.milp.encode import Encoding, Target, encode
 from onnx_exact.milp.shrink import SHOWS_SOMETHING, attach_shrinking
 from onnx_exact.network.affine import Array
 from onnx_exact.network.query import Query
+from onnx_exact.runtime.deadline import Deadline
 from tests.milp.test_solving import by_intervals
 from tests.nets import cube, random_chain, targets, wrong_verdicts
 from tests.oracle.regions import enumerate_regions

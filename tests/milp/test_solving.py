@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from onnx_exact.deadline import Deadline
 from onnx_exact.decide.knowledge import Knowledge
 from onnx_exact.decide.programs import settle_layer, settle_together
 from onnx_exact.decide.verdict import Evidence, Status
@@ -18,6 +17,7 @@ from onnx_exact.milp.unit import ask
 from onnx_exact.network import Chain
 from onnx_exact.network.affine import Array
 from onnx_exact.network.query import Query
+from onnx_exact.runtime.deadline import Deadline
 from tests.nets import (
     bounded,
     by_intervals,

@@ -23,7 +23,7 @@ from onnx_exact.errors import OnnxExactError, ValidationError
 from onnx_exact.methods import DEFAULT_MAX_DEVIATION, GOALS, METHODS, REDUCTIONS
 from onnx_exact.report import Report
 from onnx_exact.report.assemble import assemble
-from onnx_exact.run import Run
+from onnx_exact.stages.run import Run
 from tests.oracle.families import Network
 from tests.oracle.graphs import Graph, read_graph
 from tests.oracle.pieces import Truth, cut_up, furthest

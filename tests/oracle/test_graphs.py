@@ -13,10 +13,10 @@ import onnx
 import pytest
 from onnx.reference import ReferenceEvaluator
 
-from onnx_exact import deciding, pipeline
 from onnx_exact.decide.verdict import Stability, Status
 from onnx_exact.methods import METHODS
 from onnx_exact.network import Affine, Box, Chain
+from onnx_exact.stages import deciding, writing
 from tests.oracle.families import FAMILIES, Draft, Network, model_of, network
 from tests.oracle.graphs import read_graph, root
 from tests.oracle.judge import EXACT_EVERY, REWRITES, Known, Way, judge, ways_for
@@ -153,7 +153,7 @@ def test_a_false_verdict_and_what_is_made_of_it_are_seen() -> None:
     # The tool's own comparison at random points would refuse the result.
     with (
         patch.object(deciding, "analyze_chain", all_off),
-        patch.object(pipeline, "_validate", lambda *_: None),
+        patch.object(writing, "_validate", lambda *_: None),
     ):
         wrong = judge(known(), PLAIN_WAY).wrong
     assert sum("is called INACTIVE" in text for text in wrong) == 2

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onnx_exact.deadline import Deadline
 from onnx_exact.decide.run import Options, analyze_chain
 from onnx_exact.decide.verdict import Stability
 from onnx_exact.methods import DEFAULT_MAX_DEVIATION, GOALS, REDUCTIONS
@@ -20,6 +19,7 @@ from onnx_exact.reduce.layer import prune, rewrite
 from onnx_exact.reduce.published import fold, merge
 from onnx_exact.reduce.realise import ALL_KINDS
 from onnx_exact.reduce.state import State
+from onnx_exact.runtime.deadline import Deadline
 from tests.oracle.networks import SOURCES, Case, random_case
 from tests.oracle.regions import Enumeration, enumerate_regions, largest_difference
 from tests.oracle.rounding import own_rounding

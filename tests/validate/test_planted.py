@@ -11,9 +11,10 @@ import pytest
 from numpy.typing import NDArray
 from onnx import ModelProto, helper
 
-from onnx_exact import optimize, optimize_file, pipeline
+from onnx_exact import optimize, optimize_file
 from onnx_exact.errors import ValidationError
 from onnx_exact.graph.splice import splice
+from onnx_exact.stages import reducing
 from tests.side_by_side import Input
 from tests.validate.networks import (
     built,
@@ -70,7 +71,7 @@ def test_wrong_weights_and_biases_in_the_file_are_refused(
     ]
     assert len(planted) >= 4
     for wrong in planted:
-        monkeypatch.setattr(pipeline, "splice", lambda *_, wrong=wrong: wrong)
+        monkeypatch.setattr(reducing, "splice", lambda *_, wrong=wrong: wrong)
         with pytest.raises(ValidationError, match="the chain that was written"):
             optimize(old, domain="0:1", goal=goal)
 
@@ -130,7 +131,7 @@ def test_refused_file_is_not_written_but_the_input_that_shows_it(
         made = splice(*arguments)
         return replaced(made, "b2", constant(made, "b2") + np.float32(1e-3))
 
-    monkeypatch.setattr(pipeline, "splice", wrong)
+    monkeypatch.setattr(reducing, "splice", wrong)
     with pytest.raises(ValidationError, match="counterexample"):
         optimize_file(saved(plain(), tmp_path), tmp_path / "out.onnx", domain="0:1")
     assert not (tmp_path / "out.onnx").exists()

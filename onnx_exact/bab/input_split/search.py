@@ -28,11 +28,11 @@ from onnx_exact.bab.search import Node, Search
 from onnx_exact.bab.trees import LEAF, Growing, Tree
 from onnx_exact.bounds.crown import Signs
 from onnx_exact.budgets import BUDGETS
-from onnx_exact.deadline import Deadline
-from onnx_exact.memory import keep_memory
 from onnx_exact.network.affine import Array
 from onnx_exact.network.domain import Box
-from onnx_exact.threads import one_thread
+from onnx_exact.runtime.deadline import Deadline
+from onnx_exact.runtime.memory import keep_memory
+from onnx_exact.runtime.threads import one_thread
 
 MOST_INPUTS = 8
 # Parts that are bounded at once, and at most before any is split: work for several processes.

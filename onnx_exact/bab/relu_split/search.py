@@ -25,8 +25,8 @@ from onnx_exact.bounds.alpha_crown import Optimized
 from onnx_exact.bounds.cases import Cases, joined
 from onnx_exact.bounds.crown import Signs
 from onnx_exact.budgets import BUDGETS
-from onnx_exact.deadline import Deadline
 from onnx_exact.network.affine import Array
+from onnx_exact.runtime.deadline import Deadline
 
 # Nodes that are bounded at once, and the steps for each; the root, which starts from nothing, gets
 # more.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from onnx_exact.errors import OutputError
@@ -28,7 +28,7 @@ def check_output(source: Path, target: Path, *, in_place: bool) -> None:
     check_writable(target)
 
 
-def check_report(report: Path, others: tuple[Path, ...], what: str = "report") -> None:
+def check_report(report: Path, others: Iterable[Path], what: str = "report") -> None:
     """Raises unless a report can be written to `report`, which must be none of `others`.
 
     Raises:

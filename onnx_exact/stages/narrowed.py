@@ -14,7 +14,7 @@ from onnx_exact.graph.ranges import Ranges
 from onnx_exact.graph.read import CHECKER_ERRORS, InputSpec, Source, check, one_line
 from onnx_exact.labels.narrow import Narrowed, narrow
 from onnx_exact.methods import DEFAULT_MAX_DEVIATION, DEPLOY, REDUCTIONS
-from onnx_exact.run import Settings
+from onnx_exact.settings import Settings
 from onnx_exact.validate import Deviation, validate
 
 # Blocks of channels in which onnxruntime lays out what convolutions read and make.

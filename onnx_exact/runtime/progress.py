@@ -11,7 +11,7 @@ from threading import Timer
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, TextIO
 
-from onnx_exact.streams import write
+from onnx_exact.runtime.streams import write
 
 if TYPE_CHECKING:
     from rich.status import Status

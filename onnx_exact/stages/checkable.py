@@ -24,7 +24,7 @@ from onnx_exact.graph.ranges import ChainDomain
 from onnx_exact.graph.read import Source
 from onnx_exact.network import Box
 from onnx_exact.network import Chain as Network
-from onnx_exact.run import Allowance
+from onnx_exact.stages.run import Allowance
 from onnx_exact.verifier.chain import Chain, read_chain
 from onnx_exact.verifier.check import CLAIM_ROUNDING, read_pair
 from onnx_exact.verifier.claims import check_claims

@@ -14,7 +14,7 @@ from onnx_exact.domains import Domain, InputLike
 from onnx_exact.domains.rows import Rows, as_rows, rows_a_point
 from onnx_exact.elements import numpy_type
 from onnx_exact.errors import UsageError
-from onnx_exact.numpy_files import read_arrays
+from onnx_exact.runtime.numpy_files import read_arrays
 
 SamplesLike = str | Path | NDArray[Any] | Mapping[str, NDArray[Any]]
 

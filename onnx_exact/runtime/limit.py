@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from onnx_exact.deadline import Deadline
 from onnx_exact.errors import TimeLimitError
+from onnx_exact.runtime.deadline import Deadline
 
 STAGES = ("read", "decide", "prove", "reduce", "certify", "rewrite", "validate", "write")
 # Stages that end whenever they are told to, with less to show for it.

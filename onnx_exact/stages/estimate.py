@@ -13,7 +13,7 @@ from itertools import pairwise
 import numpy as np
 
 from onnx_exact.network.chain import Chain
-from onnx_exact.threads import one_thread
+from onnx_exact.runtime.threads import one_thread
 
 # Multiplications of one step of timing.
 PROBE = 2e8

@@ -7,7 +7,7 @@ import json
 from onnx_exact._version import __version__
 from onnx_exact.domains import DOMAIN_KEY, carried_domain, same_boxes
 from onnx_exact.graph.metadata import SOURCE_KEY, metadata_of
-from onnx_exact.run import Run
+from onnx_exact.stages.run import Run
 
 
 def provenance(run: Run) -> dict[str, str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from onnx_exact._version import __version__
-from onnx_exact.completion import SHELLS
+from onnx_exact.command.completion import SHELLS
 from onnx_exact.methods import (
     DEFAULT_LP_SOLVER,
     DEFAULT_MAX_DEVIATION,

@@ -20,14 +20,14 @@ from onnx_exact.certify.lift import lifted
 from onnx_exact.certify.proof import ChainProof
 from onnx_exact.certify.prove import prove_chain
 from onnx_exact.certify.summary import Certified, certify_chain
-from onnx_exact.deadline import Deadline
 from onnx_exact.decide.verdict import Evidence, LayerVerdicts, Stability, Status
 from onnx_exact.errors import DomainError, OutputError
 from onnx_exact.graph.plain import is_plain
 from onnx_exact.network.chain import Chain
 from onnx_exact.network.domain import Box
 from onnx_exact.reduce import Reduction
-from onnx_exact.run import Allowance, Run
+from onnx_exact.runtime.deadline import Deadline
+from onnx_exact.stages.run import Allowance, Run
 
 # A certificate stays below four times the model: what its splittings and witnesses may take at
 # most, slopes and verdicts coming on top.

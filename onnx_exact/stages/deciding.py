@@ -8,32 +8,32 @@ from dataclasses import replace
 
 from onnx import ModelProto
 
-from onnx_exact.certified import prove, refuse_infinite
 from onnx_exact.certify.proof import ChainProof
 from onnx_exact.certify.rounding import outputs_as_run
-from onnx_exact.deadline import Deadline
 from onnx_exact.decide.run import Options, analyze_chain
 from onnx_exact.decide.verdict import Stability, Status
 from onnx_exact.domains import domain_of_run
-from onnx_exact.estimate import expected_seconds
 from onnx_exact.graph.locate import LocatedChain
 from onnx_exact.graph.metadata import first_source, metadata_of
 from onnx_exact.graph.plain import is_plain
 from onnx_exact.graph.ranges import ChainDomain, Ranges
 from onnx_exact.graph.read import inputs_of, read_model
-from onnx_exact.limit import TimeLimit
-from onnx_exact.narrowed import narrowed
+from onnx_exact.inputs.samples import Samples, load_samples
 from onnx_exact.network.affine import Array
-from onnx_exact.predecide import decide_chain
-from onnx_exact.report.report import OPTIMIZE
-from onnx_exact.run import Allowance, Run, Settings
-from onnx_exact.samples import Samples, load_samples
+from onnx_exact.runtime.deadline import Deadline
+from onnx_exact.runtime.limit import TimeLimit
+from onnx_exact.settings import Settings
+from onnx_exact.stages.certified import prove, refuse_infinite
+from onnx_exact.stages.estimate import expected_seconds
+from onnx_exact.stages.narrowed import narrowed
+from onnx_exact.stages.predecide import decide_chain
+from onnx_exact.stages.run import Allowance, Run
 
 ModelLike = ModelProto | str | os.PathLike[str]
 
 
-def decide(model: ModelLike, settings: Settings, command: str) -> Run:
-    """Reads a model and decides the units of all its chains."""
+def decide(model: ModelLike, settings: Settings, *, reducing: bool) -> Run:
+    """Reads a model and decides the units of all its chains, to reduce it or to tell of them."""
     limit = TimeLimit(settings.time_limit)
     seconds: dict[str, float] = {}
     started = time.monotonic()
@@ -48,7 +48,7 @@ def decide(model: ModelLike, settings: Settings, command: str) -> Run:
         samples = load_samples(settings.samples, inputs, domain)
     ranges = Ranges(source.model, domain.boxes, checked=settings.certificate is not None)
     cut, seen = None, None
-    if command == OPTIMIZE:
+    if reducing:
         source, cut, seen = narrowed(source, inputs, domain, ranges, settings)
         if cut is not None:
             ranges = Ranges(source.model, domain.boxes)
@@ -59,14 +59,14 @@ def decide(model: ModelLike, settings: Settings, command: str) -> Run:
     if settings.certificate is not None:
         for name, box in domain.boxes.items():
             refuse_infinite(box, f"the input {name!r}")
-    if settings.time_limit is not None and command == OPTIMIZE:
+    if settings.time_limit is not None and reducing:
         networks = [chain.chain for chain in located]
         proving = settings.certificate is not None
         limit.expect(expected_seconds(networks, seconds["read"], proving=proving))
     checkable = None
     if settings.certificate is not None:
         # It knows the checker, which no other run needs.
-        from onnx_exact.checkable import Checkable
+        from onnx_exact.stages.checkable import Checkable
 
         checkable = Checkable(source, domain, located, settings.max_deviation)
     chains, proofs, allowed = [], [], []

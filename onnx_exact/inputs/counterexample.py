@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from onnx_exact.errors import OutputError, RefutedError
-from onnx_exact.outputs import appearing
+from onnx_exact.runtime.outputs import appearing
 
 
 def save_beside(error: RefutedError, result: Path) -> None:

@@ -1,0 +1,1 @@
+"""What only the command line needs: its flags, shell completion, the words of `verify`."""

@@ -1,0 +1,1 @@
+"""What a run needs of the machine: time, threads, memory, processes, streams, output files."""
