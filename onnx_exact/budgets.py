@@ -43,6 +43,11 @@ class Budgets:
         relu_failures: signs of a layer that may stay open one after another; the rest is farther
             from settled.
         relu_alone: nodes after which processes are worth starting.
+        narrow_steps: on slopes of each bound of a unit that stays unstable, before long trees.
+        narrow_products: multiplications for all of these in one layer, some 10 s; where it is less
+            than a quarter of the steps, nothing is narrowed.
+        narrow_from_round: the first round that does it; trees of the round before settle most signs
+            of networks of up to 5x100 units in less time.
         node_steps: on slopes and multipliers of a node without a loss to split on. As many settle
             every sign of 40 small random networks, 100 all but one.
         replay_steps: on slopes that are replayed.
@@ -63,6 +68,9 @@ class Budgets:
     relu_patience: int = 300_000
     relu_failures: int = 12
     relu_alone: int = 6_000
+    narrow_steps: int = 60
+    narrow_products: float = 3e11
+    narrow_from_round: int = 1
     node_steps: int = 300
     replay_steps: int = 40
     replay_least: int = 500

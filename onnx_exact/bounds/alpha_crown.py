@@ -24,6 +24,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from onnx_exact.bounds.cases import Cases, bounds_of, default_cases, joined
 from onnx_exact.bounds.crown import Relaxation
@@ -53,6 +54,27 @@ class Optimized:
     corners: Array
     losses: tuple[Array, ...]
     points: Array
+
+    def replaced(self, some: NDArray[np.intp], found: Optimized) -> Optimized:
+        """These, with what was found for some of the cases in their places."""
+
+        def put(old: Array, new: Array) -> Array:
+            changed = np.array(old)
+            changed[some] = new
+            return changed
+
+        def layers(old: tuple[Array, ...], new: tuple[Array, ...]) -> tuple[Array, ...]:
+            return tuple(put(a, b) for a, b in zip(old, new, strict=True))
+
+        a, b = self.cases, found.cases
+        cases = Cases(a.signs, layers(a.slopes, b.slopes), layers(a.multipliers, b.multipliers))
+        return Optimized(
+            put(self.bounds, found.bounds),
+            cases,
+            put(self.corners, found.corners),
+            layers(self.losses, found.losses),
+            put(self.points, found.points),
+        )
 
 
 def optimize(

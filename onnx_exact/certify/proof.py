@@ -39,6 +39,11 @@ class Slopes:
     positive: NDArray[np.bool_]
     values: NDArray[np.uint8]
 
+    def and_(self, more: Slopes) -> Slopes:
+        """These and more, of the same layer."""
+        names = ("unit", "positive", "values")
+        return Slopes(*(np.concatenate([getattr(self, n), getattr(more, n)]) for n in names))
+
 
 @dataclass(frozen=True, eq=False)
 class LayerProof:

@@ -1,9 +1,10 @@
 """Replays the evidence of the verdicts on a chain, from nothing but what a certificate will hold.
 
 Layer by layer, each with what was proved of those before: interval bounds, linear bounds with
-default slopes, and for stable units that these do not show, the slopes or splittings that settled
-them, gone on with for a little where bounds are now a little wider. What does not hold, or takes
-too many bytes, is UNDECIDED from there on.
+default slopes and with slopes of 0, and for stable units that these do not show, the slopes or
+splittings that settled them, gone on with for a little where bounds are now a little wider; slopes
+that narrow units below them come along. What does not hold, or takes too many bytes, is UNDECIDED
+from there on.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,14 +23,14 @@ from onnx_exact.bab.relu_split.search import split_sign
 from onnx_exact.bab.trees import LEAF, Leaves, Tree
 from onnx_exact.bounds import crown
 from onnx_exact.bounds.alpha_crown import optimize
-from onnx_exact.bounds.cases import SLOPE_STEPS, Cases
+from onnx_exact.bounds.cases import SLOPE_STEPS, Cases, bounds_of
 from onnx_exact.bounds.interval import SignedOperator, exact_extremes, interval_bounds
 from onnx_exact.budgets import BUDGETS
 from onnx_exact.certify.bounds import Bounds
 from onnx_exact.certify.certificate import arrays_of_tree
 from onnx_exact.certify.proof import ChainProof, LayerProof, Proof, Slopes
 from onnx_exact.certify.witnesses import chosen_witnesses
-from onnx_exact.decide.verdict import LayerVerdicts, Stability, Status
+from onnx_exact.decide.verdict import LayerVerdicts, Narrowed, Stability, Status
 from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.chain import Chain
 from onnx_exact.network.domain import Box
@@ -97,7 +99,7 @@ class _Prover:
         return np.maximum(np.abs(self._box.lower), np.abs(self._box.upper))
 
     def _bound(self, index: int) -> None:
-        """Interval bounds and linear bounds with default slopes."""
+        """Interval bounds, and linear bounds with default slopes and with slopes of 0."""
         layer = self._chain.layers[index]
         before = self._relaxations[-1] if index else None
         low, high = (before.low, before.high) if before else (self._box.lower, self._box.upper)
@@ -106,11 +108,12 @@ class _Prover:
         self._upper.append(upper)
         if not index:
             return
-        for sign, side in ((1.0, upper), (-1.0, lower)):
+        for slopes, sign in product((None, crown.flat_slopes(self._relaxations)), (1.0, -1.0)):
+            side = upper if sign > 0.0 else lower
             loose = np.flatnonzero(crown.unstable_units(lower, upper) | (not layer.relu))
             if loose.size:
                 rows = self._rows(index, loose, sign > 0.0)
-                found, _ = crown.upper_bounds(rows, self._relaxations, self._box)
+                found, _ = crown.upper_bounds(rows, self._relaxations, self._box, slopes)
                 side[loose] = (np.fmin if sign > 0.0 else np.fmax)(side[loose], sign * found)
 
     def _proved(self, index: int, verdicts: LayerVerdicts) -> LayerProof:
@@ -124,7 +127,7 @@ class _Prover:
         slopes = None
         if index and self._bounded(index):
             trees = [tree for tree in self._stability.trees if tree.layer == index]
-            slopes = self._prove_by_slopes(index, verdicts, proof, trees)
+            slopes = self._narrowed(index, self._prove_by_slopes(index, verdicts, proof, trees))
             for tree in trees:
                 if tree.splits.size > 1:
                     self._prove_by_tree(index, proof, tree)
@@ -224,6 +227,32 @@ class _Prover:
         self._exclude(index, units[done], positive[done])
         values = in_bytes(found.cases.rows(done))[:, self._loose_below(index)]
         return Slopes(units[done].astype(np.int32), positive[done], values) if done.any() else None
+
+    def _narrowed(self, index: int, slopes: Slopes | None) -> Slopes | None:
+        """Slopes that narrow the ranges of units besides those that exclude signs."""
+        for narrowed in self._stability.narrowed:
+            if narrowed.layer == index:
+                slopes = self._narrow(narrowed, slopes)
+        return slopes
+
+    def _narrow(self, narrowed: Narrowed, slopes: Slopes | None) -> Slopes | None:
+        """Takes in bounds with slopes of their own; those that are better join the others."""
+        index, positive = narrowed.layer, bool(narrowed.positive[0])
+        question = self._question(index, narrowed.units, narrowed.positive)
+        starts = np.cumsum([r.affine.n_out for r in question.below])[:-1]
+        given = tuple(np.split(narrowed.slopes / SLOPE_STEPS, starts, axis=1))
+        bounds, _ = bounds_of(question.rows, question.below, self._box, Cases((), given, ()))
+        known = self._upper[index] if positive else -self._lower[index]
+        better = bounds < known[narrowed.units]
+        values = narrowed.slopes[better][:, self._loose_below(index)]
+        units = narrowed.units[better].astype(np.int32)
+        if not units.size or values.nbytes > self._bytes:
+            return slopes
+        self._bytes -= len(zlib.compress(values.tobytes()))
+        side = self._upper[index] if positive else self._lower[index]
+        side[units] = bounds[better] if positive else -bounds[better]
+        found = Slopes(units, narrowed.positive[better], values)
+        return found if slopes is None else slopes.and_(found)
 
     def _roots(
         self, index: int, verdicts: LayerVerdicts, proof: NDArray[np.int8]

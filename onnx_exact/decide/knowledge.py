@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx_exact.bab.trees import Tree
 from onnx_exact.bounds.chain_bounds import ChainBounds
 from onnx_exact.bounds.crown import unstable_units
-from onnx_exact.decide.verdict import Evidence, LayerVerdicts, Stability, Status
+from onnx_exact.decide.verdict import Evidence, LayerVerdicts, Narrowed, Stability, Status
 from onnx_exact.errors import ContradictionError
 from onnx_exact.network.affine import Array
 from onnx_exact.network.chain import Chain
@@ -35,6 +35,7 @@ class Knowledge:
         lower, upper: per layer, sound bounds on the pre-activations; infinite at first.
         seen_positive, seen_negative: per layer, units whose sign a confirmed point shows.
         trees: the splittings that bounds rest on, in the order in which they were found.
+        narrowed: slopes of bounds that exclude no sign; a bound that does is in here as well.
         claimed: margins by which a solver excludes the sign that a query asks for.
         trusting: whether a solver is asked with a margin that its tolerance cannot bridge.
 
@@ -60,6 +61,7 @@ class Knowledge:
         self._evidence = [np.zeros(n, dtype=np.int8) for n in widths]
         self._witnesses: list[Array] = []
         self.trees: list[Tree] = []
+        self.narrowed: list[Narrowed] = []
         self.claimed: dict[Query, float] = {}
         self.trusting, self._believing = trusting, believing
 
@@ -314,4 +316,8 @@ class Knowledge:
                 )
             )
         outputs = self.output_bounds(len(self.chain.layers) - 1)
-        return Stability(tuple(layers), self.witnesses, *outputs, trees=tuple(self.trees))
+        return Stability(
+            *(tuple(layers), self.witnesses, *outputs),
+            trees=tuple(self.trees),
+            narrowed=tuple(self.narrowed),
+        )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 
 from onnx_exact.attack.samples import extreme_corners, greatest_corners
@@ -105,17 +107,20 @@ class Layers:
         knowledge.tighten(0, Evidence.INTERVAL, lower, upper)
 
     def _bound_backward(self, index: int) -> list[Array]:
-        """Linear bounds on the units of a layer that are not stable, and their functionals."""
+        """Linear bounds on the units of a layer that are not stable, and their functionals.
+
+        With default slopes, and with slopes of 0 for what stays open.
+        """
         knowledge, layer = self.knowledge, self.knowledge.chain.layers[index]
-        functionals = []
-        for sign in (1.0, -1.0):
+        functionals, below = [], self.below(index)
+        for slopes, sign in product((None, crown.flat_slopes(below)), (1.0, -1.0)):
             status = knowledge.status(index)
             loose = (status == Status.UNDECIDED) | (status == Status.UNSTABLE)
             units = np.flatnonzero(loose | (not layer.relu))
             if not units.size:
                 break
             rows = layer.affine.signed(units, sign)
-            bounds, coefficients = crown.upper_bounds(rows, self.below(index), knowledge.box)
+            bounds, coefficients = crown.upper_bounds(rows, below, knowledge.box, slopes)
             knowledge.conclude_units(index, units, sign > 0, bounds, Evidence.LINEAR)
             if layer.relu:
                 open_signs = knowledge.open_signs(index)[0 if sign > 0 else 1]

@@ -17,10 +17,11 @@ from onnx_exact.attack.samples import greatest_corners
 from onnx_exact.bab.input_split.search import MOST_INPUTS
 from onnx_exact.bab.question import bounded_by_slopes
 from onnx_exact.bounds.alpha_crown import optimize
-from onnx_exact.bounds.cases import bounds_of
+from onnx_exact.bounds.cases import better_start, bounds_of
 from onnx_exact.budgets import of_round
 from onnx_exact.decide.branching import BoxBranching, Splitter, question_of
 from onnx_exact.decide.knowledge import Knowledge
+from onnx_exact.decide.narrow import Narrower
 from onnx_exact.decide.options import Options
 from onnx_exact.decide.propagate import Layers, bound_by_intervals
 from onnx_exact.decide.searches import evolve_query, search_layer
@@ -51,6 +52,7 @@ class Rounds:
         self._budgets = options.budgets
         self._layers = Layers(knowledge)
         self._rng = np.random.default_rng(options.seed)
+        self._narrower = Narrower(self._layers, options)
         self._branchings: dict[int, BoxBranching] = {}
         self._splitter = Splitter(knowledge, options, lambda index: self._tell("splitting", index))
 
@@ -103,6 +105,8 @@ class Rounds:
                 continue
             self._tell("bounds", index)
             self._run_corners(self._layers.refresh(index))
+            if number >= self._budgets.narrow_from_round:
+                self._narrower.below(index)
             if few_inputs and self._open(index):
                 self._branch(index, number)
             self._split(index, self._by_bound(index), number)
@@ -164,7 +168,8 @@ class Rounds:
                 continue
             self._tell("slopes", index)
             question = question_of(knowledge, index, queries, self._layers.below(index))
-            found = optimize(question.rows, question.below, knowledge.box, SLOPE_STEPS)
+            asked = question.rows, question.below, knowledge.box
+            found = optimize(*asked, SLOPE_STEPS, better_start(*asked))
             bounds, excluded = found.bounds, np.flatnonzero(found.bounds <= 0.0)
             knowledge.conclude_units(index, question.units, positive, bounds, Evidence.LINEAR)
             knowledge.trees += bounded_by_slopes(

@@ -72,6 +72,24 @@ class LayerVerdicts:
 
 
 @dataclass(frozen=True, eq=False)
+class Narrowed:
+    """Linear bounds of units of one layer with slopes of their own, which later layers rest on.
+
+    Attributes:
+        layer: of the units.
+        units: shape (rows,).
+        positive: whether it is the upper bound, or the lower one; shape (rows,).
+        slopes: of all units of the layers below, in units of 1 / `bounds.cases.SLOPE_STEPS`,
+            shape (rows, units).
+    """
+
+    layer: int
+    units: NDArray[np.intp]
+    positive: NDArray[np.bool_]
+    slopes: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
 class Stability:
     """The verdicts on one chain over one box.
 
@@ -81,6 +99,7 @@ class Stability:
         output_lower, output_upper: sound bounds on the chain's outputs.
         interrupted: the user ended the deciding with Ctrl-C.
         trees: the splittings that verdicts rest on.
+        narrowed: bounds on layers below that they rest on as well.
     """
 
     layers: tuple[LayerVerdicts | None, ...]
@@ -89,6 +108,7 @@ class Stability:
     output_upper: Array
     interrupted: bool = False
     trees: tuple[Tree, ...] = ()
+    narrowed: tuple[Narrowed, ...] = ()
 
     def count(self, status: Status) -> int:
         """Number of units of the whole chain with that status."""

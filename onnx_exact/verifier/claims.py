@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
@@ -61,9 +62,9 @@ def check_claims(
     for k, layer in enumerate(layers):
         clock.spend()
         lower, upper = intervals(layer, *ranges.outputs(k - 1), exact=True)
-        for sign in (True, False) if k else ():
+        for chosen, sign in product((None, [Branch(np.zeros(1))] * k), (True, False)) if k else ():
             unsettled = np.flatnonzero((lower < 0.0) & (upper > 0.0) | (not layer.relu))
-            tighten(lower, upper, unsettled, sign, None, products, ranges)
+            tighten(lower, upper, unsettled, sign, chosen, products, ranges)
         if k in claims.slopes:
             units, positive, stored = claims.slopes[k]
             for sign in (True, False):

@@ -33,6 +33,9 @@ from onnx_exact.runtime.deadline import Deadline
 BATCH = 64
 STEPS = 8
 ROOT_STEPS = 60
+# A node that gains less than this share of its parent's bound gets more.
+LEAST_PROGRESS = 0.05
+MORE_STEPS = 32
 # How many splits elsewhere count as much as one on the unit itself.
 PRIOR = 2.0
 # What either side of a split gains counts as this share of the root's bound at least.
@@ -82,8 +85,7 @@ class ReluSearch(Search[_Node]):
         self._root_bound, self.shown, self._extra = 0.0, False, 0
         # Of the nodes that are closed: slopes of the free units, multipliers of the path.
         self._closed: dict[int, tuple[NDArray[np.uint8], NDArray[np.float32]]] = {}
-        nothing = [np.zeros((1, n), dtype=np.int8) for n in self._widths]
-        super().__init__([_Node(0, 1.0, (), self._functional.fresh(nothing))], Growing())
+        super().__init__([_Node(0, 1.0, (), self._functional.root())], Growing())
         if known is not None:
             self._replay(known)
 
@@ -98,6 +100,8 @@ class ReluSearch(Search[_Node]):
         at_root = not batch[0].path
         cases = joined([node.cases for node in batch])
         answer = self._functional.improve(cases, ROOT_STEPS if at_root else STEPS)
+        if not at_root:
+            answer = self._again(batch, answer)
         for node, bound in zip(batch, answer.bounds, strict=True):
             self._learn(node, float(bound))
         still = self._close(batch, answer.cases, answer.bounds)
@@ -105,6 +109,17 @@ class ReluSearch(Search[_Node]):
         yield from self._split(still, batch, answer)
         if self.shown:
             self.pending = []
+
+    def _again(self, batch: list[_Node], answer: Optimized) -> Optimized:
+        """More steps for the nodes that are hardly better off than their parents."""
+        parents = np.array([node.parent_bound for node in batch])
+        little = answer.bounds > (1.0 - LEAST_PROGRESS) * parents
+        stuck = np.flatnonzero(little & (answer.bounds > 0.0))
+        if not stuck.size:
+            return answer
+        self._extra += stuck.size * MORE_STEPS // STEPS
+        more = self._functional.improve(answer.cases.rows(stuck), MORE_STEPS)
+        return answer.replaced(stuck, more)
 
     def _points(self, points: Array, *, everything: bool = False) -> Found:
         """Those that seem to be witnesses, or all."""

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from onnx_exact.bab.question import in_bytes
 from onnx_exact.bounds.alpha_crown import Optimized, optimize
-from onnx_exact.bounds.cases import SLOPE_STEPS, Cases, bounds_of, default_cases
+from onnx_exact.bounds.cases import SLOPE_STEPS, Cases, better_start, bounds_of, default_cases
 from onnx_exact.bounds.crown import Relaxation, Signs
 from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.domain import Box
@@ -35,6 +35,11 @@ class Functional:
     def fresh(self, signs: Sequence[Signs]) -> Cases:
         """Cases with the slopes of the relaxations and without multipliers."""
         return default_cases(self._below, len(signs[0]), signs)
+
+    def root(self) -> Cases:
+        """One case without assumptions, with the better slopes of those to start from."""
+        nothing = [np.zeros((1, r.affine.n_out), dtype=np.int8) for r in self._below]
+        return better_start(self._row, self._below, self._box, nothing)
 
     def given(
         self,
