@@ -33,8 +33,10 @@ from onnx_exact.runtime.deadline import Deadline
 BATCH = 64
 STEPS = 8
 ROOT_STEPS = 60
-# A node that gains less than this share of its parent's bound gets more.
-LEAST_PROGRESS = 0.05
+# A node that gains less than this share of its parent's bound gets more, where it is nearer to 0
+# than this share of the root's, or the root is nearer to 0 than this share of what lies between its
+# bound and the value at the middle of the box: in trees that never come near 0 all steps are lost.
+LEAST_PROGRESS, NEAR, NEAR_ROOT = 0.05, 0.5, 0.6
 MORE_STEPS = 32
 # How many splits elsewhere count as much as one on the unit itself.
 PRIOR = 2.0
@@ -83,6 +85,8 @@ class ReluSearch(Search[_Node]):
         self._gains = np.zeros((2, sum(self._widths)))
         self._counts = np.zeros(self._gains.shape)
         self._root_bound, self.shown, self._extra = 0.0, False, 0
+        middle = 0.5 * question.box.lower + 0.5 * question.box.upper
+        self._middle = float(self._functional.values(middle[None])[0])
         # Of the nodes that are closed: slopes of the free units, multipliers of the path.
         self._closed: dict[int, tuple[NDArray[np.uint8], NDArray[np.float32]]] = {}
         super().__init__([_Node(0, 1.0, (), self._functional.root())], Growing())
@@ -114,12 +118,19 @@ class ReluSearch(Search[_Node]):
         """More steps for the nodes that are hardly better off than their parents."""
         parents = np.array([node.parent_bound for node in batch])
         little = answer.bounds > (1.0 - LEAST_PROGRESS) * parents
+        if not self._nearly_excluded:
+            little &= answer.bounds < NEAR * self._root_bound
         stuck = np.flatnonzero(little & (answer.bounds > 0.0))
         if not stuck.size:
             return answer
         self._extra += stuck.size * MORE_STEPS // STEPS
         more = self._functional.improve(answer.cases.rows(stuck), MORE_STEPS)
         return answer.replaced(stuck, more)
+
+    @property
+    def _nearly_excluded(self) -> bool:
+        """Whether the root's bound is nearly 0 already."""
+        return self._root_bound * (1.0 - NEAR_ROOT) <= -NEAR_ROOT * self._middle
 
     def _points(self, points: Array, *, everything: bool = False) -> Found:
         """Those that seem to be witnesses, or all."""
