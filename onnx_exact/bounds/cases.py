@@ -12,12 +12,12 @@ kept in few bytes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_exact.bounds.crown import Functionals, Lines, Relaxation, Signs, backward
+from onnx_exact.bounds.crown import Functionals, Lines, Relaxation, Signs, backward, flat_slopes
 from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.domain import Box
 
@@ -81,12 +81,11 @@ def better_start(
     From there optimising goes further in the same number of steps.
     """
     plain = default_cases(layers, rows.n_out, signs)
-    flat = (np.where(r.unstable, 0.0, a) for r, a in zip(layers, plain.slopes, strict=True))
-    zeros = Cases(plain.signs, tuple(flat), plain.multipliers)
-    bounds, others = (bounds_of(rows, layers, box, cases)[0] for cases in (plain, zeros))
-    better = (others < bounds)[:, None]
-    slopes = (np.where(better, a, b) for a, b in zip(zeros.slopes, plain.slopes, strict=True))
-    return Cases(plain.signs, tuple(slopes), plain.multipliers)
+    pairs = zip(flat_slopes(layers), plain.slopes, strict=True)
+    flat = replace(plain, slopes=tuple(np.broadcast_to(a, b.shape) for a, b in pairs))
+    bounds, others = (bounds_of(rows, layers, box, cases)[0] for cases in (plain, flat))
+    better, both = (others < bounds)[:, None], zip(flat.slopes, plain.slopes, strict=True)
+    return replace(plain, slopes=tuple(np.where(better, a, b) for a, b in both))
 
 
 def joined(parts: Sequence[Cases]) -> Cases:

@@ -216,12 +216,8 @@ class _Prover:
             if leaf is not None:
                 start[row, leaf.units] = leaf.slopes[0]
         question = self._question(index, units, positive)
-        starts = np.cumsum([r.affine.n_out for r in question.below])[:-1]
-        slopes = tuple(np.split(start / SLOPE_STEPS, starts, axis=1))
-        found = optimize(
-            *(question.rows, question.below, self._box, BUDGETS.replay_steps),
-            Cases((), slopes, ()),
-        )
+        asked = question.rows, question.below, self._box
+        found = optimize(*asked, BUDGETS.replay_steps, _with_slopes(question, start))
         done = found.bounds <= 0.0
         proof[units[done]] = Proof.SLOPES
         self._exclude(index, units[done], positive[done])
@@ -239,16 +235,16 @@ class _Prover:
         """Takes in bounds with slopes of their own; those that are better join the others."""
         index, positive = narrowed.layer, bool(narrowed.positive[0])
         question = self._question(index, narrowed.units, narrowed.positive)
-        starts = np.cumsum([r.affine.n_out for r in question.below])[:-1]
-        given = tuple(np.split(narrowed.slopes / SLOPE_STEPS, starts, axis=1))
-        bounds, _ = bounds_of(question.rows, question.below, self._box, Cases((), given, ()))
+        cases = _with_slopes(question, narrowed.slopes)
+        bounds, _ = bounds_of(question.rows, question.below, self._box, cases)
         known = self._upper[index] if positive else -self._lower[index]
         better = bounds < known[narrowed.units]
         values = narrowed.slopes[better][:, self._loose_below(index)]
         units = narrowed.units[better].astype(np.int32)
-        if not units.size or values.nbytes > self._bytes:
+        nbytes = len(zlib.compress(values.tobytes()))
+        if not units.size or nbytes > self._bytes:
             return slopes
-        self._bytes -= len(zlib.compress(values.tobytes()))
+        self._bytes -= nbytes
         side = self._upper[index] if positive else self._lower[index]
         side[units] = bounds[better] if positive else -bounds[better]
         found = Slopes(units, narrowed.positive[better], values)
@@ -345,3 +341,9 @@ class _Prover:
                 layer.proof[units] = np.where(seen[units], Proof.WITNESS, Proof.UNSHOWN)
         bounds = Bounds(self._chain, tuple(self._lower), tuple(self._upper))
         return ChainProof(tuple(self._layers), tuple(self._trees), points, bounds)
+
+
+def _with_slopes(question: Question, values: NDArray[np.uint8]) -> Cases:
+    """Cases with slopes in units of 1 / `SLOPE_STEPS`, given for all units below side by side."""
+    starts = np.cumsum([r.affine.n_out for r in question.below])[:-1]
+    return Cases((), tuple(np.split(values / SLOPE_STEPS, starts, axis=1)), ())

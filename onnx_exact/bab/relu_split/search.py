@@ -36,6 +36,8 @@ ROOT_STEPS = 60
 # A node that gains less than this share of its parent's bound gets more, where it is nearer to 0
 # than this share of the root's, or the root is nearer to 0 than this share of what lies between its
 # bound and the value at the middle of the box: in trees that never come near 0 all steps are lost.
+# Chosen on a CIFAR-10 5x100 network, which stays open with 0.3, and on mnist-net_256x4 over [0, 1],
+# where no sign can be excluded and more steps for all nodes take three times as long.
 LEAST_PROGRESS, NEAR, NEAR_ROOT = 0.05, 0.5, 0.6
 MORE_STEPS = 32
 # How many splits elsewhere count as much as one on the unit itself.
