@@ -88,6 +88,18 @@ def test_link_is_followed_and_stays_a_link(tmp_path: Path) -> None:
     assert real(tmp_path / "a") == real(tmp_path / "there" / "c")
 
 
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_new_file_has_the_mode_that_the_umask_leaves(tmp_path: Path, umask: int, mode: int) -> None:
+    before = os.umask(umask)
+    try:
+        with appearing() as outputs:
+            made = outputs.place(tmp_path / "a")
+            made.touch(mode=0o600)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == mode
+
+
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o755])
 def test_mode_of_the_file_that_was_there_is_kept(tmp_path: Path, mode: int) -> None:
     (tmp_path / "a").write_text("old")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
@@ -89,7 +90,7 @@ class Outputs:
         self._unneeded.append(path)
 
     def commit(self) -> None:
-        """Puts every file in its place, with the mode of the file that was there.
+        """Puts every file in its place, with the mode of the file that was there or of a new one.
 
         Raises:
             OutputError: one cannot be put there; all others are then as they were.
@@ -116,6 +117,8 @@ class Outputs:
             made.chmod(stat.S_IMODE(target.stat().st_mode))
             old = made.with_name(f"{made.name}.old")
             _link(target, old)
+        else:
+            made.chmod(_mode_of_a_new_file(made.parent))
         self._undo.append((target, old))
         os.replace(made, target)
 
@@ -160,6 +163,14 @@ def real(path: Path) -> Path:
 
 def _unwritable(path: Path, error: OSError) -> str:
     return f"cannot write {path}: {error.strerror or error}; choose another output"
+
+
+def _mode_of_a_new_file(folder: Path) -> int:
+    """What the umask leaves; `onnx` writes external data for its owner alone."""
+    with tempfile.TemporaryDirectory(dir=folder) as within:
+        probe = Path(within) / "probe"
+        probe.touch()
+        return stat.S_IMODE(probe.stat().st_mode)
 
 
 def _link(target: Path, name: Path) -> None:
