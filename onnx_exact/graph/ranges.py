@@ -16,6 +16,7 @@ from onnx import ModelProto
 
 from onnx_exact.graph.bounds import apply, unknown_of
 from onnx_exact.graph.bounds.interval import Interval, intersect
+from onnx_exact.graph.bounds.room import Room
 from onnx_exact.graph.expand import expanded
 from onnx_exact.graph.fold import interval_of
 from onnx_exact.graph.index import Index
@@ -63,6 +64,7 @@ class Ranges:
         self._inputs = {spec.name for spec in inputs_of(model)}
         self._domain = dict(domain)
         self._known: dict[str, Interval] = {}
+        self._room = Room()
         for spec in inputs_of(model):
             if spec.name in domain and spec.is_float:
                 box = domain[spec.name]
@@ -171,8 +173,10 @@ class Ranges:
         return sorted(wanted)
 
     def _leaf(self, tensor: str) -> Interval:
-        found = self._constant(tensor) or self._unknown(tensor)
-        self._known[tensor] = found
+        # Constants are not kept: in float64 they would take a multiple of the file.
+        found = self._constant(tensor)
+        if found is None:
+            found = self._known[tensor] = self._unknown(tensor)
         return found
 
     def _constant(self, tensor: str) -> Interval | None:
@@ -189,11 +193,13 @@ class Ranges:
         for i, output in enumerate(node.output):
             if output in self._known or not output:
                 continue
+            inputs = self._room.inputs(index.shape(output), inputs)
             found = self._constant(output) or apply(index, node, inputs, i)
             if found is None:
                 # An operator without a rule may divide by 0.
                 found = replace(self._unknown(output), overflows=True)
-            self._known[output] = self._fitted(output, found, strict=False)
+            fitted = self._fitted(output, found, strict=False)
+            self._known[output] = self._room.keep(output, fitted)
 
     def _unknown(self, tensor: str) -> Interval:
         """What its type says of a tensor, or that it has no entries."""
@@ -232,3 +238,4 @@ class Ranges:
                 touched.update(output for output in node.output if output)
         for name in touched - self._given.keys():
             self._known.pop(name, None)
+            self._room.free(name)

@@ -11,6 +11,7 @@ import numpy as np
 from onnx_exact.graph.bounds import interval, sums
 from onnx_exact.graph.bounds.context import Context
 from onnx_exact.graph.bounds.interval import Interval
+from onnx_exact.graph.bounds.room import fits_alone
 from onnx_exact.graph.bounds.windows import Windows
 from onnx_exact.network.affine import Array
 
@@ -95,9 +96,15 @@ def conv(c: Context) -> Interval | None:
     layer = _layer(c, weight, group)
     sizes = [dim.size for dim in shape[2:] if dim.static]
     placed = _placed(windows, sizes) if len(sizes) == weight.ndim - 2 else None
-    if placed is not None and prod(placed.out) * weight.size <= LARGEST_CONVOLUTION:
+    if placed is not None and _by_entry(weight, placed):
         return _per_entry(c.x, layer, placed, (group * weight.shape[1], *sizes))
     return _per_channel(c.x, layer, windows.padded)
+
+
+def _by_entry(weight: Array, placed: _Placed) -> bool:
+    """Whether the bounds of every entry of a convolution are worth their time and memory."""
+    positions = prod(placed.out)
+    return positions * weight.size <= LARGEST_CONVOLUTION and fits_alone(positions * len(weight))
 
 
 def conv_transpose(c: Context) -> Interval | None:
