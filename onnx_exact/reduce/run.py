@@ -16,6 +16,7 @@ from onnx_exact.network.domain import Box
 from onnx_exact.network.split import SplitChain
 from onnx_exact.reduce.budget import FloatType, Refusal
 from onnx_exact.reduce.collapse import collapse
+from onnx_exact.reduce.constant_inputs import absorb
 from onnx_exact.reduce.layer import Edit, prune, rewrite
 from onnx_exact.reduce.overflow import overflowing
 from onnx_exact.reduce.published import fold, merge
@@ -130,6 +131,8 @@ def _rewrites(state: State, options: ReduceOptions, exactly: bool) -> Iterator[R
     """The reductions in their order, each of what the ones before it have left."""
     hidden = range(len(state.layers) - 2, -1, -1)
     published = options.reductions == "published" and not options.removal
+    if not (published or options.removal):
+        yield partial(absorb, max_deviation=None if exactly else options.max_deviation)
     for index in hidden:
         yield partial(prune, index=index, unread=not published)
     most = options.max_deviation

@@ -15,6 +15,7 @@ from onnx_exact.decide.run import Options, analyze_chain
 from onnx_exact.decide.verdict import Stability
 from onnx_exact.methods import DEFAULT_MAX_DEVIATION, GOALS, REDUCTIONS
 from onnx_exact.reduce import ReduceOptions, reduce_chain
+from onnx_exact.reduce.constant_inputs import absorb
 from onnx_exact.reduce.layer import prune, rewrite
 from onnx_exact.reduce.published import fold, merge
 from onnx_exact.reduce.realise import ALL_KINDS
@@ -45,6 +46,7 @@ def each_layer(step: Callable[..., Any], **options: Any) -> Reduce:
 
 FORM = {"max_deviation": DEFAULT_MAX_DEVIATION, "kinds": ALL_KINDS}
 STEPS: dict[str, Reduce] = {
+    "constant inputs": lambda state: absorb(state, DEFAULT_MAX_DEVIATION).state,
     "prune": each_layer(prune),
     "fold": only(fold),
     "merge": only(merge),
