@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,7 @@ class Certificate:
         domain: `Domain.to_json`.
         certified_max_abs: the bound on |new - old| over the outputs of all chains.
         chains: in the order of the graph.
+        channels: of tensors that lost some, along one axis which entries stay.
     """
 
     original: FileMark
@@ -76,6 +77,7 @@ class Certificate:
     domain: Mapping[str, Any]
     certified_max_abs: float
     chains: tuple[ChainRecord, ...]
+    channels: Mapping[str, Mapping[int, NDArray[np.bool_]]] = field(default_factory=dict)
 
 
 def write_certificate(certificate: Certificate, path: Path) -> None:
@@ -91,6 +93,8 @@ def write_certificate(certificate: Certificate, path: Path) -> None:
     for number, chain in enumerate(certificate.chains):
         for name, array in _arrays(chain).items():
             arrays[f"c{number}_{name}"] = np.ascontiguousarray(array)
+    for number, cuts in enumerate(certificate.channels.values()):
+        (arrays[f"k{number}_kept"],) = cuts.values()
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("wb") as file:
@@ -102,6 +106,11 @@ def write_certificate(certificate: Certificate, path: Path) -> None:
 
 
 def _header(certificate: Certificate) -> dict[str, Any]:
+    channels = [
+        {"tensor": tensor, "axis": axis}
+        for tensor, cuts in certificate.channels.items()
+        for axis in cuts
+    ]
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -111,6 +120,7 @@ def _header(certificate: Certificate) -> dict[str, Any]:
         "domain": dict(certificate.domain),
         "deviation": {"certified_max_abs": certificate.certified_max_abs},
         "chains": [_chain(chain) for chain in certificate.chains],
+        **({"channels": channels} if channels else {}),
     }
 
 

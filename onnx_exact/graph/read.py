@@ -59,6 +59,7 @@ class Source:
         nbytes: size of the file and of its external data.
         locations: of its external data, from the file's folder on.
         warnings: what is wrong with it that keeps no runtime from running it, a line each.
+        changed: whether the model is no longer that of the file.
     """
 
     model: ModelProto
@@ -67,6 +68,12 @@ class Source:
     nbytes: int
     locations: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    changed: bool = False
+
+    @property
+    def file(self) -> Path | None:
+        """The file that holds the model; None where none does."""
+        return None if self.changed else self.path
 
 
 def read_model(model_or_path: ModelProto | str | os.PathLike[str]) -> Source:

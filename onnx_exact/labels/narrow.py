@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
+import numpy as np
 from onnx import ModelProto
 
 from onnx_exact.graph.index import Index
 from onnx_exact.labels.alive import kept_labels
 from onnx_exact.labels.labelling import Labelling
 from onnx_exact.labels.labels import label
+from onnx_exact.labels.params import Cuts
 from onnx_exact.labels.write import UnwritableError, write
 from onnx_exact.network import Box
 
@@ -43,12 +45,14 @@ class Narrowed:
         channels: of its convolutions and matrices, those that have fewer.
         parameters: entries of its constants, before and after.
         rounded: whether its readers got what they made of constants, rounded to their type.
+        cuts: of the original's tensors, along which axis which entries stay.
     """
 
     model: ModelProto
     channels: tuple[Channels, ...]
     parameters: tuple[int, int]
     rounded: bool
+    cuts: dict[str, Cuts]
 
     def then(self, more: Narrowed) -> Narrowed:
         """What went with what went of the rest."""
@@ -58,7 +62,8 @@ class Narrowed:
             total[c.node] = Channels(c.node, before, c.after)
         parameters = self.parameters[0], more.parameters[1]
         rounded = self.rounded or more.rounded
-        return Narrowed(more.model, tuple(total.values()), parameters, rounded)
+        cuts = self.cuts | {t: _composed(self.cuts.get(t, {}), c) for t, c in more.cuts.items()}
+        return Narrowed(more.model, tuple(total.values()), parameters, rounded, cuts)
 
 
 def narrow(
@@ -96,7 +101,7 @@ def _narrowed(labelling: Labelling, align: int) -> Narrowed | None:
         if kept.all():
             return None
         try:
-            made = write(labelling, kept)
+            made, cuts = write(labelling, kept)
         except UnwritableError as error:
             labelling.pin(error.labels)
             continue
@@ -107,7 +112,17 @@ def _narrowed(labelling: Labelling, align: int) -> Narrowed | None:
                 name = node.name or node.output[0]
                 channels.append(Channels(name, labels.size, int(kept[labels].sum())))
         parameters = _parameters(index.model), _parameters(made)
-        return Narrowed(made, tuple(channels), parameters, labelling.rounded)
+        return Narrowed(made, tuple(channels), parameters, labelling.rounded, cuts)
+
+
+def _composed(first: Cuts, then: Cuts) -> Cuts:
+    """What stays of a tensor that is cut twice, by its first entries."""
+    found = dict(first)
+    for axis, kept in then.items():
+        whole = found.get(axis, np.ones(kept.size, dtype=bool)).copy()
+        whole[whole] = kept
+        found[axis] = whole
+    return found
 
 
 def _parameters(model: ModelProto) -> int:

@@ -31,8 +31,8 @@ class UnwritableError(Exception):
         self.labels = labels
 
 
-def write(labelling: Labelling, kept: Flags) -> ModelProto:
-    """A copy of the model with the labels that stay.
+def write(labelling: Labelling, kept: Flags) -> tuple[ModelProto, dict[str, Cuts]]:
+    """A copy of the model with the labels that stay, and what stays of each tensor that is cut.
 
     Args:
         labelling: of its graph.
@@ -41,7 +41,8 @@ def write(labelling: Labelling, kept: Flags) -> ModelProto:
     Raises:
         UnwritableError: naming labels without which it cannot be written.
     """
-    return _Writer(labelling, kept).written()
+    writer = _Writer(labelling, kept)
+    return writer.written(), writer.cuts()
 
 
 class _Writer:
@@ -63,6 +64,11 @@ class _Writer:
         self._adder.insert()
         self._correct_types()
         return self._model
+
+    def cuts(self) -> dict[str, Cuts]:
+        """By tensor, along which axis which entries stay."""
+        found = {tensor: self._cuts(tensor) for tensor in self._labelling.of}
+        return {tensor: cuts for tensor, cuts in found.items() if cuts}
 
     def _cuts(self, tensor: str) -> Cuts:
         """Along which axis a tensor loses which entries; at most one."""

@@ -161,5 +161,6 @@ def write_record(
         )
         if proof is not None
     )
-    certificate = Certificate(original, result, run.domain.to_json(), max_abs, chains)
+    channels = {} if run.narrowed is None else run.narrowed.cuts
+    certificate = Certificate(original, result, run.domain.to_json(), max_abs, chains, channels)
     write_certificate(certificate, path)

@@ -22,10 +22,12 @@ from onnx_exact.errors import OnnxExactError
 from onnx_exact.graph.locate import LocatedChain
 from onnx_exact.graph.ranges import ChainDomain
 from onnx_exact.graph.read import Source
+from onnx_exact.labels.narrow import Narrowed
 from onnx_exact.network import Box
 from onnx_exact.network import Chain as Network
 from onnx_exact.stages.run import Allowance
 from onnx_exact.verifier.chain import Chain, read_chain
+from onnx_exact.verifier.channels import Cut, without_channels
 from onnx_exact.verifier.check import CLAIM_ROUNDING, read_pair
 from onnx_exact.verifier.claims import check_claims
 from onnx_exact.verifier.clock import Clock
@@ -69,10 +71,8 @@ class Checkable:
         self._found: dict[str, _Found] = {}
         self._reason, self._wider = "", 0.0
         try:
-            self._model = Model(source.path or source.model, "the model")
-            sides = {name: (b["lower"], b["upper"]) for name, b in domain.to_json().items()}
-            boxes = resolve_domain(sides, self._model.inputs, {}).boxes
-            self._front = Front(self._model, {k: (b.lower, b.upper) for k, b in boxes.items()})
+            self._model = Model(source.file or source.model, "the model")
+            self._front = _front(self._model, domain)
         except OnnxExactError as error:
             self._reason = str(error)
 
@@ -141,6 +141,26 @@ class Checkable:
         return any(chain.input in behind for chain in self._located)
 
 
+def against_channels(source: Source, found: Narrowed, domain: Domain) -> str:
+    """Why a certificate cannot speak of the channels that went; nothing if it can."""
+    if any(len(cuts) > 1 for cuts in found.cuts.values()):
+        return "a tensor would be cut along two axes"
+    cuts = {t: Cut(axis, kept) for t, c in found.cuts.items() for axis, kept in c.items()}
+    try:
+        old, new = Model(source.file or source.model, "the model"), Model(found.model, "the result")
+        compare_outside(without_channels(old, new, cuts, _front(old, domain)), new, [])
+    except OnnxExactError as error:
+        return str(error).removeprefix("cannot check: ")
+    return ""
+
+
+def _front(model: Model, domain: Domain) -> Front:
+    """What the checker finds of the model's tensors."""
+    sides = {name: (b["lower"], b["upper"]) for name, b in domain.to_json().items()}
+    boxes = resolve_domain(sides, model.inputs, {}).boxes
+    return Front(model, {k: (b.lower, b.upper) for k, b in boxes.items()})
+
+
 def unreadable(
     source: Source, new: ModelProto, replaced: Mapping[int, tuple[LocatedChain, Network]]
 ) -> dict[int, str]:
@@ -153,7 +173,7 @@ def unreadable(
     """
     found, pairs = {}, []
     try:
-        models = Model(source.path or source.model, "the model"), Model(new, "the result")
+        models = Model(source.file or source.model, "the model"), Model(new, "the result")
         for place, (located, chain) in replaced.items():
             form = [layer.width for layer in chain.layers], [layer.relu for layer in chain.layers]
             try:

@@ -51,7 +51,8 @@ def decide(model: ModelLike, settings: Settings, *, reducing: bool) -> Run:
     if reducing:
         source, cut, seen = narrowed(source, inputs, domain, ranges, settings)
         if cut is not None:
-            ranges = Ranges(source.model, domain.boxes)
+            checked = settings.certificate is not None
+            ranges = Ranges(source.model, domain.boxes, checked=checked)
     located = ranges.chains
     seconds["read"] = time.monotonic() - started
     run = Run(settings, source, inputs, domain, first, samples, (), (), (), limit, seconds)

@@ -32,15 +32,11 @@ def narrowed(
 ) -> tuple[Source, Narrowed | None, Deviation | None]:
     """The source without channels that can go, what went, and how far apart both were seen to be.
 
-    Nothing goes where a certificate is asked for, which cannot speak of it, or where the outputs
+    Nothing goes where a certificate that is asked for could not speak of it, or where the outputs
     differ in onnxruntime by more than another order of summing explains: then the source has a
     warning that says so.
     """
-    if (
-        settings.certificate is not None
-        or settings.reductions != REDUCTIONS[0]
-        or source.nbytes > MOST_BYTES
-    ):
+    if settings.reductions != REDUCTIONS[0] or source.nbytes > MOST_BYTES:
         return source, None, None
     try:
         found = _until_no_more_goes(source.model, domain, ranges, settings)
@@ -65,8 +61,17 @@ def narrowed(
     except (ValidationError, ModelError, *CHECKER_ERRORS) as error:
         said = f"channels that could go stay, since they could not be tried: {one_line(error)}"
         return replace(source, warnings=(*source.warnings, said)), None, None
+    if settings.certificate is not None:
+        # It knows the checker, which no other run needs.
+        from onnx_exact.stages.checkable import against_channels
+
+        why = against_channels(source, found, domain)
+        if why:
+            said = f"channels that could go stay, since no certificate can speak of them: {why}"
+            return replace(source, warnings=(*source.warnings, said)), None, None
     lost = not_kept(source.model, found.model)
-    return replace(source, model=found.model, warnings=(*source.warnings, *lost)), found, seen
+    warnings = (*source.warnings, *lost)
+    return replace(source, model=found.model, warnings=warnings, changed=True), found, seen
 
 
 def _until_no_more_goes(
@@ -74,14 +79,16 @@ def _until_no_more_goes(
 ) -> Narrowed | None:
     """What is left may have constants of its own.
 
-    Constants that are not 0 stay where less than the usual rounding is asked for.
+    Constants that are not 0 stay where less than the usual rounding is asked for, and where there
+    is to be a certificate.
     """
     align = settings.align or (BLOCK if settings.goal == DEPLOY else 1)
-    rounds = settings.max_deviation >= DEFAULT_MAX_DEVIATION
+    rounds = settings.max_deviation >= DEFAULT_MAX_DEVIATION and settings.certificate is None
     found = narrow(model, ranges.of, align, inside_chains(model, ranges), constants=rounds)
     more = found
     while found is not None and more is not None:
-        ranges = Ranges(found.model, domain.boxes)
+        checked = settings.certificate is not None
+        ranges = Ranges(found.model, domain.boxes, checked=checked)
         staying = inside_chains(found.model, ranges)
         more = narrow(found.model, ranges.of, align, staying, constants=rounds)
         found = found if more is None else found.then(more)

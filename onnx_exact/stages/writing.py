@@ -131,7 +131,7 @@ def _validate(run: Run, reduced: Reduced, new: ModelProto, file: Path | None) ->
     settings = run.settings
     old = run.source.model
     found = validate(
-        runnable(old, None if run.narrowed else run.source.path, old),
+        runnable(old, run.source.file, old),
         runnable(new, file, old),
         *(run.inputs, run.domain),
         original=old,

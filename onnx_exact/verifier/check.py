@@ -13,6 +13,7 @@ import numpy as np
 from onnx_exact.domains import DOMAIN_KEY, Domain, DomainLike, resolve_domain
 from onnx_exact.errors import DomainError, NotVerifiedError, UncheckedError
 from onnx_exact.verifier.chain import read_chain, read_constant
+from onnx_exact.verifier.channels import Cut, without_channels
 from onnx_exact.verifier.claims import check_claims
 from onnx_exact.verifier.clock import Clock
 from onnx_exact.verifier.coverage import Pair, compare_outside, compare_signatures
@@ -60,12 +61,14 @@ class Checked:
 
     Attributes:
         domain: over which.
+        channels: how many tensors lost some, which were shown to be 0 or not to be read.
         chains: in the order of the graph.
         compared: nodes and constants outside of them.
         deviation: a bound on |old - new| at the outputs of all chains, over the domain.
     """
 
     domain: Domain
+    channels: int
     chains: tuple[ChainCheck, ...]
     compared: int
     deviation: float
@@ -94,13 +97,16 @@ def check(
         )
     compare_signatures(old, new)
     domain = _certified_domain(old, new, certificate, asked)
+    cuts = _cuts(certificate)
+    if cuts:
+        old = without_channels(old, new, cuts, _front(old, domain))
     claimed = float(certificate.entry(float, "deviation", "certified_max_abs"))
     pairs = [
         _pair(old, new, certificate, chain)
         for chain in certificate.entries(dict, "chains", of=certificate.header)
     ]
     compared = compare_outside(old, new, pairs)
-    front = Front(old, {name: (box.lower, box.upper) for name, box in domain.boxes.items()})
+    front = _front(old, domain)
     order = sorted(range(len(pairs)), key=lambda i: old.producer[pairs[i].output])
     passes = [_checked(pairs[i], front, certificate, i, clock) for i in order]
     certificate.finish()
@@ -112,7 +118,24 @@ def check(
             f"the certificate claims a deviation of at most {claimed:.6g}, and only {found:.6g} can"
             f" be shown{why}"
         )
-    return Checked(domain, tuple(passes), compared, found)
+    return Checked(domain, len(cuts), tuple(passes), compared, found)
+
+
+def _front(model: Model, domain: Domain) -> Front:
+    """Intervals of a model's tensors over a domain."""
+    return Front(model, {name: (box.lower, box.upper) for name, box in domain.boxes.items()})
+
+
+def _cuts(certificate: Certificate) -> dict[str, Cut]:
+    """The channels that stay, by the tensor that lost others."""
+    found: dict[str, Cut] = {}
+    if "channels" in certificate.header:
+        for number, head in enumerate(certificate.entries(dict, "channels", certificate.header)):
+            tensor, axis = certificate.entry(str, "tensor", of=head), head.get("axis")
+            proper = type(axis) is int and axis >= 0 and tensor not in found
+            certificate.require(proper, f"its header has no proper channels of {tensor!r}")
+            found[tensor] = Cut(axis, certificate.array(f"k{number}_kept", "kept"))
+    return found
 
 
 def _pair(old: Model, new: Model, certificate: Certificate, head: object) -> Pair:

@@ -55,8 +55,9 @@ class Field:
     below: str | float = math.inf
 
 
-# Of a chain; of its layer l; of its tree t; of layer k of the result.
+# Of a tensor that lost channels; of a chain, its layer l and its tree t; of layer k of the result.
 FIELDS = {
+    "kept": Field((np.bool_,), (None,)),
     "witnesses": Field((np.float32, np.float64), (None, "inputs")),
     "box": Field((np.float64,), (2, "inputs")),
     "status": Field((np.int8,), ("units",), UNDECIDED, UNSTABLE + 1),

@@ -1,0 +1,400 @@
+"""The original without the channels that a certificate says have gone, made and proved here.
+
+Of every tensor that is cut, K are the entries along one axis that stay. Node by node, in the order
+of the graph, what a node makes of cut inputs is what it made of whole ones, cut:
+
+    entry by entry, channel by channel    f(x)[K] = f(x[K])
+    weights                               (V x)[O] = V[O, K] x[K],    if for every i outside of K
+                                          V[O, i] = 0, or x_i = 0 on the domain
+    data movement                         run on the numbers of the entries, whole and cut
+
+in real arithmetic. No input and no output of the model is cut. The names under which cut constants
+stand, and the numbers that tell data movement where to go, are taken from the result; they are
+proved all the same.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
+
+from onnx_exact.verifier.front import Front
+from onnx_exact.verifier.model import Model, names_read
+from onnx_exact.verifier.operators import attributes
+from onnx_exact.verifier.refusals import require, require_known
+from onnx_exact.verifier.rounding import Flags
+from onnx_exact.verifier.shapes import Shape, run_alone
+
+# fmt: off
+ENTRYWISE = (
+    "Abs", "Add", "Cast", "Celu", "Clip", "Cos", "DequantizeLinear", "Div", "Dropout", "Elu", "Erf",
+    "Exp", "Gelu", "HardSigmoid", "HardSwish", "Identity", "LeakyRelu", "Max", "Min", "Mul", "Neg",
+    "PRelu", "QuantizeLinear", "Relu", "Selu", "Sigmoid", "Sin", "Softplus", "Sqrt", "Sub", "Sum",
+    "Tanh",
+)
+BY_CHANNEL = ("AveragePool", "BatchNormalization", "GlobalAveragePool", "GlobalMaxPool", "MaxPool")
+MEANS = ("ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum")
+# Of which inputs entries are moved; all others are constants.
+MOVES = {
+    "Concat": slice(None), **dict.fromkeys((
+        "Flatten", "Gather", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze",
+    ), slice(1)),
+}
+# fmt: on
+# What sizes that are not known are tried at where data movement is run.
+SIZES = (1, 2, 3)
+# Entries of a tensor that is numbered.
+MOST_NUMBERED = 2**24
+
+
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """The entries along one axis of a tensor that stay."""
+
+    axis: int
+    kept: Flags
+
+    def same(self, other: Cut | None) -> bool:
+        """Whether another tensor keeps the same entries along the same axis."""
+        return (
+            other is not None and self.axis == other.axis and np.array_equal(self.kept, other.kept)
+        )
+
+
+def without_channels(old: Model, new: Model, cuts: Mapping[str, Cut], front: Front) -> Model:
+    """What the original is without the entries that have gone.
+
+    Args:
+        old, new: the original and the result.
+        cuts: of the original's tensors.
+        front: intervals of the original's tensors over the domain.
+
+    Raises:
+        NotVerifiedError: it would not be the same function.
+        UncheckedError: what cannot be checked.
+    """
+    return _Without(old, new, cuts, front).model()
+
+
+class _Without:
+    def __init__(self, old: Model, new: Model, cuts: Mapping[str, Cut], front: Front) -> None:
+        self._old, self._new, self._cuts, self._front = old, new, cuts, front
+        # Constants that are cut or new, and those that are read as they were.
+        self._made: dict[str, TensorProto] = {}
+        self._whole: set[str] = set()
+        # Inputs of the node that is being made which are constants of its own.
+        self._own: set[int] = set()
+
+    def model(self) -> Model:
+        """All nodes, one after another."""
+        for tensor, cut in self._cuts.items():
+            proper = tensor in self._old.producer and cut.kept.any()
+            require(proper, f"{tensor!r} cannot have lost what the certificate says")
+            sizes = {s[cut.axis] if cut.axis < len(s) else -1 for s in self._old.shapes(tensor)}
+            require(sizes == {cut.kept.size}, f"{tensor!r} has other entries along that axis")
+        for value in self._old.graph.output:
+            require(value.name not in self._cuts, f"the output {value.name!r} would be cut")
+        nodes = [self._node(node) for node in self._old.nodes]
+        twice = sorted(self._made.keys() & self._whole)
+        require_known(not twice, f"constants under one name: {''.join(twice[:1])!r}")
+        proto = ModelProto()
+        proto.CopyFrom(self._old.proto)
+        graph = proto.graph
+        stay = [t for t in graph.initializer if t.name not in self._made]
+        for field, values in (
+            (graph.node, nodes),
+            (graph.initializer, [*stay, *self._made.values()]),
+            (graph.value_info, []),
+        ):
+            del field[:]
+            field.extend(values)
+        return Model(proto, self._old.name)
+
+    def _node(self, node: NodeProto) -> NodeProto:
+        made = NodeProto()
+        made.CopyFrom(node)
+        if not self._cuts.keys() & {*names_read(node), *node.output}:
+            self._whole.update(names_read(node))
+            return made
+        rule = RULES.get(node.op_type)
+        plain = self._old.is_standard(node) and not any(a.ref_attr_name for a in node.attribute)
+        require_known(plain and rule is not None, f"cut channels through {node.op_type}")
+        assert rule is not None
+        self._own = set()
+        rule(self, node, made)
+        self._whole.update(n for slot, n in enumerate(made.input) if slot not in self._own)
+        return made
+
+    def _twin(self, node: NodeProto) -> NodeProto | None:
+        """The node of the result that makes the same tensor in the same way."""
+        position = self._new.producer.get(node.output[0])
+        twin = None if position is None else self._new.nodes[position]
+        same = twin is not None and (twin.op_type, twin.domain) == (node.op_type, node.domain)
+        return twin if same else None
+
+    def _put(self, node: NodeProto, made: NodeProto, slot: int, values: NDArray[Any]) -> None:
+        """Gives a node a constant of its own, under the name that it has in the result."""
+        twin, name = self._twin(node), f"{node.output[0]}:{slot}"
+        if twin is not None and slot < len(twin.input):
+            name = twin.input[slot]
+        fed = {value.name for value in self._old.graph.input}
+        require_known(
+            name and name not in self._old.producer and name not in fed, f"the constant {name!r}"
+        )
+        tensor = numpy_helper.from_array(np.ascontiguousarray(values), name)
+        known = self._made.setdefault(name, tensor)
+        require_known(
+            known.SerializeToString() == tensor.SerializeToString(), f"two constants {name!r}"
+        )
+        made.input[slot] = name
+        self._own.add(slot)
+
+    def _constant(self, node: NodeProto, slot: int) -> NDArray[Any]:
+        """A constant input."""
+        value = self._old.constant(node.input[slot])
+        require_known(value is not None, f"what {node.op_type} reads beside its input")
+        return np.asarray(value)
+
+    def _put_channels(self, node: NodeProto, made: NodeProto, cut: Cut, slots: range) -> None:
+        """Gives a node what constants have for each channel."""
+        for slot in slots:
+            values = self._constant(node, slot)
+            require(values.shape[:1] == cut.kept.shape, f"{node.input[slot]!r} has other entries")
+            self._put(node, made, slot, values[cut.kept])
+
+    def _shape(self, tensor: str) -> Shape:
+        return self._old.shapes(tensor)[0]
+
+    def entrywise(self, node: NodeProto, made: NodeProto) -> None:
+        """f(x)[K] = f(x[K]): whatever meets the axis that is cut is cut as well."""
+        cut = self._cuts.get(node.output[0])
+        require(cut is not None, f"{node.output[0]!r} is whole, and made of what is cut")
+        assert cut is not None
+        trains = node.op_type == "Dropout" and any(node.input[2:])
+        require_known(len(node.output) == 1 and not trains, f"this {node.op_type}")
+        quantizes = node.op_type in ("QuantizeLinear", "DequantizeLinear")
+        for slot, name in enumerate(node.input):
+            value = self._old.constant(name) if name else None
+            shape = (self._shape(name) if name else ()) if value is None else value.shape
+            axis = cut.axis - len(self._shape(node.output[0])) + len(shape)
+            meets = axis >= 0 and shape[axis] != 1
+            single = value is not None and value.size == 1
+            require_known(single or not (quantizes and slot), "several scales")
+            if meets and value is not None:
+                require(shape[axis] == cut.kept.size, f"{name!r} has other entries")
+                self._put(node, made, slot, value.compress(cut.kept, axis=axis))
+            elif value is None and name:
+                wanted = Cut(axis, cut.kept) if meets else None
+                found = self._cuts.get(name)
+                same = found is None if wanted is None else wanted.same(found)
+                require(same, f"{name!r} is cut otherwise than {node.output[0]!r}")
+
+    def by_channel(self, node: NodeProto, made: NodeProto) -> None:
+        """Each channel of the output is made of the same one of the input."""
+        cut = self._cuts.get(node.output[0])
+        same = cut is not None and cut.axis == 1 and cut.same(self._cuts.get(node.input[0]))
+        require(same, f"{node.output[0]!r} has other channels than what it is made of")
+        assert cut is not None
+        options = attributes(node)
+        plain = not options.get("training_mode", 0) and options.get("spatial", 1)
+        require_known(plain and sum(map(bool, node.output)) == 1, f"this {node.op_type}")
+        self._put_channels(node, made, cut, range(1, len(node.input)))
+
+    def averaged(self, node: NodeProto, made: NodeProto) -> None:
+        """A mean, or the like, along axes that are not cut."""
+        source, cut = self._cuts.get(node.input[0]), self._cuts.get(node.output[0])
+        require(source is not None and cut is not None, f"{node.output[0]!r} is cut otherwise")
+        assert source is not None
+        assert cut is not None
+        options, rank = attributes(node), len(self._shape(node.input[0]))
+        axes = list(options.get("axes", ()))
+        if not axes and len(node.input) > 1 and node.input[1]:
+            axes = self._constant(node, 1).reshape(-1).tolist()
+        require_known(axes, f"the axes of {node.op_type}")
+        along = {axis % rank for axis in axes}
+        lower = 0 if options.get("keepdims", 1) else sum(axis < source.axis for axis in along)
+        same = source.axis not in along and Cut(source.axis - lower, source.kept).same(cut)
+        require(same, f"{node.output[0]!r} is cut otherwise than what it is made of")
+
+    def padded(self, node: NodeProto, made: NodeProto) -> None:
+        """Nothing is added along the axis that is cut."""
+        cut = self._cuts.get(node.output[0])
+        require(
+            cut is not None and cut.same(self._cuts.get(node.input[0])),
+            f"{node.output[0]!r} is cut otherwise than what it is padded from",
+        )
+        assert cut is not None
+        pads = attributes(node).get("pads")
+        pads = self._constant(node, 1).reshape(-1).tolist() if pads is None else pads
+        rank = len(self._shape(node.input[0]))
+        plain = len(pads) == 2 * rank and not any(node.input[3:])
+        plain &= not any(name in self._cuts for name in node.input[1:])
+        require_known(plain and pads[cut.axis] == pads[rank + cut.axis] == 0, "where it pads")
+
+    def weighted(self, node: NodeProto, made: NodeProto) -> None:
+        """(V x)[O] = V[O, K] x[K], where what is not read is 0 or has weights of 0."""
+        options, convolves = attributes(node), node.op_type.startswith("Conv")
+        source, out = (self._cuts.get(t) for t in (node.input[0], node.output[0]))
+        weight = self._constant(node, 1)
+        numbers = self._old.numbers(node.input[1])
+        rank = len(self._shape(node.input[0]))
+        plain = numbers is not None and numbers.ndim == (rank if convolves else 2)
+        plain &= not options.get("transA", 0) and not self._cuts.keys() & {*node.input[1:]}
+        require_known(plain, f"the weights of {node.op_type}")
+        assert numbers is not None
+        if options.get("group", 1) > 1:
+            self._depthwise(node, made, weight)
+            return
+        turned = node.op_type == "Conv" or bool(options.get("transB", 0))
+        to, of = (0, 1) if turned else (1, 0)
+        ends = (source, 1 if convolves else rank - 1), (out, 1 if convolves else rank - 1)
+        require(
+            all(cut is None or cut.axis == axis for cut, axis in ends),
+            f"{node.output[0]!r} or what it is made of is cut along another axis",
+        )
+        through = (numbers != 0.0).any(axis=tuple(range(2, numbers.ndim)))
+        through = through if turned else through.T
+        sizes = zip((out, source), through.shape, strict=True)
+        require(all(c is None or c.kept.size == size for c, size in sizes), "other channels")
+        if out is not None:
+            through, weight = through[out.kept], weight.compress(out.kept, axis=to)
+            if len(node.input) > 2 and node.input[2]:
+                bias = self._constant(node, 2)
+                if bias.ndim and bias.shape[-1] != 1:
+                    require(bias.shape[-1] == out.kept.size, "a bias of other channels")
+                    self._put(node, made, 2, bias.compress(out.kept, axis=-1))
+        if source is not None:
+            read = through.any(axis=0) & ~source.kept
+            zero = self._front.zeros(node.input[0], source.axis) if read.any() else source.kept
+            lost = read & ~zero
+            require_known(
+                not lost.any(),
+                f"channel {int(lost.argmax())} of {node.input[0]!r} is read, and may not be 0",
+            )
+            weight = weight.compress(source.kept, axis=of)
+        self._put(node, made, 1, weight)
+
+    def _depthwise(self, node: NodeProto, made: NodeProto, weight: NDArray[Any]) -> None:
+        """A filter of its own for each channel."""
+        cut = self._cuts.get(node.output[0])
+        group = next(a for a in made.attribute if a.name == "group")
+        one = node.op_type == "Conv" and weight.shape[1] == 1 and group.i == len(weight)
+        require_known(one, "channels in groups")
+        same = cut is not None and cut.axis == 1 and cut.same(self._cuts.get(node.input[0]))
+        require(same, f"{node.output[0]!r} has other channels than what it is made of")
+        assert cut is not None
+        group.i = int(cut.kept.sum())
+        self._put_channels(node, made, cut, range(1, sum(map(bool, node.input))))
+
+    def moved(self, node: NodeProto, made: NodeProto) -> None:
+        """Data movement, run on numbered entries, whole and cut."""
+        twin = self._twin(node)
+        require_known(twin is not None, f"where {node.op_type} goes in the result")
+        assert twin is not None
+        moves = MOVES[node.op_type]
+        data = node.input[moves]
+        fits = data == twin.input[moves] and list(node.output) == list(twin.output)
+        require(fits, f"{node.output[0]!r} is made of other tensors in the result")
+        constant = [self._old.constant(name) is not None for name in data]
+        require_known(not any(constant), f"{node.op_type} of constants")
+        del made.input[len(data) :]
+        parameters = {}
+        for slot in range(len(data), len(twin.input)):
+            made.input.append(twin.input[slot])
+            if twin.input[slot]:
+                value = self._new.constant(twin.input[slot])
+                require_known(value is not None, f"where {node.op_type} goes")
+                parameters[slot] = np.asarray(value)
+                if twin.input[slot] not in node.input:
+                    self._put(node, made, slot, np.asarray(value))
+        del made.attribute[:]
+        made.attribute.extend(twin.attribute)
+        self._only_along_the_cut(node, twin, parameters)
+        for size in SIZES:
+            self._compare_moved(node, made, parameters, len(data), size)
+
+    def _only_along_the_cut(
+        self, node: NodeProto, twin: NodeProto, new: Mapping[int, NDArray[Any]]
+    ) -> None:
+        """Where it goes along other axes, whose sizes may not be known, is what it was."""
+        options, cut = attributes(node), self._cuts.get(node.input[0])
+        rank = len(self._shape(node.input[0]))
+        if node.op_type in ("Gather", "Split"):
+            along = options.get("axis", 0) % rank
+            changes = cut is not None and cut.axis == along
+            changes |= node.op_type == "Split" and any(o in self._cuts for o in node.output)
+            same = 1 in new and np.array_equal(new[1], self._constant(node, 1))
+            require_known(changes or same or 1 not in new, f"where {node.op_type} goes")
+        if node.op_type == "Slice" and not any(node.input[1:]):
+            require_known(not new and attributes(node) == attributes(twin), "where Slice goes")
+        elif node.op_type == "Slice":
+            given = {slot for slot, name in enumerate(node.input) if slot and name}
+            require_known(given == new.keys(), "where Slice goes")
+            old = {slot: self._constant(node, slot).reshape(-1) for slot in new}
+            axes = old.get(3, np.arange(len(old[1]))) % rank
+            other = axes != (rank if cut is None else cut.axis)
+            ends = all(np.array_equal(new[k].reshape(-1)[other], old[k][other]) for k in (1, 2))
+            rest = all(np.array_equal(new[k], old[k]) for k in (3, 4) if k in old)
+            require_known(ends and rest, "where Slice goes")
+
+    def _compare_moved(
+        self,
+        node: NodeProto,
+        made: NodeProto,
+        parameters: Mapping[int, NDArray[Any]],
+        count: int,
+        size: int,
+    ) -> None:
+        whole: dict[str, NDArray[Any]] = {}
+        start = 0
+        for name in node.input[:count]:
+            shape = self._sized(name, size)
+            require_known(math.prod(shape) <= MOST_NUMBERED, f"{name!r} is too large")
+            whole[name] = np.arange(start, start + math.prod(shape)).reshape(shape)
+            start += math.prod(shape)
+        cut = {name: self._cut(name, values) for name, values in whole.items()}
+        for slot in range(count, len(node.input)):
+            if node.input[slot]:
+                whole[node.input[slot]] = self._constant(node, slot)
+        cut |= {made.input[slot]: value for slot, value in parameters.items()}
+        opsets = self._old.proto.opset_import
+        try:
+            found = run_alone(node, whole, opsets), run_alone(made, cut, opsets)
+        except Exception:  # of any kind, where sizes do not fit
+            found = [], [np.zeros(0)]
+        names = [name for name in node.output if name]
+        same = len(found[0]) == len(found[1]) and all(
+            self._fits(name, a) and np.array_equal(self._cut(name, a), b)
+            for name, a, b in zip(names, *found, strict=True)
+        )
+        require_known(same, f"{node.op_type} to {node.output[0]!r} moves other entries")
+
+    def _sized(self, tensor: str, size: int) -> Shape:
+        """The shape of a tensor with a size in place of those that are not known."""
+        trials = zip(*self._old.shapes(tensor), strict=True)
+        return tuple(n[0] if len(set(n)) == 1 else size for n in trials)
+
+    def _fits(self, tensor: str, values: NDArray[Any]) -> bool:
+        cut = self._cuts.get(tensor)
+        return cut is None or values.shape[cut.axis : cut.axis + 1] == cut.kept.shape
+
+    def _cut(self, tensor: str, values: NDArray[Any]) -> NDArray[Any]:
+        cut = self._cuts.get(tensor)
+        return values if cut is None else values.compress(cut.kept, axis=cut.axis)
+
+
+Rule = Callable[[_Without, NodeProto, NodeProto], None]
+RULES: dict[str, Rule] = {
+    **dict.fromkeys(ENTRYWISE, _Without.entrywise),
+    **dict.fromkeys(BY_CHANNEL, _Without.by_channel),
+    **dict.fromkeys(MEANS, _Without.averaged),
+    **dict.fromkeys(MOVES, _Without.moved),
+    **dict.fromkeys(("Conv", "ConvTranspose", "Gemm", "MatMul"), _Without.weighted),
+    "Pad": _Without.padded,
+}
