@@ -34,6 +34,7 @@ class Verification:
         domain: in words.
         chains: with a certificate only.
         compared: nodes and constants outside of the chains.
+        channels: how many tensors lost channels that were shown to be 0, or not to be read.
         deviation: a bound on |old - new| over the domain, or the largest difference seen.
         output_deviation: whether that is of the model's outputs, or of chains further inside.
         claims: verdicts that the certificate claims and does not prove, on which it rests.
@@ -53,6 +54,7 @@ class Verification:
     points: int = 0
     tolerance: float = 0.0
     seconds: float = 0.0
+    channels: int = 0
     notes: tuple[str, ...] = ()
 
     @property
@@ -177,6 +179,7 @@ def _by_certificate(
         found.deviation,
         all(chain.output in ends for chain in found.chains),
         _count(found.chains, CLAIMED),
+        channels=found.channels,
     )
 
 

@@ -69,7 +69,13 @@ def _certified(found: Verification) -> list[str]:
     where = "outputs" if found.output_deviation else "outputs of the chains"
     word = "tree" if trees == 1 else "trees"
     branched = f", {trees} {word} with {leaves} leaves" if trees else ""
+    cut = (
+        f"Channels that went of {found.channels} tensors: shown to be 0, or not to be read."
+        if found.channels
+        else ""
+    )
     lines = [
+        *filter(None, [cut]),
         f"Checked in float64 with error bounds: {found.count(BOUNDS, SLOPES)} verdicts by bounds,"
         f" {points} witnesses{branched}, the map to the new units.",
         f"Compared bit by bit: signature, and {found.compared} nodes and constants outside of the"

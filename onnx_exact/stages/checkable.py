@@ -27,13 +27,14 @@ from onnx_exact.network import Box
 from onnx_exact.network import Chain as Network
 from onnx_exact.stages.run import Allowance
 from onnx_exact.verifier.chain import Chain, read_chain
-from onnx_exact.verifier.channels import Cut, without_channels
+from onnx_exact.verifier.channels import without_channels
 from onnx_exact.verifier.check import CLAIM_ROUNDING, read_pair
 from onnx_exact.verifier.claims import check_claims
 from onnx_exact.verifier.clock import Clock
 from onnx_exact.verifier.coverage import compare_outside
 from onnx_exact.verifier.front import Front
 from onnx_exact.verifier.model import Model, names_read
+from onnx_exact.verifier.movement import Cut
 from onnx_exact.verifier.products import Products
 from onnx_exact.verifier.refusals import require_known
 from onnx_exact.verifier.schema import Claims, Tree

@@ -12,6 +12,7 @@ in this order:
     claims, trees                   the verdicts on the units
     deviation, hyperplanes          how far the result is from the original
     front, front_rules              over which box
+    channels, movement              the original without channels that are 0, or not read
     coverage                        that nothing else differs
     check, clock                    all of that in order, in bounded time
 

@@ -15,21 +15,20 @@ proved all the same.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
+from onnx_exact.errors import NotVerifiedError, UncheckedError
 from onnx_exact.verifier.front import Front
 from onnx_exact.verifier.model import Model, names_read
+from onnx_exact.verifier.movement import MOVES, Cut, moves_alike
 from onnx_exact.verifier.operators import attributes
 from onnx_exact.verifier.refusals import require, require_known
-from onnx_exact.verifier.rounding import Flags
-from onnx_exact.verifier.shapes import Shape, run_alone
+from onnx_exact.verifier.shapes import Shape
 
 # fmt: off
 ENTRYWISE = (
@@ -40,31 +39,9 @@ ENTRYWISE = (
 )
 BY_CHANNEL = ("AveragePool", "BatchNormalization", "GlobalAveragePool", "GlobalMaxPool", "MaxPool")
 MEANS = ("ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum")
-# Of which inputs entries are moved; all others are constants.
-MOVES = {
-    "Concat": slice(None), **dict.fromkeys((
-        "Flatten", "Gather", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze",
-    ), slice(1)),
-}
 # fmt: on
 # What sizes that are not known are tried at where data movement is run.
 SIZES = (1, 2, 3)
-# Entries of a tensor that is numbered.
-MOST_NUMBERED = 2**24
-
-
-@dataclass(frozen=True, eq=False)
-class Cut:
-    """The entries along one axis of a tensor that stay."""
-
-    axis: int
-    kept: Flags
-
-    def same(self, other: Cut | None) -> bool:
-        """Whether another tensor keeps the same entries along the same axis."""
-        return (
-            other is not None and self.axis == other.axis and np.array_equal(self.kept, other.kept)
-        )
 
 
 def without_channels(old: Model, new: Model, cuts: Mapping[str, Cut], front: Front) -> Model:
@@ -79,7 +56,11 @@ def without_channels(old: Model, new: Model, cuts: Mapping[str, Cut], front: Fro
         NotVerifiedError: it would not be the same function.
         UncheckedError: what cannot be checked.
     """
-    return _Without(old, new, cuts, front).model()
+    # Open sizes are those with which the original runs, whatever still tells them elsewhere.
+    new.told = {**new.told, **old.told}
+    made = _Without(old, new, cuts, front).model()
+    made.told = old.told
+    return made
 
 
 class _Without:
@@ -93,13 +74,19 @@ class _Without:
 
     def model(self) -> Model:
         """All nodes, one after another."""
+        for value in self._old.graph.output:
+            require(value.name not in self._cuts, f"the output {value.name!r} would be cut")
         for tensor, cut in self._cuts.items():
             proper = tensor in self._old.producer and cut.kept.any()
             require(proper, f"{tensor!r} cannot have lost what the certificate says")
             sizes = {s[cut.axis] if cut.axis < len(s) else -1 for s in self._old.shapes(tensor)}
             require(sizes == {cut.kept.size}, f"{tensor!r} has other entries along that axis")
-        for value in self._old.graph.output:
-            require(value.name not in self._cuts, f"the output {value.name!r} would be cut")
+            left = tuple(
+                (*shape[: cut.axis], int(cut.kept.sum()), *shape[cut.axis + 1 :])
+                for shape in self._old.shapes(tensor)
+            )
+            there = tensor not in self._new.producer or self._new.shapes(tensor) == left
+            require(there, f"{tensor!r} of {self._new.name} has not the channels that stay")
         nodes = [self._node(node) for node in self._old.nodes]
         twice = sorted(self._made.keys() & self._whole)
         require_known(not twice, f"constants under one name: {''.join(twice[:1])!r}")
@@ -124,8 +111,8 @@ class _Without:
             return made
         rule = RULES.get(node.op_type)
         plain = self._old.is_standard(node) and not any(a.ref_attr_name for a in node.attribute)
-        require_known(plain and rule is not None, f"cut channels through {node.op_type}")
-        assert rule is not None
+        if rule is None or not plain:
+            raise UncheckedError(f"cannot check: cut channels through {node.op_type}")
         self._own = set()
         rule(self, node, made)
         self._whole.update(n for slot, n in enumerate(made.input) if slot not in self._own)
@@ -157,7 +144,7 @@ class _Without:
 
     def _constant(self, node: NodeProto, slot: int) -> NDArray[Any]:
         """A constant input."""
-        value = self._old.constant(node.input[slot])
+        value = self._old.constant("".join(node.input[slot : slot + 1]))
         require_known(value is not None, f"what {node.op_type} reads beside its input")
         return np.asarray(value)
 
@@ -168,14 +155,21 @@ class _Without:
             require(values.shape[:1] == cut.kept.shape, f"{node.input[slot]!r} has other entries")
             self._put(node, made, slot, values[cut.kept])
 
+    def _passed_on(self, node: NodeProto) -> Cut:
+        """The cut of a node's input, which its output has to have as well."""
+        cut = self._cuts.get(node.input[0])
+        if cut is None or not cut.same(self._cuts.get(node.output[0])):
+            raise NotVerifiedError(f"{node.output[0]!r} is cut otherwise than what it is made of")
+        return cut
+
     def _shape(self, tensor: str) -> Shape:
         return self._old.shapes(tensor)[0]
 
     def entrywise(self, node: NodeProto, made: NodeProto) -> None:
         """f(x)[K] = f(x[K]): whatever meets the axis that is cut is cut as well."""
         cut = self._cuts.get(node.output[0])
-        require(cut is not None, f"{node.output[0]!r} is whole, and made of what is cut")
-        assert cut is not None
+        if cut is None:
+            raise NotVerifiedError(f"{node.output[0]!r} is whole, and made of what is cut")
         trains = node.op_type == "Dropout" and any(node.input[2:])
         require_known(len(node.output) == 1 and not trains, f"this {node.op_type}")
         quantizes = node.op_type in ("QuantizeLinear", "DequantizeLinear")
@@ -197,21 +191,17 @@ class _Without:
 
     def by_channel(self, node: NodeProto, made: NodeProto) -> None:
         """Each channel of the output is made of the same one of the input."""
-        cut = self._cuts.get(node.output[0])
-        same = cut is not None and cut.axis == 1 and cut.same(self._cuts.get(node.input[0]))
-        require(same, f"{node.output[0]!r} has other channels than what it is made of")
-        assert cut is not None
-        options = attributes(node)
+        cut, options = self._passed_on(node), attributes(node)
         plain = not options.get("training_mode", 0) and options.get("spatial", 1)
+        plain &= cut.axis == 1
         require_known(plain and sum(map(bool, node.output)) == 1, f"this {node.op_type}")
         self._put_channels(node, made, cut, range(1, len(node.input)))
 
     def averaged(self, node: NodeProto, made: NodeProto) -> None:
         """A mean, or the like, along axes that are not cut."""
         source, cut = self._cuts.get(node.input[0]), self._cuts.get(node.output[0])
-        require(source is not None and cut is not None, f"{node.output[0]!r} is cut otherwise")
-        assert source is not None
-        assert cut is not None
+        if source is None:
+            raise NotVerifiedError(f"{node.output[0]!r} is cut, and made of what is whole")
         options, rank = attributes(node), len(self._shape(node.input[0]))
         axes = list(options.get("axes", ()))
         if not axes and len(node.input) > 1 and node.input[1]:
@@ -224,18 +214,22 @@ class _Without:
 
     def padded(self, node: NodeProto, made: NodeProto) -> None:
         """Nothing is added along the axis that is cut."""
-        cut = self._cuts.get(node.output[0])
-        require(
-            cut is not None and cut.same(self._cuts.get(node.input[0])),
-            f"{node.output[0]!r} is cut otherwise than what it is padded from",
-        )
-        assert cut is not None
+        cut = self._passed_on(node)
         pads = attributes(node).get("pads")
         pads = self._constant(node, 1).reshape(-1).tolist() if pads is None else pads
         rank = len(self._shape(node.input[0]))
         plain = len(pads) == 2 * rank and not any(node.input[3:])
         plain &= not any(name in self._cuts for name in node.input[1:])
         require_known(plain and pads[cut.axis] == pads[rank + cut.axis] == 0, "where it pads")
+
+    def resized(self, node: NodeProto, made: NodeProto) -> None:
+        """Each channel by itself, where the axis that is cut is not scaled."""
+        cut, options = self._passed_on(node), attributes(node)
+        plain = options.keys() <= {"mode", "coordinate_transformation_mode", "nearest_mode"}
+        plain &= options.get("coordinate_transformation_mode") != b"tf_crop_and_resize"
+        plain &= not any(node.input[3:]) and not self._cuts.keys() & {*node.input[1:]}
+        scales = self._constant(node, len(node.input) - 1)
+        require_known(plain and scales[cut.axis] == 1.0, f"this {node.op_type}")
 
     def weighted(self, node: NodeProto, made: NodeProto) -> None:
         """(V x)[O] = V[O, K] x[K], where what is not read is 0 or has weights of 0."""
@@ -282,21 +276,18 @@ class _Without:
 
     def _depthwise(self, node: NodeProto, made: NodeProto, weight: NDArray[Any]) -> None:
         """A filter of its own for each channel."""
-        cut = self._cuts.get(node.output[0])
+        cut = self._passed_on(node)
         group = next(a for a in made.attribute if a.name == "group")
         one = node.op_type == "Conv" and weight.shape[1] == 1 and group.i == len(weight)
-        require_known(one, "channels in groups")
-        same = cut is not None and cut.axis == 1 and cut.same(self._cuts.get(node.input[0]))
-        require(same, f"{node.output[0]!r} has other channels than what it is made of")
-        assert cut is not None
+        require_known(one and cut.axis == 1, "channels in groups")
         group.i = int(cut.kept.sum())
         self._put_channels(node, made, cut, range(1, sum(map(bool, node.input))))
 
     def moved(self, node: NodeProto, made: NodeProto) -> None:
         """Data movement, run on numbered entries, whole and cut."""
         twin = self._twin(node)
-        require_known(twin is not None, f"where {node.op_type} goes in the result")
-        assert twin is not None
+        if twin is None:
+            raise UncheckedError(f"cannot check: where {node.op_type} goes in the result")
         moves = MOVES[node.op_type]
         data = node.input[moves]
         fits = data == twin.input[moves] and list(node.output) == list(twin.output)
@@ -308,16 +299,32 @@ class _Without:
         for slot in range(len(data), len(twin.input)):
             made.input.append(twin.input[slot])
             if twin.input[slot]:
-                value = self._new.constant(twin.input[slot])
+                own = twin.input[slot] not in node.input
+                value = (self._new if own else self._old).constant(twin.input[slot])
                 require_known(value is not None, f"where {node.op_type} goes")
                 parameters[slot] = np.asarray(value)
-                if twin.input[slot] not in node.input:
+                if own:
                     self._put(node, made, slot, np.asarray(value))
         del made.attribute[:]
         made.attribute.extend(twin.attribute)
         self._only_along_the_cut(node, twin, parameters)
+        first = {
+            name: self._constant(node, slot)
+            for slot, name in enumerate(node.input)
+            if name and slot >= len(data)
+        }
+        then = {made.input[slot]: value for slot, value in parameters.items()}
         for size in SIZES:
-            self._compare_moved(node, made, parameters, len(data), size)
+            shapes = {name: self._sized(name, size) for name in data}
+            same = moves_alike(
+                (node, first), (made, then), shapes, self._cuts, self._old.proto.opset_import
+            )
+            require_known(same, f"{node.op_type} to {node.output[0]!r} moves other entries")
+
+    def _sized(self, tensor: str, size: int) -> Shape:
+        """The shape of a tensor with a size in place of those that are not known."""
+        trials = zip(*self._old.shapes(tensor), strict=True)
+        return tuple(n[0] if len(set(n)) == 1 else size for n in trials)
 
     def _only_along_the_cut(
         self, node: NodeProto, twin: NodeProto, new: Mapping[int, NDArray[Any]]
@@ -327,10 +334,10 @@ class _Without:
         rank = len(self._shape(node.input[0]))
         if node.op_type in ("Gather", "Split"):
             along = options.get("axis", 0) % rank
-            changes = cut is not None and cut.axis == along
+            changes = 1 not in new or (cut is not None and cut.axis == along)
             changes |= node.op_type == "Split" and any(o in self._cuts for o in node.output)
-            same = 1 in new and np.array_equal(new[1], self._constant(node, 1))
-            require_known(changes or same or 1 not in new, f"where {node.op_type} goes")
+            same = changes or np.array_equal(new[1], self._constant(node, 1))
+            require_known(same, f"where {node.op_type} goes")
         if node.op_type == "Slice" and not any(node.input[1:]):
             require_known(not new and attributes(node) == attributes(twin), "where Slice goes")
         elif node.op_type == "Slice":
@@ -343,51 +350,6 @@ class _Without:
             rest = all(np.array_equal(new[k], old[k]) for k in (3, 4) if k in old)
             require_known(ends and rest, "where Slice goes")
 
-    def _compare_moved(
-        self,
-        node: NodeProto,
-        made: NodeProto,
-        parameters: Mapping[int, NDArray[Any]],
-        count: int,
-        size: int,
-    ) -> None:
-        whole: dict[str, NDArray[Any]] = {}
-        start = 0
-        for name in node.input[:count]:
-            shape = self._sized(name, size)
-            require_known(math.prod(shape) <= MOST_NUMBERED, f"{name!r} is too large")
-            whole[name] = np.arange(start, start + math.prod(shape)).reshape(shape)
-            start += math.prod(shape)
-        cut = {name: self._cut(name, values) for name, values in whole.items()}
-        for slot in range(count, len(node.input)):
-            if node.input[slot]:
-                whole[node.input[slot]] = self._constant(node, slot)
-        cut |= {made.input[slot]: value for slot, value in parameters.items()}
-        opsets = self._old.proto.opset_import
-        try:
-            found = run_alone(node, whole, opsets), run_alone(made, cut, opsets)
-        except Exception:  # of any kind, where sizes do not fit
-            found = [], [np.zeros(0)]
-        names = [name for name in node.output if name]
-        same = len(found[0]) == len(found[1]) and all(
-            self._fits(name, a) and np.array_equal(self._cut(name, a), b)
-            for name, a, b in zip(names, *found, strict=True)
-        )
-        require_known(same, f"{node.op_type} to {node.output[0]!r} moves other entries")
-
-    def _sized(self, tensor: str, size: int) -> Shape:
-        """The shape of a tensor with a size in place of those that are not known."""
-        trials = zip(*self._old.shapes(tensor), strict=True)
-        return tuple(n[0] if len(set(n)) == 1 else size for n in trials)
-
-    def _fits(self, tensor: str, values: NDArray[Any]) -> bool:
-        cut = self._cuts.get(tensor)
-        return cut is None or values.shape[cut.axis : cut.axis + 1] == cut.kept.shape
-
-    def _cut(self, tensor: str, values: NDArray[Any]) -> NDArray[Any]:
-        cut = self._cuts.get(tensor)
-        return values if cut is None else values.compress(cut.kept, axis=cut.axis)
-
 
 Rule = Callable[[_Without, NodeProto, NodeProto], None]
 RULES: dict[str, Rule] = {
@@ -397,4 +359,6 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(MOVES, _Without.moved),
     **dict.fromkeys(("Conv", "ConvTranspose", "Gemm", "MatMul"), _Without.weighted),
     "Pad": _Without.padded,
+    "Resize": _Without.resized,
+    "Upsample": _Without.resized,
 }

@@ -13,13 +13,14 @@ import numpy as np
 from onnx_exact.domains import DOMAIN_KEY, Domain, DomainLike, resolve_domain
 from onnx_exact.errors import DomainError, NotVerifiedError, UncheckedError
 from onnx_exact.verifier.chain import read_chain, read_constant
-from onnx_exact.verifier.channels import Cut, without_channels
+from onnx_exact.verifier.channels import without_channels
 from onnx_exact.verifier.claims import check_claims
 from onnx_exact.verifier.clock import Clock
 from onnx_exact.verifier.coverage import Pair, compare_outside, compare_signatures
 from onnx_exact.verifier.deviation import compare, deviation
 from onnx_exact.verifier.front import Front
 from onnx_exact.verifier.model import Model
+from onnx_exact.verifier.movement import Cut
 from onnx_exact.verifier.products import Products
 from onnx_exact.verifier.refusals import require, require_known
 from onnx_exact.verifier.schema import Certificate, ClaimsReader

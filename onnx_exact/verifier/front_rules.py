@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any
 
@@ -80,6 +80,10 @@ class Place:
         low, high = (np.broadcast_to(side, sizes) for side in self.x[slot])
         return low, high
 
+    def spots(self, slot: int = 0) -> bool:
+        """Whether every size of an image is known; else all that is tried is a single spot."""
+        return all(len(set(n)) == 1 for n in list(zip(*self.sizes(slot), strict=True))[2:])
+
 
 Rule = Callable[[Place], Interval | None]
 
@@ -132,14 +136,24 @@ def _regrouped(p: Place) -> Interval | None:
 
 
 def _bent(p: Place) -> Interval:
-    """LeakyRelu and Elu: what is below 0 and what is above, of which one is 0 at any point."""
+    """LeakyRelu, PRelu and Elu: what is below 0 and what is above, one of them 0 at any point."""
     elu = p.node.op_type == "Elu"
     slope = np.array(float(p.options.get("alpha", 1.0 if elu else np.float32(0.01))))
+    below = p.x[1] if p.node.op_type == "PRelu" else (slope, slope)
     low, high = (np.minimum(side, 0.0) for side in p.x[0])
     if elu:
         low, high = np.expm1(low) * (1.0 + FUNCTION_ERROR), np.expm1(high) * (1.0 - FUNCTION_ERROR)
-    low, high = multiplied((low, high), (slope, slope))
-    return low + np.maximum(p.x[0][0], 0.0), high + np.maximum(p.x[0][1], 0.0)
+    above = np.maximum(p.x[0][0], 0.0), np.maximum(p.x[0][1], 0.0)
+    return added(multiplied((low, high), below), above)
+
+
+def _resized(p: Place) -> Interval:
+    """Each entry is one of its channel's, or lies between some."""
+    between = p.options.get("mode", b"nearest") in (b"nearest", b"linear")
+    crops = p.options.get("coordinate_transformation_mode") == b"tf_crop_and_resize"
+    pairs = zip(p.sizes(), p.shapes, strict=True)
+    require_known(between and not crops and all(a[:2] == b[:2] for a, b in pairs), "a Resize")
+    return hull(p.x[0], tuple(range(2, len(p.shapes[0]))))
 
 
 def _clipped(p: Place) -> Interval:
@@ -179,10 +193,14 @@ def _totalled(p: Place) -> Interval:
     counts = {math.prod(a) // math.prod(b) for a, b in pairs}
     (low, high), sums = _moved(p), p.node.op_type == "ReduceSum"
     plain = not p.options.get("ceil_mode", 0) and not (sums and len(counts) > 1)
+    plain &= not p.options.get("count_include_pad", 0) or p.spots()
     require_known(plain, "sums of several sizes")
     terms = math.prod(p.options.get("kernel_shape", ())) + max(counts)
     size = np.maximum(*map(np.abs, p.x[0])).max(initial=0.0)
-    error = rounding(size * terms if sums else size, terms)
+    read = ((p.x[0][0] != 0.0) | (p.x[0][1] != 0.0)).astype(np.float64)
+    # What adds up nothing but zeros is 0.
+    some = _moved(replace(p, x=[(read, read), *p.x[1:]]))[0] > 0.0
+    error = np.where(some, rounding(size * terms if sums else size, terms), 0.0)
     return low - error, high + error
 
 
@@ -192,6 +210,15 @@ def _bilinear(p: Place) -> Interval:
     # Where neither is constant there are no sizes, and no bounds.
     weight, node = np.asarray(p.constant(1 - slot)), p.node
     options = {k: v for k, v in p.options.items() if k not in ("alpha", "beta")}
+    x = p.whole(slot)
+    if node.op_type.startswith("Conv") and not p.spots(slot):
+        # Each number of the kernel meets some entry of the image, or what it is padded with.
+        require_known(node.op_type == "Conv", "a transposed convolution of open sizes")
+        x = np.minimum(x[0], 0.0), np.maximum(x[1], 0.0)
+        x = hull(x, tuple(range(2, weight.ndim)))
+        sizes = *x[0].shape[:2], *weight.shape[2:]
+        x = np.broadcast_to(x[0], sizes), np.broadcast_to(x[1], sizes)
+        options = {"group": p.options.get("group", 1)}
     plain = make_node(node.op_type, node.input[:2], node.output, **options)
     # Of each sum at most; the sizes of a kernel, or of a matrix, are in it.
     terms = max(weight.size // min(weight.shape[:2]), *weight.shape)
@@ -202,7 +229,7 @@ def _bilinear(p: Place) -> Interval:
     def product(w: Array, x: Array) -> Array:
         return p.run(plain, [w, x] if slot else [x, w])
 
-    found = linear(product, weight, p.whole(slot), terms)
+    found = linear(product, weight, x, terms)
     alpha, beta = ((np.array(p.options.get(name, 1.0)),) * 2 for name in ("alpha", "beta"))
     if len(p.x) < 3:
         return multiplied(found, alpha)
@@ -292,6 +319,7 @@ RULES: dict[str, Rule] = {
     "Mul": _pairwise(multiplied),
     "Neg": lambda p: negated(p.x[0]),
     "OneHot": anywhere,
+    "PRelu": _bent,
     "Pad": _moved,
     "QuantizeLinear": _quantized,
     "ReduceMax": _moved,
@@ -300,6 +328,7 @@ RULES: dict[str, Rule] = {
     "ReduceSum": _totalled,
     "Relu": lambda p: (np.maximum(p.x[0][0], 0.0), np.maximum(p.x[0][1], 0.0)),
     "Reshape": _regrouped,
+    "Resize": _resized,
     # Features lie along the last of two axes; of more axes nothing is said.
     "Scaler": lambda p: (
         multiplied(

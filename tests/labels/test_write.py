@@ -82,25 +82,21 @@ def test_a_second_run_copies_what_the_first_one_wrote(tmp_path: Path) -> None:
     assert (tmp_path / "1.onnx").read_bytes() == (tmp_path / "2.onnx").read_bytes()
 
 
-def test_channels_stay_where_a_certificate_is_asked_for(tmp_path: Path) -> None:
-    onnx.save(built("plain"), tmp_path / "in.onnx")
+@pytest.mark.parametrize(("what", "go"), [("plain", True), ("QDQ", False)])
+def test_channels_of_which_a_certificate_cannot_speak_stay(
+    what: str, go: bool, tmp_path: Path
+) -> None:
+    onnx.save(built(what), tmp_path / "in.onnx")
     report = optimize_file(
-        *(tmp_path / "in.onnx", tmp_path / "out.onnx"),
+        *(tmp_path / name for name in ("in.onnx", "out.onnx")),
         domain="0:1",
+        align=1,
         certificate=tmp_path / "c.npz",
     )
-    assert report.channels == ()
-    assert (
-        main(
-            [
-                "verify",
-                *(str(tmp_path / n) for n in ("in.onnx", "out.onnx")),
-                "--certificate",
-                str(tmp_path / "c.npz"),
-            ]
-        )
-        == 0
-    )
+    assert bool(report.channels) is go
+    assert any("no certificate can speak" in warning for warning in report.warnings) is not go
+    files = [str(tmp_path / name) for name in ("in.onnx", "out.onnx", "c.npz")]
+    assert main(["verify", *files[:2], "--certificate", files[2]]) == 0
 
 
 def test_external_data_is_cut_too(tmp_path: Path) -> None:
@@ -121,13 +117,13 @@ def test_what_would_differ_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> 
     """A mistake in this room ends in a warning, not in a wrong model."""
     from onnx_exact.labels import narrow as room
 
-    def wrong(*arguments: object) -> onnx.ModelProto:
-        made = write(*arguments)
+    def wrong(*arguments: object) -> tuple[onnx.ModelProto, object]:
+        made, cuts = write(*arguments)
         for tensor in made.graph.initializer:
             if tensor.data_type == onnx.TensorProto.FLOAT:
                 values = numpy_helper.to_array(tensor) * np.float32(1.01)
                 tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
-        return made
+        return made, cuts
 
     write = room.write
     monkeypatch.setattr(room, "write", wrong)

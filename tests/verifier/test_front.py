@@ -111,6 +111,9 @@ GRAPHS: dict[str, list[NodeProto]] = {
         node("Sub", "b x", "e"),
         node("Abs", "e", "y"),
     ],
+    "PRelu": [node("PRelu", "x c", "y")],
+    "Resize": [node("Resize", "x _ scales", "y", mode="linear")],
+    "Resize to the nearest": [node("Resize", "x _ scales", "y", mode="nearest")],
     "LeakyRelu, falling": [node("LeakyRelu", "x", "y", alpha=-0.5)],
     "Sigmoid": [node("Sigmoid", "x", "y")],
     "Tanh": [node("Tanh", "x", "y")],
@@ -208,6 +211,7 @@ GRAPHS: dict[str, list[NodeProto]] = {
 INTEGERS |= {"zero": [0], "rest": [120], "pads": [0, 0, 1, 2, 0, 0, 0, 1], "minus": [-1]}
 INTEGERS |= {"times": [1, 2, 1, 3], "wide": [1, 3, 1, 1, 1], "halves": [3, 3], "depth": 4}
 OTHERS: dict[str, Any] = {
+    "scales": np.array([1.0, 1.0, 2.0, 1.5], np.float32),
     "mask": RNG.random((4, 1, 5)) < 0.5,
     "zero8": np.uint8(128),
     "zeros8": np.array([120, 128, 100, 140], np.uint8),
@@ -215,7 +219,14 @@ OTHERS: dict[str, Any] = {
 
 
 # Their bounds say less than what is read.
-LOOSE = {"Softmax", "Concat of samples", "Where, on a tensor", "OneHot"}
+LOOSE = {
+    "Resize",
+    "Resize to the nearest",
+    "Softmax",
+    "Concat of samples",
+    "Where, on a tensor",
+    "OneHot",
+}
 
 
 def initializers(nodes: Sequence[NodeProto]) -> list[TensorProto]:
@@ -604,3 +615,29 @@ def test_a_tie_at_the_value_of_zero_is_found(op: str, tmp_path: Path) -> None:
     if op == "Tanh":
         assert report.totals.stably_inactive == 1
     assert verify(*files).exit_code == 0
+
+
+OPEN = [what for what, nodes in GRAPHS.items() if "Conv" in what or "Pool" in what or "Pad" in what]
+
+
+@pytest.mark.parametrize("what", OPEN)
+def test_intervals_of_images_of_open_size_hold_at_every_size(what: str) -> None:
+    """The sizes that are tried are not those that windows reach over."""
+    model = built(GRAPHS[what], None)
+    for dim, name in zip(model.graph.input[0].type.tensor_type.shape.dim[2:], "HW", strict=True):
+        dim.Clear()
+        dim.dim_param = name
+    low, high = np.full((1, 4, 1, 1), 0.5), np.full((1, 4, 1, 1), 1.0)
+    lower, upper = Front(Model(model, "a model"), {"x": (low, high)})._of("y")
+    session = session_of(model)
+    for height, width in ((1, 1), (2, 3), (7, 6), (12, 5)):
+        for number in range(20):
+            shape = (1, 4, height, width)
+            share = RNG.random(shape) if number % 2 else RNG.integers(0, 2, shape)
+            try:
+                y = session.run(None, {"x": (low + share * (high - low)).astype(np.float32)})[0]
+            except Exception:  # a window larger than the image, or a matrix of another size
+                continue
+            slack = 1e-5 * (1.0 + np.abs(y))
+            assert (y >= lower - slack).all()
+            assert (y <= upper + slack).all()

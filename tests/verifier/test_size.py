@@ -7,7 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 VERIFIER = Path(__file__).parents[2] / "onnx_exact" / "verifier"
-MOST = 1_500
+# What it takes to check chains, and channels that went.
+MOST = 1_540
+MOST_FOR_CHANNELS = 265
+CHANNELS = ("channels.py", "movement.py")
 
 
 def statements(path: Path) -> int:
@@ -32,7 +35,9 @@ def counted() -> Iterator[tuple[str, int]]:
 
 
 def test_the_trusted_part_does_not_grow() -> None:
-    assert sum(count for _, count in counted()) <= MOST
+    channels = sum(count for name, count in counted() if name in CHANNELS)
+    assert sum(count for _, count in counted()) - channels <= MOST
+    assert channels <= MOST_FOR_CHANNELS
 
 
 if __name__ == "__main__":

@@ -1,0 +1,270 @@
+"""Channels that went: honest results are accepted, whatever else is said of them is refused."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import ModelProto, TensorProto, numpy_helper
+
+from onnx_exact.domains import domain_of_run
+from onnx_exact.errors import NotVerifiedError, UncheckedError
+from onnx_exact.graph.ranges import Ranges
+from onnx_exact.graph.read import inputs_of
+from onnx_exact.labels.narrow import Narrowed, narrow
+from onnx_exact.network import Box
+from onnx_exact.pipeline import optimize_file
+from onnx_exact.stages.checkable import against_channels
+from onnx_exact.verified import verify
+from onnx_exact.verifier.channels import RULES
+from tests.labels.graphs import GRAPHS, SIDE, Net, built
+from tests.verifier.build import Written, read
+
+# Nothing goes in "grouped"; what LSTM and QDQ make is nothing that the checker knows to be 0.
+STAY = {"grouped", "LSTM in front", "QDQ"}
+REFUSED = (NotVerifiedError, UncheckedError)
+CERTIFIED = [what for what in GRAPHS if what not in STAY]
+TRIALS = 25
+
+
+def written(model: ModelProto, folder: Path) -> Written:
+    old, new, certificate = (folder / name for name in ("in.onnx", "out.onnx", "proof.npz"))
+    onnx.save(model, old)
+    optimize_file(old, new, domain="0:1", certificate=certificate, align=1)
+    return read(old, new, certificate)
+
+
+def outputs(model: ModelProto, points: list[dict[str, Any]]) -> list[Any]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options)
+    return [value for point in points for value in session.run(None, point)]
+
+
+@cache
+def points_of(what: str) -> list[dict[str, Any]]:
+    """Inputs of a graph, corners of the domain among them."""
+    rng, found = np.random.default_rng(3), []
+    for number in range(6):
+        point = {}
+        for value in built(what).graph.input:
+            tensor = value.type.tensor_type
+            sizes = [dim.dim_value or 8 - 6 * (k == 0) for k, dim in enumerate(tensor.shape.dim)]
+            kind = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
+            drawn = rng.integers(0, 2, sizes) if number % 2 else rng.random(sizes)
+            point[value.name] = np.asarray(drawn).astype(kind)
+        found.append(point)
+    return found
+
+
+def assert_the_same(what: str, old: ModelProto, new: ModelProto) -> None:
+    for a, b in zip(*(outputs(m, points_of(what)) for m in (old, new)), strict=True):
+        size = 1.0 + np.abs(a.astype(float)).max(initial=0.0)
+        assert a.shape == b.shape
+        assert (
+            np.abs(a.astype(float) - b).max(initial=0.0)
+            <= (2e-3 if what == "float16" else 1e-5) * size
+        )
+
+
+@pytest.mark.parametrize("what", GRAPHS)
+def test_honest_results_are_verified(what: str, tmp_path: Path) -> None:
+    made = written(built(what), tmp_path)
+    assert verify(made.old, made.new, made.certificate).verified
+    assert ("channels" in made.header) is (what not in STAY)
+    assert_the_same(what, onnx.load(made.old), onnx.load(made.new))
+
+
+def test_every_rule_is_tried() -> None:
+    through = set()
+    for what in GRAPHS:
+        found = honest(what)
+        for node in built(what).graph.node if found else ():
+            if found is not None and found.cuts.keys() & {*node.input, *node.output}:
+                through.add(node.op_type)
+    entrywise = {op for op, rule in RULES.items() if rule is RULES["Relu"]}
+    assert RULES.keys() - entrywise - through <= {
+        "ReduceMax",
+        "ReduceMin",
+        "ReduceSum",
+        "Squeeze",
+        "Unsqueeze",
+        "Upsample",
+    }
+
+
+def honest(what: str) -> Narrowed | None:
+    model = built(what)
+    return narrow(model, bounds_of(model), 1, constants=False)
+
+
+def bounds_of(model: ModelProto) -> Callable[[str], Box]:
+    domain = domain_of_run("0:1", inputs_of(model), {}, rebase=False)
+    return Ranges(model, domain.boxes, checked=True).of
+
+
+def lying(model: ModelProto, seed: int) -> Callable[[str], Box]:
+    """Bounds that say of some channels that they are always 0."""
+    truth, made = bounds_of(model), {name for node in model.graph.node for name in node.output}
+
+    def bounds(tensor: str) -> Box:
+        box = truth(tensor)
+        if tensor not in made or box.lower.ndim < 2:
+            return box
+        rng = np.random.default_rng([seed, *tensor.encode()])
+        count, flat = box.lower.shape[1], box.lower.ndim == 2
+        # What was flattened has as many entries for each channel.
+        each = SIDE**2 if flat and count % SIDE**2 == 0 else 1
+        gone = (rng.random(count // each) < 0.25).repeat(each)
+        gone = gone.reshape(1, count, *[1] * (box.lower.ndim - 2))
+        return Box(*(np.where(gone, 0.0, side) for side in (box.lower, box.upper)))
+
+    return bounds
+
+
+@pytest.mark.parametrize("what", CERTIFIED)
+def test_a_result_that_rests_on_a_lie_about_zeros_is_refused(what: str) -> None:
+    """Whatever is accepted all the same computes what the original does."""
+    model = built(what)
+    domain = domain_of_run("0:1", inputs_of(model), {}, rebase=False)
+    refused = 0
+    for seed in range(TRIALS):
+        found = narrow(model, lying(model, seed), 1, constants=False)
+        if found is None:
+            continue
+        if against_channels(source_of(model), found, domain):
+            refused += 1
+        else:
+            assert_the_same(what, model, found.model)
+    assert refused or what in (
+        "channels that nobody reads",
+        "all channels dead",
+        "shifted by position",
+    )
+
+
+def source_of(model: ModelProto) -> Any:
+    from onnx_exact.graph.read import read_model
+
+    return read_model(model)
+
+
+def forged(made: Written, model: ModelProto) -> Written:
+    """The same certificate for another result."""
+    onnx.save(model, made.new)
+    data = made.new.read_bytes()
+    mark = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+    return made.changed({"result": mark})
+
+
+def changed_constants(model: ModelProto) -> Iterator[ModelProto]:
+    """The model with one number of one constant changed, each constant in turn."""
+    for place, tensor in enumerate(model.graph.initializer):
+        values = numpy_helper.to_array(tensor).copy()
+        if not values.size or tensor.data_type == TensorProto.BOOL:
+            continue
+        for at in {0, values.size - 1}:
+            other = ModelProto()
+            other.CopyFrom(model)
+            anew = values.copy()
+            anew.reshape(-1)[at] += 1
+            other.graph.initializer[place].CopyFrom(numpy_helper.from_array(anew, tensor.name))
+            yield other
+
+
+@pytest.mark.parametrize("what", CERTIFIED)
+def test_a_result_with_another_number_is_refused(what: str, tmp_path: Path) -> None:
+    made = written(built(what), tmp_path)
+    honest = onnx.load(made.new)
+    for other in changed_constants(honest):
+        lie = forged(made, other)
+        try:
+            verify(lie.old, lie.new, lie.certificate)
+        except REFUSED:
+            continue
+        except onnx_errors():
+            continue
+        # What is not read, or has no effect over the domain.
+        assert_the_same(what, onnx.load(made.old), other)
+
+
+def onnx_errors() -> tuple[type[Exception], ...]:
+    from onnx_exact.errors import ModelError
+
+    return (ModelError,)
+
+
+def lies_about_cuts(made: Written) -> Iterator[Written]:
+    """Other things to say of the channels of an honest result."""
+    heads = made.header["channels"]
+    for number, head in enumerate(heads):
+        name = f"k{number}_kept"
+        kept = made.arrays[name]
+        for other in (np.roll(kept, 1), ~kept, np.ones_like(kept), np.zeros_like(kept), kept[:-1]):
+            if not np.array_equal(other, kept):
+                yield made.changed(**{name: other})
+        yield made.changed(**{name: np.append(kept, True)})
+        yield made.changed(**{name: kept.astype(np.uint8)})
+        yield made.changed(**{name: None})
+        for axis in (0, head["axis"] + 1, -3, "1", True, None, 2**70):
+            if axis != head["axis"] or axis is True:
+                yield made.changed(
+                    {"channels": [*heads[:number], head | {"axis": axis}, *heads[number + 1 :]]}
+                )
+        for tensor in ("nothing", "x", heads[number - 1]["tensor"] if len(heads) > 1 else "", 5):
+            yield made.changed(
+                {"channels": [*heads[:number], head | {"tensor": tensor}, *heads[number + 1 :]]}
+            )
+    for channels in ([], None, {}, [[]], heads[:-1], [*heads, heads[0]]):
+        yield made.changed({"channels": channels})
+
+
+@pytest.mark.parametrize("what", ["plain", "residual", "Slice", "depthwise", "Reshape", "Split"])
+def test_other_things_said_of_channels_are_refused(what: str, tmp_path: Path) -> None:
+    made = written(built(what), tmp_path)
+    count = 0
+    for lie in lies_about_cuts(made):
+        count += 1
+        with pytest.raises(REFUSED):
+            verify(lie.old, lie.new, lie.certificate)
+    assert count > 20
+
+
+def test_channels_of_another_domain_are_refused(tmp_path: Path) -> None:
+    """Channels that are dead over [0, 1] are not over [0, 1e6]."""
+    made = written(built("plain"), tmp_path)
+    sides = {"lower": 0.0, "upper": 1e6}
+    model = onnx.load(made.new)
+    del model.metadata_props[:]
+    lie = forged(made, model).changed({"domain": {"x": sides}})
+    with pytest.raises(UncheckedError, match="may not be 0"):
+        verify(lie.old, lie.new, lie.certificate)
+
+
+def test_an_output_that_would_be_cut_is_refused() -> None:
+    model = built("given out")
+    found = honest("given out")
+    assert found is not None
+    name = next(v.name for v in model.graph.output)
+    cuts = found.cuts | {name: {1: np.array([True, True, False])}}
+    domain = domain_of_run("0:1", inputs_of(model), {}, rebase=False)
+    assert "would be cut" in against_channels(source_of(model), replace(found, cuts=cuts), domain)
+
+
+def test_a_cut_that_training_would_see_is_refused() -> None:
+    """A Dropout that may train draws for all entries."""
+    net = Net()
+    x = net.conv("x", 2, 6, dead=[1])
+    y = net.add("Dropout", [x, net.constant(np.float32(0.5)), net.constant(np.array(True))])
+    model = net.model(net.conv(y, 6, 3))
+    found = narrow(model, bounds_of(model), 1, constants=False)
+    assert found is None
