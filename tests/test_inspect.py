@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ from onnx_exact.cli import main
 from onnx_exact.inspected import inspect
 from onnx_exact.report import to_text
 from tests.graph.build import Builder
+from tests.graph.test_reasons import ENDS, LEFT_OUT
+from tests.labels.graphs import GRAPHS, built
 
 MODELS = Path(__file__).parents[2] / "shared" / "models"
 
@@ -164,3 +167,37 @@ def test_channels_that_can_go_are_named() -> None:
     found = inspect(built("plain"), "0:1")
     assert [(c.before, c.after) for c in found.channels] == [(6, 4), (4, 3)]
     assert "2 of the 6 channels of" in found.to_text()
+
+
+# What `tests.graph.test_reasons` holds each reason to, between names.
+TESTED = [
+    max(re.split(r"'[^']*'?|\(", wanted), key=len).strip()
+    for _, wanted in (*LEFT_OUT.values(), *ENDS.values())
+] + ["is in a chain that ends before it", "is read in a branch", "is unread"]
+
+
+def reasons(model: ModelProto | Path) -> list[str]:
+    found = inspect(model)
+    return [*found.left_out, *(chain.end for chain in found.chains)]
+
+
+@pytest.mark.parametrize("what", GRAPHS)
+def test_every_reason_named_on_a_graph_has_a_test(what: str) -> None:
+    for line in reasons(built(what)):
+        assert any(tested in line for tested in TESTED), line
+
+
+@pytest.mark.skipif(not MODELS.is_dir(), reason="../shared/models is absent")
+def test_every_reason_named_on_the_models_has_a_test() -> None:
+    lines = [line for path in sorted(MODELS.rglob("*.onnx")) for line in reasons(path)]
+    assert len(lines) > 50
+    for line in lines:
+        assert any(tested in line for tested in TESTED), line
+
+
+def test_product_whose_output_nothing_reads_says_so() -> None:
+    b = Builder()
+    b.relu(b.gemm("x", 6, 5))
+    unread = b.node("Gemm", "x", b.weight(6, 5), name="lost")
+    model = b.model([b.node("Sigmoid", "x")])
+    assert any(f"{unread!r} is unread" in line for line in inspect(model).left_out)
