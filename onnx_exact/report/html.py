@@ -13,7 +13,7 @@ from typing import Any
 from onnx_exact.report.html_style import STYLE
 from onnx_exact.report.report import ANALYZE, ChainReport, LayerReport, Report
 from onnx_exact.report.text import lines, proved
-from onnx_exact.report.words import FATES, VERDICTS, at_least, at_most, fates, verdicts
+from onnx_exact.report.words import FATES, VERDICTS, at_least, at_most, fates, sizes, verdicts
 
 # Sides of a domain's array that are shown.
 SHOWN = 4
@@ -63,17 +63,8 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 def _tiles(report: Report) -> str:
     """The sizes before and after."""
-    totals = report.totals
-    sizes = [
-        ("ReLU units in chains", totals.units_before, totals.units_after),
-        ("connections in chains", totals.connections_before, totals.connections_after),
-        ("parameters in chains", totals.parameters_before, totals.parameters_after),
-        ("bytes", totals.bytes_before, totals.bytes_after),
-    ]
-    if report.parameters is not None:
-        sizes.insert(0, ("parameters of the graph, by channels", *report.parameters))
     tiles = []
-    for name, before, after in sizes:
+    for name, before, after in sizes(report):
         number, note = f"{before:,}", ""
         if after is not None:
             number = f"{before:,} <span class=to>&rarr;</span> {after:,}"

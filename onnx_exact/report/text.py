@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from onnx_exact.report.report import ANALYZE, ChainReport, FormReport, Report
-from onnx_exact.report.words import at_most
+from onnx_exact.report.words import at_most, sizes
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -87,14 +87,8 @@ def _chain_table(chain: ChainReport, unicode: bool) -> Table:
 
 
 def _totals_table(report: Report, unicode: bool) -> Table:
-    totals = report.totals
     table = _table("Totals", ["", "before", "after", "change"], unicode)
-    for name, before, after in (
-        ("ReLU units", totals.units_before, totals.units_after),
-        ("connections", totals.connections_before, totals.connections_after),
-        ("parameters", totals.parameters_before, totals.parameters_after),
-        ("file size in bytes", totals.bytes_before, totals.bytes_after),
-    ):
+    for name, before, after in sizes(report):
         table.add_row(name, _count(before), _count(after), _change(before, after))
     return table
 

@@ -1,11 +1,11 @@
-"""The words of a report for verdicts and for what became of units, and how bounds are printed."""
+"""The words of a report for verdicts, what became of units, sizes, and how bounds are printed."""
 
 from __future__ import annotations
 
 import math
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 
-from onnx_exact.report.report import LayerReport
+from onnx_exact.report.report import LayerReport, Report
 
 # The field of `LayerReport`, and the words for it.
 VERDICTS = {
@@ -49,3 +49,18 @@ def _rounded(value: float, digits: int, rounding: str) -> str:
         return f"{value:g}"
     exact = Context(prec=digits, rounding=rounding).create_decimal(float(value))
     return f"{float(exact):.{digits}g}"
+
+
+def sizes(report: Report) -> list[tuple[str, int, int | None]]:
+    """What the model has of what counts, before and after; None where nothing was changed."""
+    totals = report.totals
+    found: list[tuple[str, int, int | None]] = []
+    if report.parameters is not None:
+        found.append(("parameters of the graph, by channels", *report.parameters))
+    if report.chains:
+        found += [
+            ("ReLU units", totals.units_before, totals.units_after),
+            ("connections", totals.connections_before, totals.connections_after),
+            ("parameters", totals.parameters_before, totals.parameters_after),
+        ]
+    return [*found, ("file size in bytes", totals.bytes_before, totals.bytes_after)]
