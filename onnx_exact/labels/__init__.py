@@ -26,6 +26,7 @@ bias, which is rounded to their type.
     move      data movement, run on labels
     steady    which labels stand for constants
     constants what readers make of constants that go
+    apart     how far what is rounded moves the outputs
     alive     which of them stay: those that are alive, whole slices, whole blocks of channels
     params    constants that can be cut
     write     the graph without the rest

@@ -14,9 +14,11 @@ from onnx_exact.graph.bounds import apply
 from onnx_exact.graph.bounds.interval import Interval
 from onnx_exact.graph.index import Index, attributes
 from onnx_exact.graph.kept import keep_words
+from onnx_exact.labels.move import run_linear
 from onnx_exact.labels.params import Cutter
 from onnx_exact.network import Box
 from onnx_exact.network.affine import Array
+from onnx_exact.network.rounding import gamma
 
 # Bounds of what does not depend on the input differ by what a runtime may round, in proportion to
 # the value no more than this; anything wider is left alone.
@@ -33,26 +35,34 @@ def takes_constants(index: Index, node: NodeProto) -> bool:
 
 def known(box: Box) -> Array:
     """The value of every entry for all rows, NaN where the bounds do not tell."""
-    lower, upper = box.lower, box.upper
-    if lower.ndim:
-        lower, upper = lower.min(axis=0, keepdims=True), upper.max(axis=0, keepdims=True)
+    lower, upper = _of_all_rows(box)
     with np.errstate(invalid="ignore", over="ignore"):
         middle = lower + (upper - lower) / 2
         near = upper - lower <= WIDEST * np.minimum(np.abs(lower), np.abs(upper))
     return np.where(near & np.isfinite(middle), middle, np.nan)
 
 
-def offset(index: Index, node: NodeProto, box: Box, gone: NDArray[np.bool_]) -> Array | None:
+def _of_all_rows(box: Box) -> tuple[Array, Array]:
+    lower, upper = box.lower, box.upper
+    if lower.ndim:
+        lower, upper = lower.min(axis=0, keepdims=True), upper.max(axis=0, keepdims=True)
+    return lower, upper
+
+
+def offset(
+    index: Index, node: NodeProto, box: Box, exact: Box, gone: NDArray[np.bool_]
+) -> tuple[Array, float] | None:
     """L K, with the rank of the output and size 1 along axes of which it does not depend.
 
     Args:
         index: of the graph.
         node: the reader.
         box: of its input.
+        exact: the same in real arithmetic, as far as that is known.
         gone: which entries go, broadcasting against the input.
 
     Returns:
-        None where it is not known.
+        And how far it may be off; None where it is not known.
     """
     values, whole = known(box), index.shape(node.input[0])
     if whole is None or values.ndim != len(whole):
@@ -78,7 +88,34 @@ def offset(index: Index, node: NodeProto, box: Box, gone: NDArray[np.bool_]) -> 
         first = made.take([0], axis=axis)
         if np.allclose(made, first, rtol=2.0**-40, atol=2.0**-45 * most):
             made = first
-    return made
+    low, high = (np.where(gone, np.broadcast_to(v, sizes), 0.0) for v in _of_all_rows(exact))
+    if all(dim.static for dim in whole[1:]):
+        return made, _off(index, alone, weight, (low, high), made)
+    # A single spot says nothing of the others.
+    around = apply(index, alone, (Interval(low, high), Interval(weight, weight)), 0)
+    if around is None:
+        return None
+    return made, max(float(np.max(end)) for end in (made - around.lower, around.upper - made))
+
+
+def _off(
+    index: Index, node: NodeProto, weight: Array, ends: tuple[Array, Array], made: Array
+) -> float:
+    """How far `made` may be from L K in real arithmetic, with K between two ends."""
+    middle = ends[0] + (ends[1] - ends[0]) / 2
+    half = np.maximum(ends[1] - middle, middle - ends[0]) * (1.0 + 2.0**-50)
+    exact, reach, size = (
+        run_linear(index, node, x, w)
+        for x, w in (
+            (middle, weight),
+            (half, np.abs(weight)),
+            (np.abs(middle) + half, np.abs(weight)),
+        )
+    )
+    rounding = 2.0 * gamma(weight.size) * np.abs(size)
+    return float((np.abs(made - exact) + np.abs(reach) + rounding).max(initial=0.0)) * (
+        1.0 + 2.0**-40
+    )
 
 
 def _written(index: Index, tensor: str) -> bool:
@@ -89,6 +126,13 @@ def _written(index: Index, tensor: str) -> bool:
     )
 
 
+def _rounded(values: Array, stored: NDArray[np.generic]) -> float:
+    """How far stored numbers may be from what they stand for, a sum of two or a number."""
+    wide = np.asarray(stored, np.float64)
+    # What float64 rounds of the sum itself is no more than a unit of its last place.
+    return float((np.abs(wide - values) + np.spacing(np.abs(values))).max(initial=0.0))
+
+
 class Adder:
     """Gives readers of a graph that is being rewritten what they lost."""
 
@@ -96,17 +140,24 @@ class Adder:
         self._index, self._graph, self._cutter = index, graph, cutter
         self._inserted: list[tuple[int, list[NodeProto]]] = []
 
-    def give(self, position: int, node: NodeProto, values: Array) -> None:
-        """Adds `values`, which broadcast against the output, in the bias or behind the node."""
+    def give(self, position: int, node: NodeProto, values: Array) -> float:
+        """Adds `values`, which broadcast against the output, in the bias or behind the node.
+
+        Returns:
+            What is rounded of them.
+        """
         kind = helper.tensor_dtype_to_np_dtype(self._index.elem_type(node.output[0]))
         channel = 1 if node.op_type in ("Conv", "ConvTranspose") else values.ndim - 1
-        if values.size == values.shape[channel] and self._in_bias(node, values.reshape(-1), kind):
-            return
+        if values.size == values.shape[channel]:
+            rounded = self._in_bias(node, values.reshape(-1), kind)
+            if rounded is not None:
+                return rounded
         made = node.output[0]
         node.output[0] = self._cutter.name(made)
         nodes, added = self._map(made, values.astype(kind))
         nodes.append(helper.make_node("Add", [node.output[0], added], [made]))
         self._inserted.append((position, nodes))
+        return _rounded(values, values.astype(kind))
 
     def insert(self) -> None:
         """Puts the new nodes behind those whose outputs they take."""
@@ -114,33 +165,34 @@ class Adder:
             for node in reversed(nodes):
                 self._graph.node.insert(position + 1, node)
 
-    def _in_bias(self, node: NodeProto, values: Array, kind: np.dtype[np.generic]) -> bool:
+    def _in_bias(self, node: NodeProto, values: Array, kind: np.dtype[np.generic]) -> float | None:
+        """What is rounded of the new bias; None where they cannot be in it."""
         if node.op_type == "MatMul":
-            return False
+            return None
         if (
             node.op_type == "Gemm"
             and "beta" in attributes(node)
             and attributes(node)["beta"].f != 1.0
         ):
-            return False
+            return None
         if len(node.input) < 3 or not node.input[2]:
             del node.input[2:]
             node.input.append(self._cutter.add(f"{node.input[1]}_bias", values.astype(kind)))
-            return True
+            return _rounded(values, values.astype(kind))
         tensors = {t.name: t for t in self._graph.initializer}
         if node.input[2] not in tensors:
-            return False
+            return None
         bias = numpy_helper.to_array(tensors[node.input[2]])
         if bias.shape != values.shape:
-            return False
+            return None
         total = (bias.astype(np.float64) + values).astype(kind)
         if self._cutter.alone(node.input[2]):
             made = numpy_helper.from_array(total, node.input[2])
             keep_words(tensors[node.input[2]], made)
             tensors[node.input[2]].CopyFrom(made)
-            return True
-        node.input[2] = self._cutter.add(node.input[2], total)
-        return True
+        else:
+            node.input[2] = self._cutter.add(node.input[2], total)
+        return _rounded(bias.astype(np.float64) + values, total)
 
     def _map(self, like: str, values: Array) -> tuple[list[NodeProto], str]:
         """A constant; rows and columns that repeat are stored once, and gathered."""

@@ -36,6 +36,7 @@ class Labelling:
     Attributes:
         index: of the graph.
         bounds: on each tensor, over the domain.
+        exact: the same in real arithmetic, as far as that is known.
         constants: whether channels that are constant and not 0 may go.
         of: labels by tensor, with the tensor's rank, and size 1 along axes of which all entries
             have the same labels.
@@ -43,17 +44,19 @@ class Labelling:
             of the shape of its labels.
         reads: of the nodes with weights.
         parent: the label that a label is one with.
-        rounded: whether the last graph written has what readers made of constants, rounded.
+        moved: in the last graph written, how far readers of constants that went may be off, by
+            what they make.
     """
 
     index: Index
     bounds: Callable[[str], Box]
+    exact: Callable[[str], Box]
     constants: bool = True
     of: dict[str, Labels] = field(default_factory=dict)
     steady: dict[str, Flags] = field(default_factory=dict)
     reads: list[Read] = field(default_factory=list)
     parent: list[int] = field(default_factory=lambda: [PINNED])
-    rounded: bool = False
+    moved: dict[str, float] = field(default_factory=dict)
 
     def fresh(self, count: int) -> Labels:
         """New labels."""

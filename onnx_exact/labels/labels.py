@@ -35,6 +35,7 @@ def label(
     bounds: Callable[[str], Box],
     staying: Collection[str] = (),
     constants: bool = True,
+    exact: Callable[[str], Box] | None = None,
 ) -> Labelling:
     """Labels all tensors of a graph.
 
@@ -43,8 +44,9 @@ def label(
         bounds: on each tensor, over the domain.
         staying: tensors that keep all that they have.
         constants: whether channels that are constant and not 0 may go.
+        exact: bounds in real arithmetic; None for no others.
     """
-    found = Labelling(index, bounds, constants)
+    found = Labelling(index, bounds, exact or bounds, constants)
     for node in index.nodes:
         outputs = [name for name in node.output if name]
         if all(index.is_constant(name) for name in outputs):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from onnx import ModelProto
 
 from onnx_exact.graph.index import Index
 from onnx_exact.labels.alive import kept_labels
+from onnx_exact.labels.apart import outputs_apart
 from onnx_exact.labels.labelling import Labelling
 from onnx_exact.labels.labels import label
 from onnx_exact.labels.params import Cuts
@@ -44,14 +46,15 @@ class Narrowed:
         model: a copy.
         channels: of its convolutions and matrices, those that have fewer.
         parameters: entries of its constants, before and after.
-        rounded: whether its readers got what they made of constants, rounded to their type.
+        deviation: an upper bound on how far any output may be off, in real arithmetic, since
+            readers got what they made of constants, rounded to their type; 0 where none did.
         cuts: of the original's tensors, along which axis which entries stay.
     """
 
     model: ModelProto
     channels: tuple[Channels, ...]
     parameters: tuple[int, int]
-    rounded: bool
+    deviation: float
     cuts: dict[str, Cuts]
 
     def then(self, more: Narrowed) -> Narrowed:
@@ -61,9 +64,9 @@ class Narrowed:
             before = total[c.node].before if c.node in total else c.before
             total[c.node] = Channels(c.node, before, c.after)
         parameters = self.parameters[0], more.parameters[1]
-        rounded = self.rounded or more.rounded
+        deviation = self.deviation + more.deviation
         cuts = self.cuts | {t: _composed(self.cuts.get(t, {}), c) for t, c in more.cuts.items()}
-        return Narrowed(more.model, tuple(total.values()), parameters, rounded, cuts)
+        return Narrowed(more.model, tuple(total.values()), parameters, deviation, cuts)
 
 
 def narrow(
@@ -73,6 +76,7 @@ def narrow(
     staying: Collection[str] = (),
     *,
     constants: bool = True,
+    exact: Callable[[str], Box] | None = None,
 ) -> Narrowed | None:
     """The model without the channels that can go; None where none can.
 
@@ -82,14 +86,16 @@ def narrow(
         align: what the channels of a convolution are a multiple of, where there are as many.
         staying: tensors that keep all that they have.
         constants: whether channels that are constant and not 0 may go, which rounds.
+        exact: bounds in real arithmetic; None for no others.
     """
     index = Index(model)
     if not any(index.is_standard(n) and n.op_type in NEEDED for n in index.nodes):
         return None
     if constants:
-        found = _narrowed(label(index, bounds, staying), align)
-        # What readers made of constants may be more than what went.
-        if found is None or found.parameters[1] < found.parameters[0]:
+        found = _narrowed(label(index, bounds, staying, exact=exact), align)
+        # What readers made of constants may be more than what went, or not be bounded behind them.
+        fewer = found is None or found.parameters[1] < found.parameters[0]
+        if fewer and (found is None or found.deviation < math.inf):
             return found
     return _narrowed(label(index, bounds, staying, constants=False), align)
 
@@ -112,7 +118,8 @@ def _narrowed(labelling: Labelling, align: int) -> Narrowed | None:
                 name = node.name or node.output[0]
                 channels.append(Channels(name, labels.size, int(kept[labels].sum())))
         parameters = _parameters(index.model), _parameters(made)
-        return Narrowed(made, tuple(channels), parameters, labelling.rounded, cuts)
+        off = outputs_apart(Index(made), labelling.bounds, labelling.moved)
+        return Narrowed(made, tuple(channels), parameters, off, cuts)
 
 
 def _composed(first: Cuts, then: Cuts) -> Cuts:

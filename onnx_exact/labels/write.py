@@ -55,7 +55,7 @@ class _Writer:
         self._adder = Adder(self._index, self._graph, self._cutter)
 
     def written(self) -> ModelProto:
-        self._labelling.rounded = False
+        self._labelling.moved = {}
         for position, node in enumerate(self._index.nodes):
             touched = any(self._cuts(name) for name in (*node.input, *node.output))
             if touched:
@@ -110,15 +110,15 @@ class _Writer:
         gone = ~kept.reshape(sides) & constant
         if not gone.any():
             return
-        values = offset(self._index, node, box, gone)
-        if values is None:
+        found = offset(self._index, node, box, self._labelling.exact(source), gone)
+        if found is None:
             raise UnwritableError(labels[np.broadcast_to(gone, labels.shape)])
+        values, off = found
         for along, some in self._cuts(node.output[0]).items():
             if values.shape[along] > 1:
                 values = values.compress(some, axis=along)
-        if values.any():
-            self._adder.give(position, new, values)
-            self._labelling.rounded = True
+        rounded = self._adder.give(position, new, values) if values.any() else 0.0
+        self._labelling.moved[node.output[0]] = off + rounded
 
     def _set(self, new: NodeProto, slot: int, cuts: Cuts) -> None:
         new.input[slot] = self._cutter.cut(new.input[slot], cuts)

@@ -94,10 +94,7 @@ def assemble(
         deviation=written.deviation if written else None,
         seconds=run.seconds,
         refused=tuple(refused),
-        # No bound covers what channels were folded into and rounded.
-        certified=None
-        if reduced is None or (run.narrowed and run.narrowed.rounded)
-        else reduced.worst,
+        certified=None if reduced is None else reduced.worst,
         interrupted=any(stability.interrupted for _, _, stability in run.chains),
         time_limit=TimeReport(run.limit.seconds, tuple(run.limit.cut_short)),
         warnings=(*run.source.warnings, *(written.lost if written else ())),
@@ -107,7 +104,7 @@ def assemble(
             for c in (run.narrowed.channels if run.narrowed else ())
         ),
         parameters=run.narrowed.parameters if run.narrowed else None,
-        rounded_channels=run.narrowed is not None and run.narrowed.rounded,
+        channels_deviation=0.0 if run.narrowed is None else run.narrowed.deviation,
     )
 
 

@@ -82,7 +82,8 @@ def to_json_dict(report: Report, *, units: bool = False) -> dict[str, Any]:
         "seconds": seconds,
         "left_out": list(report.left_out),
         "channels": [asdict(channels) for channels in report.channels],
-        "channels_rounded": report.rounded_channels,
+        "channels_rounded": report.channels_deviation > 0.0,
+        "channels_max_abs": report.channels_deviation,
         "graph_parameters": None
         if report.parameters is None
         else {"before": report.parameters[0], "after": report.parameters[1]},

@@ -229,8 +229,8 @@ class Report:
         left_out: ReLUs and products that are in no chain, with the reason, a line each.
         channels: convolutions that lost some of their channels.
         parameters: entries of the graph's constants before and after that; None where none did.
-        rounded_channels: whether some were constant and not 0, so that their readers got what they
-            made of them, rounded; no bound covers that.
+        channels_deviation: how far outputs may be off since some of these were constant and not 0,
+            so that their readers got what they made of them, rounded; an upper bound.
     """
 
     command: str
@@ -255,7 +255,7 @@ class Report:
     left_out: tuple[str, ...] = ()
     channels: tuple[ChannelReport, ...] = ()
     parameters: tuple[int, int] | None = None
-    rounded_channels: bool = False
+    channels_deviation: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("domain", "seconds"):

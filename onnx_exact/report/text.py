@@ -225,12 +225,16 @@ def proved(report: Report) -> str:
         return f"Nothing could be removed {where}: the output is a copy of the input{carried}."
     dtype = "/".join(sorted({chain.dtype for chain in report.chains}))
     same = "the new network is the same function over the reals"
-    if report.rounded_channels:
-        same += " apart from rounding what was made of constant channels, which no bound covers,"
-        return f"{how} {where}: {same.removesuffix(',')}."
+    apart = "apart from"
+    if report.channels_deviation:
+        same += (
+            f" {apart} rounding what was made of constant channels, which moves the outputs by at"
+            f" most {at_most(report.channels_deviation)} (worst-case bound)"
+        )
+        apart = "and from"
     if any(chain.rounded for chain in report.chains):
         dropped = sum(layer.negligible for chain in report.chains for layer in chain.layers)
-        same += f" apart from {dropped:,} negligible units and" if dropped else " apart from"
+        same += f" {apart} {dropped:,} negligible units and" if dropped else f" {apart}"
         same += f" rounding its merged and folded weights to {dtype}"
     return f"{how} {where}: {same}{_certified(report.certified, dtype)}."
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 
 from onnx import ModelProto
 
 from onnx_exact.domains import Domain
 from onnx_exact.errors import ModelError, OnnxExactError, ValidationError
 from onnx_exact.graph.batch import runnable
+from onnx_exact.graph.doubled import doubled
 from onnx_exact.graph.kept import not_kept
 from onnx_exact.graph.ranges import Ranges
 from onnx_exact.graph.read import CHECKER_ERRORS, InputSpec, Source, check, one_line
 from onnx_exact.labels.narrow import Narrowed, narrow
 from onnx_exact.methods import DEFAULT_MAX_DEVIATION, DEPLOY, REDUCTIONS
+from onnx_exact.network import Box
 from onnx_exact.settings import Settings
 from onnx_exact.validate import Deviation, validate
 
@@ -84,15 +88,29 @@ def _until_no_more_goes(
     """
     align = settings.align or (BLOCK if settings.goal == DEPLOY else 1)
     rounds = settings.max_deviation >= DEFAULT_MAX_DEVIATION and settings.certificate is None
-    found = narrow(model, ranges.of, align, inside_chains(model, ranges), constants=rounds)
+    staying = inside_chains(model, ranges)
+    exact = _exact(model, domain, ranges)
+    found = narrow(model, ranges.of, align, staying, constants=rounds, exact=exact)
     more = found
     while found is not None and more is not None:
         checked = settings.certificate is not None
         ranges = Ranges(found.model, domain.boxes, checked=checked)
         staying = inside_chains(found.model, ranges)
-        more = narrow(found.model, ranges.of, align, staying, constants=rounds)
+        exact = _exact(found.model, domain, ranges)
+        more = narrow(found.model, ranges.of, align, staying, constants=rounds, exact=exact)
         found = found if more is None else found.then(more)
     return found
+
+
+def _exact(model: ModelProto, domain: Domain, ranges: Ranges) -> Callable[[str], Box]:
+    """Bounds on the tensors of a model as good as over the reals, made when they are asked for."""
+
+    @cache
+    def best() -> Ranges:
+        twice = doubled(model)
+        return ranges if twice is None else Ranges(twice, domain.boxes)
+
+    return lambda tensor: best().of(tensor)
 
 
 def inside_chains(model: ModelProto, ranges: Ranges) -> set[str]:
