@@ -1,9 +1,10 @@
 """Channels of whole graphs, removed: `python -m benchmarks.graphs`.
 
-Convolutional networks of `../shared/models` as they are, without every channel that can go (exact),
-with channels in blocks of 8 (aligned, the default), and as onnxslim and onnxsim alone leave them:
-parameters, multiplications, file size, latency at batch 1 and 32 on one thread, all models of
-a network in turn. The record is `benchmarks/results/graphs.json`, and `graphs.md` beside it.
+Convolutional networks of `models/` and of `../shared/models` as they are, without every channel
+that can go (exact), with channels in blocks of 8 (aligned, the default), and as onnxslim and
+onnxsim alone leave them: parameters, multiplications, file size, latency at batch 1 and 32 on one
+thread, all models of a network in turn. The record is `benchmarks/results/graphs.json`, and
+`graphs.md` beside it.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from benchmarks.cases import SHARED
 from benchmarks.chain_tools import TOOLS
 from benchmarks.decide_tables import where
 from benchmarks.latency import Runner, latencies
+from benchmarks.networks import MODELS
 from benchmarks.processes import RESULTS, machine, now, write_text
 from onnx_exact.pipeline import optimize_file
 
@@ -42,6 +44,9 @@ NETWORKS = {
     "cifar_wide_kw": str(SHARED / "domains" / "cifar_image_1_255.npz"),
 }
 OTHERS = ("onnxslim", "onnxsim")
+OWN = MODELS / "convolutional"
+OWN_NETWORKS = ("mnist_cnn_l1", "cifar10_resnet_slim")
+NETWORKS |= dict.fromkeys(OWN_NETWORKS, "0:1")
 Entry = dict[str, Any]
 
 
@@ -74,7 +79,8 @@ def parameters(model: onnx.ModelProto) -> int:
 
 def measured(name: str, folder: Path) -> Entry:
     """One network and what becomes of it."""
-    source, domain = SHARED / "models" / f"{name}.onnx", NETWORKS[name]
+    folder_of = OWN if name in OWN_NETWORKS else SHARED / "models"
+    source, domain = folder_of / f"{name}.onnx", NETWORKS[name]
     paths, seconds = {"original": source}, {}
     for variant, align in (("exact", 1), ("aligned", 8)):
         paths[variant] = folder / f"{variant}.onnx"

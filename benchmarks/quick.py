@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     names = ("network", "ReLU units", "connections", "at most", "verified", "optimize", "verify")
     print(COLUMNS.format(*names))
     good = True
-    for model in sorted(MODELS.glob("*.onnx")):
+    for model in sorted(MODELS.rglob("*.onnx")):
         with tempfile.TemporaryDirectory() as folder:
             line, verified = row(model, Path(folder))
         print(line, flush=True)

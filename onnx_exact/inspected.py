@@ -13,11 +13,13 @@ from onnx import ModelProto
 from onnx_exact.domains import Domain, DomainLike, domain_of_run
 from onnx_exact.graph import Ranges, inputs_of, metadata_of, read_model
 from onnx_exact.graph.locate import LocatedChain
-from onnx_exact.labels.narrow import Channels, narrow
+from onnx_exact.labels.classes import ChannelClass, classes
 from onnx_exact.network import Box
 from onnx_exact.stages.narrowed import inside_chains
 
 WIDTH = 100
+# Of a class of channels.
+SHOWN_NODES = 3
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class Inspection:
         chains: in the order of the graph.
         left_out: the ReLUs and products that are in no chain, each with the reason, a line each.
         warnings: what is odd about the model, a line each.
-        channels: convolutions, or matrices outside of chains, that have channels which can go.
+        channels: classes of channels that stay or go together, in the order of the graph.
     """
 
     nodes: int
@@ -66,7 +68,7 @@ class Inspection:
     chains: tuple[ChainFound, ...]
     left_out: tuple[str, ...]
     warnings: tuple[str, ...]
-    channels: tuple[Channels, ...] = ()
+    channels: tuple[ChannelClass, ...] = ()
 
     def to_text(self) -> str:
         """For a terminal, wrapped."""
@@ -79,11 +81,7 @@ class Inspection:
             yield from _chain_lines(chain)
         if not self.chains:
             yield "No chain of affine maps and ReLUs was found."
-        for found in self.channels:
-            yield (
-                f"{found.before - found.after:,} of the {found.before:,} channels of"
-                f" {found.node!r} are constant or not read: they can go (--align 1 for all)."
-            )
+        yield from map(_class_line, self.channels)
         for line in self.left_out:
             yield f"In no chain: {line}."
 
@@ -108,14 +106,13 @@ def inspect(
     inputs = inputs_of(source.model)
     declared = domain_of_run(domain, inputs, metadata_of(source.model), rebase=rebase)
     ranges = Ranges(source.model, declared.boxes)
-    narrowed = narrow(source.model, ranges.of, 1, inside_chains(source.model, ranges))
     return Inspection(
         nodes=len(source.model.graph.node),
         inputs=tuple(_input(spec.name, spec.shape) for spec in inputs),
         chains=tuple(_found(ranges, chain, declared) for chain in ranges.chains),
         left_out=ranges.left_out(),
         warnings=source.warnings,
-        channels=() if narrowed is None else narrowed.channels,
+        channels=classes(source.model, ranges.of, inside_chains(source.model, ranges)),
     )
 
 
@@ -164,6 +161,21 @@ def _chain_lines(chain: ChainFound) -> Iterator[str]:
     else:
         yield f"  Domain: {chain.source}: {chain.unbounded}."
     yield f"  Ends there: {chain.end}."
+
+
+def _class_line(found: ChannelClass) -> str:
+    """What becomes of a class of channels."""
+    shown = ", ".join(map(repr, found.nodes[:SHOWN_NODES]))
+    more = len(found.nodes) - SHOWN_NODES
+    names = f"{shown} and {more:,} more" if more > 0 else shown
+    gone = found.size - found.stay
+    if not gone:
+        why = found.why or "they are read, with weights other than 0, and are not constant"
+        return f"All {found.size:,} channels of {names} stay: {why}."
+    line = (
+        f"{gone:,} of the {found.size:,} channels of {names} are constant or not read: they can go"
+    )
+    return f"{line} (--align 1 for all)."
 
 
 def _filled(line: str) -> str:

@@ -18,7 +18,7 @@ from onnx_exact.inspected import inspect
 from onnx_exact.report import to_text
 from tests.graph.build import Builder
 from tests.graph.test_reasons import ENDS, LEFT_OUT
-from tests.labels.graphs import GRAPHS, built
+from tests.labels.graphs import GRAPHS, Net, built
 
 MODELS = Path(__file__).parents[2] / "shared" / "models"
 
@@ -162,11 +162,32 @@ def test_with_a_certificate_only_what_its_checker_reads_is_reduced(tmp_path: Pat
 
 
 def test_channels_that_can_go_are_named() -> None:
-    from tests.labels.graphs import built
-
     found = inspect(built("plain"), "0:1")
-    assert [(c.before, c.after) for c in found.channels] == [(6, 4), (4, 3)]
+    assert [(c.size, c.stay) for c in found.channels] == [(6, 4), (4, 3), (3, 3)]
     assert "2 of the 6 channels of" in found.to_text()
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("residual", "1 of the 6 channels of 't0_0', 't4_0' are constant or not read"),
+        ("plain", "stay: they are in the output"),
+        ("If", "stay: they are read in a branch, in"),
+        ("grouped", "reads them as a whole"),
+    ],
+)
+def test_what_keeps_channels_is_said(what: str, said: str) -> None:
+    assert said in " ".join(inspect(built(what), "0:1").to_text().split())
+
+
+def test_channels_inside_of_a_chain_are_said_to_be() -> None:
+    net = Net()
+    x = net.conv("x", 2, 4, dead=[1])
+    flat = net.add("Flatten", [x])
+    first = net.add("Gemm", [flat, net.constant(net.rng.normal(size=(256, 5)))])
+    second = net.add("Gemm", [net.add("Relu", [first]), net.constant(net.rng.normal(size=(5, 2)))])
+    text = " ".join(inspect(net.model(second), "0:1").to_text().split())
+    assert f"All 5 channels of {first!r} stay: they are inside of a chain, in {first!r}" in text
 
 
 # What `tests.graph.test_reasons` holds each reason to, between names.
@@ -201,3 +222,10 @@ def test_product_whose_output_nothing_reads_says_so() -> None:
     unread = b.node("Gemm", "x", b.weight(6, 5), name="lost")
     model = b.model([b.node("Sigmoid", "x")])
     assert any(f"{unread!r} is unread" in line for line in inspect(model).left_out)
+
+
+def test_channels_that_all_are_read_are_said_to_be() -> None:
+    net = Net()
+    y = net.conv(net.conv("x", 2, 4), 4, 3)
+    text = " ".join(inspect(net.model(y), "0:1").to_text().split())
+    assert "All 4 channels of 't0_0' stay: they are read, with weights other than 0" in text

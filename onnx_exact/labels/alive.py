@@ -22,7 +22,7 @@ def kept_labels(labelling: Labelling, align: int) -> Flags:
             wanted = _blocks(labelling, alive, align)
         if wanted is None:
             return alive
-        labelling.pin(wanted)
+        labelling.pin(wanted, "a tensor would lose other than whole slices, or a block of channels")
 
 
 def _alive(labelling: Labelling) -> Flags:

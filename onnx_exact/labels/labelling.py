@@ -44,6 +44,8 @@ class Labelling:
             of the shape of its labels.
         reads: of the nodes with weights.
         parent: the label that a label is one with.
+        met: the same, without what stays for a reason of its own.
+        held: labels that stay for such a reason, and the reason.
         moved: in the last graph written, how far readers of constants that went may be off, by
             what they make.
     """
@@ -56,20 +58,24 @@ class Labelling:
     steady: dict[str, Flags] = field(default_factory=dict)
     reads: list[Read] = field(default_factory=list)
     parent: list[int] = field(default_factory=lambda: [PINNED])
+    met: list[int] = field(default_factory=lambda: [PINNED])
+    held: list[tuple[Labels, str]] = field(default_factory=list)
     moved: dict[str, float] = field(default_factory=dict)
 
     def fresh(self, count: int) -> Labels:
         """New labels."""
         first = len(self.parent)
-        self.parent.extend(range(first, first + count))
+        for parent in (self.parent, self.met):
+            parent.extend(range(first, first + count))
         return np.arange(first, first + count)
 
     def root(self, label: int) -> int:
         """What stands for a label."""
-        while self.parent[label] != label:
-            self.parent[label] = self.parent[self.parent[label]]
-            label = self.parent[label]
-        return label
+        return _root(self.parent, label)
+
+    def class_of(self, labels: Labels) -> Labels:
+        """What stands for labels that meet, whether they stay or not; in line."""
+        return np.array([_root(self.met, label) for label in labels.reshape(-1).tolist()])
 
     def roots(self) -> Labels:
         """What stands for each label."""
@@ -78,12 +84,22 @@ class Labelling:
     def join(self, first: Labels, second: Labels) -> None:
         """Makes labels one, pair by pair; PINNED stands for what is one with it."""
         for a, b in {*zip(first.reshape(-1).tolist(), second.reshape(-1).tolist(), strict=True)}:
-            low, high = sorted((self.root(a), self.root(b)))
-            self.parent[high] = low
+            self._unite(self.parent, a, b)
+            if PINNED in (a, b):
+                self.held.append((np.array([a, b]), "they meet what stays"))
+            else:
+                self._unite(self.met, a, b)
 
-    def pin(self, labels: Labels) -> None:
-        """Labels that stay."""
-        self.join(labels, np.zeros_like(labels))
+    def pin(self, labels: Labels, why: str) -> None:
+        """Labels that stay, and why."""
+        self.held.append((labels, why))
+        for label in {*labels.reshape(-1).tolist()}:
+            self._unite(self.parent, label, PINNED)
+
+    @staticmethod
+    def _unite(parent: list[int], a: int, b: int) -> None:
+        low, high = sorted((_root(parent, a), _root(parent, b)))
+        parent[high] = low
 
     def shape(self, tensor: str) -> tuple[int, ...] | None:
         """The sizes of a tensor, 1 along a first axis that is not known; None: other unknowns."""
@@ -96,3 +112,10 @@ class Labelling:
         """The number of axes."""
         dims = self.index.shape(tensor)
         return None if dims is None else len(dims)
+
+
+def _root(parent: list[int], label: int) -> int:
+    while parent[label] != label:
+        parent[label] = parent[parent[label]]
+        label = parent[label]
+    return label

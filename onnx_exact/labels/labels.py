@@ -9,6 +9,7 @@ import numpy as np
 from onnx import NodeProto, helper
 
 from onnx_exact.graph.index import Index
+from onnx_exact.graph.reasons import described
 from onnx_exact.labels.constants import takes_constants
 from onnx_exact.labels.labelling import Flags, Labelling, Read
 from onnx_exact.labels.move import MOVES, Labels, compressed, run_on
@@ -26,6 +27,10 @@ ENTRYWISE = {
     *("Softplus", "Softsign", "Sqrt", "Sub", "Sum", "Tanh", "ThresholdedRelu"),
     *("QuantizeLinear", "DequantizeLinear", "Gelu", "Celu"),
 }
+CONVOLUTIONS = ("Conv", "ConvTranspose")
+# Dense networks whose tensors are quantised on the way have no chains.
+NEEDED = (*CONVOLUTIONS, "QuantizeLinear")
+MAKERS = (*CONVOLUTIONS, "Gemm", "MatMul")
 POOLS = {"AveragePool", "GlobalAveragePool", "GlobalMaxPool", "LpPool", "MaxPool"}
 MEANS = {"ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "ReduceL1", "ReduceL2"}
 
@@ -55,16 +60,24 @@ def label(
         if labelled is None:
             for name in node.input:
                 if name and not index.is_constant(name):
-                    found.pin(_labels(found, name))
+                    found.pin(_labels(found, name), f"{described(node)} reads them as a whole")
             labelled = {}
         for name in outputs:
             rank = found.rank(name) or 0
             found.of[name] = labelled.get(name, np.zeros((1,) * rank, np.int64))
         pass_steady(found, node, labelled)
-    for name in (*index.pinned, *staying):
+    given = {value.name for value in index.graph.output}
+    for name in (*sorted(index.pinned), *sorted(staying)):
         if name in found.of:
-            found.pin(found.of[name])
+            where = "are in the output" if name in given else "are read in a branch, in"
+            where = where if name in index.pinned else "are inside of a chain, in"
+            found.pin(found.of[name], f"they {where} {name!r}")
     return found
+
+
+def has_channels(index: Index) -> bool:
+    """Whether there is anything that has: a dense network is left to its chains."""
+    return any(index.is_standard(n) and n.op_type in NEEDED for n in index.nodes)
 
 
 def _labels(found: Labelling, tensor: str) -> Labels:

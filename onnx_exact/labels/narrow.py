@@ -13,15 +13,10 @@ from onnx_exact.graph.index import Index
 from onnx_exact.labels.alive import kept_labels
 from onnx_exact.labels.apart import outputs_apart
 from onnx_exact.labels.labelling import Labelling
-from onnx_exact.labels.labels import label
+from onnx_exact.labels.labels import MAKERS, has_channels, label
 from onnx_exact.labels.params import Cuts
 from onnx_exact.labels.write import UnwritableError, write
 from onnx_exact.network import Box
-
-# A dense network is left to its chains, unless its tensors are quantised on the way.
-CONVOLUTIONS = ("Conv", "ConvTranspose")
-NEEDED = (*CONVOLUTIONS, "QuantizeLinear")
-MAKERS = (*CONVOLUTIONS, "Gemm", "MatMul")
 
 
 @dataclass(frozen=True)
@@ -89,7 +84,7 @@ def narrow(
         exact: bounds in real arithmetic; None for no others.
     """
     index = Index(model)
-    if not any(index.is_standard(n) and n.op_type in NEEDED for n in index.nodes):
+    if not has_channels(index):
         return None
     if constants:
         found = _narrowed(label(index, bounds, staying, exact=exact), align)
@@ -109,7 +104,7 @@ def _narrowed(labelling: Labelling, align: int) -> Narrowed | None:
         try:
             made, cuts = write(labelling, kept)
         except UnwritableError as error:
-            labelling.pin(error.labels)
+            labelling.pin(error.labels, "data movement could not be written without them")
             continue
         channels = []
         for node in index.nodes:
