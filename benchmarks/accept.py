@@ -14,11 +14,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from benchmarks.cases import ACASXU_BOX, SHARED, Case, case_from_json
 from benchmarks.certify import MOST_TIMES, measure
-from benchmarks.decide_tables import new_table, section, where
-from benchmarks.networks import MODELS
-from benchmarks.processes import (
+from benchmarks.deciding.cases import ACASXU_BOX, SHARED, Case, case_from_json
+from benchmarks.deciding.tables import new_table, section, where
+from benchmarks.running.processes import (
     RESULTS,
     ChildError,
     machine,
@@ -27,6 +26,7 @@ from benchmarks.processes import (
     run_child,
     write_text,
 )
+from benchmarks.training.networks import MODELS
 
 LIMIT = 20.0
 # Natural domains other than [0, 1], by the start of the file's name.

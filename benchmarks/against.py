@@ -19,8 +19,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.cases import ROOT, SHARED, Case, cases
-from benchmarks.processes import RESULTS, THREADS, machine, write_text
+from benchmarks.deciding.cases import ROOT, SHARED, Case, cases
+from benchmarks.running.processes import RESULTS, THREADS, machine, write_text
 
 LIMIT = 120
 # Cases that take longer are measured by `benchmarks.decide`.

@@ -1,9 +1,9 @@
 """An attempt to refute verdicts: a long search for points where stable units show the other sign.
 
 It shares nothing with the search of the tool but the network: other starting points, another seed,
-another climb (`benchmarks.climb`), other gradients, ten times the steps that the tool spent on the
-unit. The best points of all units are tried on all others, and whatever seems to refute a verdict
-is computed again in exact rationals, so that a refutation has no tolerance.
+another climb (`benchmarks.deciding.climb`), other gradients, ten times the steps that the tool
+spent on the unit. The best points of all units are tried on all others, and whatever seems to
+refute a verdict is computed again in exact rationals, so that a refutation has no tolerance.
 
 `python -m benchmarks.attack CASE VERDICTS SEED` takes the case as JSON and the file of the verdicts
 and prints what it found as JSON.
@@ -22,10 +22,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.cases import case_from_json
-from benchmarks.climb import KINDS, Climb, Targets, starts
+from benchmarks.deciding.cases import case_from_json
+from benchmarks.deciding.climb import KINDS, Climb, Targets, starts
+from benchmarks.deciding.verdicts import Verdicts
 from benchmarks.measure import load
-from benchmarks.verdicts import Verdicts
 from onnx_exact.attack.pgd import Effort
 from onnx_exact.decide.rounds import FIRST_EFFORT, LATER_EFFORTS
 from onnx_exact.decide.run import Options, analyze_chain

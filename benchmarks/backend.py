@@ -20,7 +20,7 @@ import numpy as np
 import onnx
 from onnx import ModelProto, numpy_helper
 
-from benchmarks.processes import RESULTS, machine, now, write_text
+from benchmarks.running.processes import RESULTS, machine, now, write_text
 from onnx_exact.errors import OnnxExactError
 from onnx_exact.pipeline import optimize
 

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import onnx_exact
-from benchmarks.cases import Case, case_from_json, cases
-from benchmarks.decide_tables import new_table, section, where
-from benchmarks.processes import (
+from benchmarks.deciding.cases import Case, case_from_json, cases
+from benchmarks.deciding.tables import new_table, section, where
+from benchmarks.running.processes import (
     RESULTS,
     ChildError,
     machine,

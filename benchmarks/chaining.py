@@ -3,7 +3,7 @@
 For each network and tool both orders: is the result still the same function in onnxruntime, which
 chains are found, does the model still carry its domain, and what does `verify` say. What came out
 goes to `benchmarks/results/chaining.json` after each network, and into the tables of
-`docs/chaining.md`. Needs what `benchmarks/chain_tools.py` names.
+`docs/chaining.md`. Needs what `benchmarks/tools/chained.py` names.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ import onnx
 from numpy.typing import NDArray
 
 import onnx_exact
-from benchmarks.cases import ACASXU_BOX, SHARED, Case
-from benchmarks.chain_tools import TOOLS, Tool, apply
-from benchmarks.networks import MODELS
-from benchmarks.processes import RESULTS, machine, now, write_text
+from benchmarks.deciding.cases import ACASXU_BOX, SHARED, Case
+from benchmarks.running.processes import RESULTS, machine, now, write_text
+from benchmarks.tools.chained import TOOLS, Tool, apply
+from benchmarks.training.networks import MODELS
 from onnx_exact.api import SettingKeywords
 from onnx_exact.domains import DOMAIN_KEY, resolve_domain
 from onnx_exact.errors import NotVerifiedError, OnnxExactError, UncheckedError

@@ -21,13 +21,13 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.compare_summary import clashes
-from benchmarks.compare_tables import markdown, one_line
-from benchmarks.contestants import CONTESTANTS, OURS
-from benchmarks.data import CACHE, BenchmarkError
+from benchmarks.comparing.contestants import CONTESTANTS, OURS
+from benchmarks.comparing.others import OthersNetwork, others_networks
+from benchmarks.comparing.summary import clashes
+from benchmarks.comparing.tables import markdown, one_line
 from benchmarks.decide import fingerprint
-from benchmarks.others import OthersNetwork, others_networks
-from benchmarks.processes import (
+from benchmarks.deciding.verdicts import Verdicts
+from benchmarks.running.processes import (
     RESULTS,
     ChildError,
     machine,
@@ -36,8 +36,8 @@ from benchmarks.processes import (
     run_child,
     write_text,
 )
-from benchmarks.trained import TrainedNetwork, quick_networks, trained_networks
-from benchmarks.verdicts import Verdicts
+from benchmarks.training.data import CACHE, BenchmarkError
+from benchmarks.training.trained import TrainedNetwork, quick_networks, trained_networks
 from onnx_exact.decide.verdict import Status
 
 VERDICTS = CACHE / "compare"

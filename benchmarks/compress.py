@@ -25,12 +25,12 @@ from typing import Any
 import numpy as np
 import onnx
 
-from benchmarks.data import DATASETS, BenchmarkError, Dataset
 from benchmarks.decide import DECIDING, fingerprint
-from benchmarks.latency import BATCHES, Runner, latencies
-from benchmarks.processes import RESULTS, machine, now, write_text
 from benchmarks.reduce import ORIGINAL, Decided, decide
-from benchmarks.trained import TrainedNetwork, trained_networks
+from benchmarks.running.latency import BATCHES, Runner, latencies
+from benchmarks.running.processes import RESULTS, machine, now, write_text
+from benchmarks.training.data import DATASETS, BenchmarkError, Dataset
+from benchmarks.training.trained import TrainedNetwork, trained_networks
 from onnx_exact.decide.verdict import Status
 from onnx_exact.graph.locate import locate_chains
 from onnx_exact.graph.splice import splice

@@ -26,10 +26,10 @@ import numpy as np
 import onnx
 
 import onnx_exact
-from benchmarks.cases import ACASXU_BOX, SHARED
-from benchmarks.embed import READERS, SOLVERS, LayerBounds, Problem, layer_bounds, marabou
-from benchmarks.networks import MODELS
-from benchmarks.processes import RESULTS, machine, now, write_text
+from benchmarks.deciding.cases import ACASXU_BOX, SHARED
+from benchmarks.running.processes import RESULTS, machine, now, write_text
+from benchmarks.tools.embed import READERS, SOLVERS, LayerBounds, Problem, layer_bounds, marabou
+from benchmarks.training.networks import MODELS
 from onnx_exact.domains import DomainLike, resolve_domain
 from onnx_exact.graph.read import inputs_of
 from onnx_exact.methods import GOALS

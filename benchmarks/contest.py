@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks.cases import case_from_json
-from benchmarks.contestants import CONTESTANTS, SkippedError
+from benchmarks.comparing.contestants import CONTESTANTS, SkippedError
+from benchmarks.deciding.cases import case_from_json
+from benchmarks.deciding.verdicts import Verdicts
 from benchmarks.measure import measure
-from benchmarks.verdicts import Verdicts
 
 
 def main(argv: Sequence[str]) -> None:

@@ -20,14 +20,22 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cases import ROOT, Case, cases
-from benchmarks.data import CACHE, BenchmarkError
-from benchmarks.decide_tables import markdown, one_line
-from benchmarks.export import sha256
+from benchmarks.deciding.cases import ROOT, Case, cases
+from benchmarks.deciding.tables import markdown, one_line
+from benchmarks.deciding.verdicts import Verdicts, disagreements
 from benchmarks.measure import RSS_UNIT
-from benchmarks.networks import MODELS
-from benchmarks.processes import RESULTS, ChildError, machine, now, patience, run_child, write_text
-from benchmarks.verdicts import Verdicts, disagreements
+from benchmarks.running.processes import (
+    RESULTS,
+    ChildError,
+    machine,
+    now,
+    patience,
+    run_child,
+    write_text,
+)
+from benchmarks.training.data import CACHE, BenchmarkError
+from benchmarks.training.export import sha256
+from benchmarks.training.networks import MODELS
 from onnx_exact.methods import METHODS
 
 VERDICTS = CACHE / "decide"

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.decide_tables import where
-from benchmarks.processes import RESULTS, machine, now, write_text
+from benchmarks.deciding.tables import where
+from benchmarks.running.processes import RESULTS, machine, now, write_text
 from onnx_exact.pipeline import optimize_file
 from onnx_exact.verified import verify
 

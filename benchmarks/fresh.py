@@ -20,8 +20,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cases import ROOT
-from benchmarks.processes import RESULTS, machine, now, write_text
+from benchmarks.deciding.cases import ROOT
+from benchmarks.running.processes import RESULTS, machine, now, write_text
 
 CONSTRAINTS = ROOT / "constraints" / "lowest.txt"
 DEFAULT = ("-m", "not slow")

@@ -23,13 +23,13 @@ import numpy as np
 from onnx import ModelProto
 
 import onnx_exact
-from benchmarks.fuzz_channels import random_channels
-from benchmarks.fuzz_compare import Inputs, first_difference, first_loss, session
-from benchmarks.fuzz_files import attack_file
-from benchmarks.fuzz_graphs import random_graph
-from benchmarks.fuzz_operators import OPERATORS
-from benchmarks.fuzz_spellings import respelled
-from benchmarks.fuzz_tensors import Array, Graph, Tensor
+from benchmarks.fuzzing.channels import random_channels
+from benchmarks.fuzzing.compare import Inputs, first_difference, first_loss, session
+from benchmarks.fuzzing.files import attack_file
+from benchmarks.fuzzing.graphs import random_graph
+from benchmarks.fuzzing.operators import OPERATORS
+from benchmarks.fuzzing.spellings import respelled
+from benchmarks.fuzzing.tensors import Array, Graph, Tensor
 from onnx_exact.errors import OnnxExactError
 from onnx_exact.pipeline import optimize, optimize_file
 

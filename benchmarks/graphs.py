@@ -21,12 +21,12 @@ from typing import Any
 import numpy as np
 import onnx
 
-from benchmarks.cases import SHARED
-from benchmarks.chain_tools import TOOLS
-from benchmarks.decide_tables import where
-from benchmarks.latency import Runner, latencies
-from benchmarks.networks import MODELS
-from benchmarks.processes import RESULTS, machine, now, write_text
+from benchmarks.deciding.cases import SHARED
+from benchmarks.deciding.tables import where
+from benchmarks.running.latency import Runner, latencies
+from benchmarks.running.processes import RESULTS, machine, now, write_text
+from benchmarks.tools.chained import TOOLS
+from benchmarks.training.networks import MODELS
 from onnx_exact.pipeline import optimize_file
 
 PACKAGES = ("numpy", "onnx", "onnxruntime", "onnxslim", "onnxsim")

@@ -1,10 +1,10 @@
 """Whether what makes a network larger is undone: `python -m benchmarks.inflate`.
 
 Networks of `models/`, of `../shared/models` and random ones are made larger by changes that leave
-the function as it is (`benchmarks.inflations`), and reduced. A case is right where no more units
-and connections are left than of the original; twice: than what the reductions left of it that there
-were before the normal form (`inflate_before.json`), and than what they leave of it now. Each
-result is certified, and compared in onnxruntime by `optimize` itself. The record is
+the function as it is (`benchmarks.reducing.inflations`), and reduced. A case is right where no
+more units and connections are left than of the original; twice: than what the reductions left of it
+that there were before the normal form (`inflate_before.json`), and than what they leave of it now.
+Each result is certified, and compared in onnxruntime by `optimize` itself. The record is
 `benchmarks/results/inflate.json`, and `inflate.md` beside it.
 """
 
@@ -23,10 +23,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from benchmarks.cases import SHARED
-from benchmarks.inflations import KINDS, STACKS, Layers, Setting, f32, inflated
-from benchmarks.networks import MODELS
-from benchmarks.processes import RESULTS, machine, write_text
+from benchmarks.deciding.cases import SHARED
+from benchmarks.reducing.inflations import KINDS, STACKS, Layers, Setting, f32, inflated
+from benchmarks.running.processes import RESULTS, machine, write_text
+from benchmarks.training.networks import MODELS
 from onnx_exact.errors import OnnxExactError
 from onnx_exact.graph.locate import locate_chains
 from onnx_exact.pipeline import optimize

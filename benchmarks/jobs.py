@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
-from benchmarks.export import relu_network_model, write_model
-from benchmarks.processes import RESULTS, Entry, machine, now, write_text
+from benchmarks.running.processes import RESULTS, Entry, machine, now, write_text
 from benchmarks.scaling import random_layers
+from benchmarks.training.export import relu_network_model, write_model
 from onnx_exact import optimize_file
 
 WIDTHS, RADIUS = (64, 48, 48, 48, 48, 10), 0.22

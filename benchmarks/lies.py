@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.processes import RESULTS, machine, write_text
+from benchmarks.running.processes import RESULTS, machine, write_text
 from onnx_exact.errors import NotVerifiedError, UsageError
 from onnx_exact.verified import verify
 from tests.verifier import graph_lies, lies

@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from benchmarks.cases import Case, cases
-from benchmarks.data import BenchmarkError
-from benchmarks.decide_tables import new_table, section, where
+from benchmarks.deciding.cases import Case, cases
+from benchmarks.deciding.tables import new_table, section, where
 from benchmarks.measure import load
-from benchmarks.processes import RESULTS, machine
+from benchmarks.running.processes import RESULTS, machine
+from benchmarks.training.data import BenchmarkError
 from onnx_exact.attack.samples import first_points
 from onnx_exact.decide.knowledge import Knowledge
 from onnx_exact.decide.propagate import Layers

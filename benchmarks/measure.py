@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 import onnx.defs
 
-from benchmarks.cases import Case, case_from_json
-from benchmarks.data import BenchmarkError
-from benchmarks.searches import searches_counted
-from benchmarks.verdicts import Verdicts
+from benchmarks.deciding.cases import Case, case_from_json
+from benchmarks.deciding.verdicts import Verdicts
+from benchmarks.running.searches import searches_counted
+from benchmarks.training.data import BenchmarkError
 from onnx_exact.decide.run import Options, analyze_chain
 from onnx_exact.decide.verdict import Evidence, Stability, Status
 from onnx_exact.domains import resolve_domain

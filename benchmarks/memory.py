@@ -22,11 +22,11 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.cases import ROOT
-from benchmarks.export import Layer, relu_network_model
+from benchmarks.deciding.cases import ROOT
 from benchmarks.measure import RSS_UNIT
-from benchmarks.processes import RESULTS, THREADS, Entry, machine, now, write_text
+from benchmarks.running.processes import RESULTS, THREADS, Entry, machine, now, write_text
 from benchmarks.scaling import slope
+from benchmarks.training.export import Layer, relu_network_model
 
 PIXELS = 784
 CLASSES = 10

@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cases import ROOT
-from benchmarks.decide_tables import where
-from benchmarks.processes import RESULTS, machine, now, write_text
+from benchmarks.deciding.cases import ROOT
+from benchmarks.deciding.tables import where
+from benchmarks.running.processes import RESULTS, machine, now, write_text
 
 PAGE = ROOT / "docs" / "tutorial.md"
 # What the outputs depend on.

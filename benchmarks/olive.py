@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 import onnx
 
-from benchmarks.decide_tables import where
-from benchmarks.networks import MODELS
-from benchmarks.processes import RESULTS, machine, now, write_text
+from benchmarks.deciding.tables import where
+from benchmarks.running.processes import RESULTS, machine, now, write_text
+from benchmarks.training.networks import MODELS
 from onnx_exact.domains import DOMAIN_KEY
 from onnx_exact.graph.metadata import metadata_of
 from onnx_exact.graph.read import external_files

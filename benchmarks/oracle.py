@@ -23,8 +23,8 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cases import ROOT
-from benchmarks.processes import RESULTS, write_text
+from benchmarks.deciding.cases import ROOT
+from benchmarks.running.processes import RESULTS, write_text
 from tests.oracle.families import FAMILIES, network
 from tests.oracle.judge import Judgement, Known, judge, ways_for
 

@@ -10,8 +10,8 @@ import re
 import sys
 from collections.abc import Sequence
 
-from benchmarks.cases import ROOT
-from benchmarks.processes import write_text
+from benchmarks.deciding.cases import ROOT
+from benchmarks.running.processes import write_text
 from onnx_exact.command.completion import shown
 from onnx_exact.command.flags import commands_of, parser_of_all
 

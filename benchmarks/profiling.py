@@ -12,7 +12,7 @@ import pstats
 import sys
 from collections.abc import Sequence
 
-from benchmarks.cases import cases
+from benchmarks.deciding.cases import cases
 from benchmarks.measure import load
 from onnx_exact.decide.run import Options, analyze_chain
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.networks import MODELS
+from benchmarks.training.networks import MODELS
 from onnx_exact.pipeline import optimize_file
 from onnx_exact.verified import verify
 

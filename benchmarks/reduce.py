@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto
 
-from benchmarks.cases import Case, cases
-from benchmarks.latency import BATCHES, Runner, latencies
-from benchmarks.networks import NETWORKS
-from benchmarks.processes import RESULTS, machine
-from benchmarks.reduce_tables import markdown, one_line
+from benchmarks.deciding.cases import Case, cases
+from benchmarks.reducing.tables import markdown, one_line
+from benchmarks.running.latency import BATCHES, Runner, latencies
+from benchmarks.running.processes import RESULTS, machine
+from benchmarks.training.networks import NETWORKS
 from onnx_exact.decide.run import Options, analyze_chain
 from onnx_exact.decide.verdict import Stability, Status
 from onnx_exact.domains import resolve_domain

@@ -14,19 +14,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import compare_tables
-from benchmarks.cases import ROOT
-from benchmarks.decide_tables import where
-from benchmarks.findings import Grown, grown, losses
-from benchmarks.plots import plot_compression, plot_scaling, plot_times
-from benchmarks.processes import RESULTS, write_text
-from benchmarks.results_tables import (
+from benchmarks.comparing import tables as compare_tables
+from benchmarks.comparing.page import (
     compression_section,
     headline,
     networks_words,
     no_loss_section,
     scaling_section,
 )
+from benchmarks.comparing.plots import plot_compression, plot_scaling, plot_times
+from benchmarks.deciding.cases import ROOT
+from benchmarks.deciding.tables import where
+from benchmarks.fuzzing.findings import Grown, grown, losses
+from benchmarks.running.processes import RESULTS, write_text
 
 PAGE = ROOT / "RESULTS.md"
 SOURCES = ("compare", "compress", "scaling", "decide", "lirpa")

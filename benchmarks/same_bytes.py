@@ -23,12 +23,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cases import ROOT, SHARED, Case, cases
 from benchmarks.decide import fingerprint
-from benchmarks.processes import RESULTS, machine, now, write_text
+from benchmarks.deciding.cases import ROOT, SHARED, Case, cases
+from benchmarks.running.processes import RESULTS, machine, now, write_text
 
 BUSY = 6
-# Networks of `benchmarks.cases` that take minutes, and others that are there.
+# Networks of `benchmarks.deciding.cases` that take minutes, and others that are there.
 LEFT_OUT = {"acasxu_1_1_box", "acasxu_3_3_box", "mnist-net_256x4", "mnist-net_256x4_prop_1"}
 MORE = {
     "cartpole": "-1:1",

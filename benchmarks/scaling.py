@@ -22,9 +22,17 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.cases import Case
-from benchmarks.export import Layer, relu_network_model, write_model
-from benchmarks.processes import RESULTS, ChildError, machine, now, patience, run_child, write_text
+from benchmarks.deciding.cases import Case
+from benchmarks.running.processes import (
+    RESULTS,
+    ChildError,
+    machine,
+    now,
+    patience,
+    run_child,
+    write_text,
+)
+from benchmarks.training.export import Layer, relu_network_model, write_model
 from onnx_exact.network.domain import Box
 
 LIMIT = 15.0

@@ -18,9 +18,9 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.cases import ROOT
-from benchmarks.networks import MODELS
-from benchmarks.processes import RESULTS, Entry, machine, now, write_text
+from benchmarks.deciding.cases import ROOT
+from benchmarks.running.processes import RESULTS, Entry, machine, now, write_text
+from benchmarks.training.networks import MODELS
 
 PAIRS = 15
 # The most that is wanted of ours, as a share of the other's.

@@ -28,10 +28,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from benchmarks import data, networks
-from benchmarks.data import BenchmarkError, Dataset
-from benchmarks.export import Layer, relu_network_model, write_model
-from benchmarks.networks import Job, NetworkSpec
+from benchmarks.training import data, networks
+from benchmarks.training.data import BenchmarkError, Dataset
+from benchmarks.training.export import Layer, relu_network_model, write_model
+from benchmarks.training.networks import Job, NetworkSpec
 
 if TYPE_CHECKING:
     import torch

@@ -26,9 +26,9 @@ import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from benchmarks import data
-from benchmarks.data import BenchmarkError, Dataset
-from benchmarks.export import (
+from benchmarks.training import data
+from benchmarks.training.data import BenchmarkError, Dataset
+from benchmarks.training.export import (
     DOMAIN_KEY,
     DOMAIN_UNIT_BOX,
     INPUT_NAME,
@@ -139,7 +139,7 @@ def _slim(network: torch.nn.Module) -> None:
 RECIPES = {
     "mnist_cnn_l1": Recipe("mnist", (1, 28, 28), 12, 2e-4, _plain, _weights, _drop_small),
     "cifar10_resnet_slim": Recipe(
-        "cifar10", (3, 32, 32), 9, 4e-3, _residual, _inner_factors, _slim
+        "cifar10", (3, 32, 32), 9, 1.5e-2, _residual, _inner_factors, _slim
     ),
 }
 

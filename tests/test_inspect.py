@@ -10,8 +10,8 @@ import onnx
 import pytest
 from onnx import ModelProto, TensorProto, helper
 
-from benchmarks.fuzz_graphs import random_graph
-from benchmarks.fuzz_operators import OPERATORS
+from benchmarks.fuzzing.graphs import random_graph
+from benchmarks.fuzzing.operators import OPERATORS
 from onnx_exact import analyze, optimize
 from onnx_exact.cli import main
 from onnx_exact.inspected import inspect

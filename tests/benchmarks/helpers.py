@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.export import Layer
+from benchmarks.training.export import Layer
 
 FLOAT32_RTOL = 1e-5
 FLOAT32_ATOL = 1e-5

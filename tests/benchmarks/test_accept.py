@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from benchmarks import accept
-from benchmarks.cases import Case
-from benchmarks.networks import MODELS
+from benchmarks.deciding.cases import Case
+from benchmarks.training.networks import MODELS
 
 HELD: dict[str, Any] = {
     "decided": 4,

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import against
-from benchmarks.cases import ROOT, Case
-from benchmarks.networks import MODELS
+from benchmarks.deciding.cases import ROOT, Case
+from benchmarks.training.networks import MODELS
 
 
 def test_a_checkout_keeps_as_much_as_itself(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from benchmarks import chaining
-from benchmarks.chain_tools import BY_NAME, Tool, apply
+from benchmarks.tools.chained import BY_NAME, Tool, apply
 
 ROW: dict[str, Any] = {
     "parameters": 1200,

@@ -10,19 +10,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import compare, contest, contestants, others
-from benchmarks.cases import Case
+from benchmarks import compare, contest
 from benchmarks.compare import Job, enter, jobs, known, open_units
-from benchmarks.compare_summary import Median, Ratio, clashes, median, race, typical
-from benchmarks.compare_tables import cell, conditions, disagreement_words, markdown
-from benchmarks.contestants import CONTESTANTS, OURS, SkippedError
-from benchmarks.data import BenchmarkError
+from benchmarks.comparing import contestants, others
+from benchmarks.comparing.contestants import CONTESTANTS, OURS, SkippedError
+from benchmarks.comparing.page import networks_words
+from benchmarks.comparing.summary import Median, Ratio, clashes, median, race, typical
+from benchmarks.comparing.tables import cell, conditions, disagreement_words, markdown
+from benchmarks.deciding.cases import Case
+from benchmarks.deciding.verdicts import Verdicts
 from benchmarks.measure import measure
-from benchmarks.networks import NetworkSpec
-from benchmarks.processes import machine
-from benchmarks.results_tables import networks_words
-from benchmarks.trained import TrainedNetwork, trained_networks
-from benchmarks.verdicts import Verdicts
+from benchmarks.running.processes import machine
+from benchmarks.training.data import BenchmarkError
+from benchmarks.training.networks import NetworkSpec
+from benchmarks.training.trained import TrainedNetwork, trained_networks
 from onnx_exact.decide.verdict import Status
 from tests.benchmarks.test_decide import UNITS, tiny_case, verdicts
 

@@ -10,8 +10,9 @@ import onnx
 import pytest
 
 import onnx_exact
-from benchmarks import consumers, embed
-from benchmarks.networks import MODELS
+from benchmarks import consumers
+from benchmarks.tools import embed
+from benchmarks.training.networks import MODELS
 
 
 def rows(seconds: float, nodes: int, binaries: int) -> list[dict[str, Any]]:

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import data
-from benchmarks.data import BenchmarkError
+from benchmarks.training import data
+from benchmarks.training.data import BenchmarkError
 
 
 def test_idx_file_is_read_in_the_shape_of_its_header() -> None:

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from benchmarks import decide
 from benchmarks.attack import RESTARTS, attack, exact_preactivation
-from benchmarks.cases import Case, cases
-from benchmarks.climb import Climb, Targets
-from benchmarks.export import relu_network_model, write_model
+from benchmarks.deciding.cases import Case, cases
+from benchmarks.deciding.climb import Climb, Targets
+from benchmarks.deciding.verdicts import Disagreement, Verdicts, disagreements
 from benchmarks.measure import FIRST_STAGE, StageClock, load, measure
-from benchmarks.searches import searches_counted
-from benchmarks.verdicts import Disagreement, Verdicts, disagreements
+from benchmarks.running.searches import searches_counted
+from benchmarks.training.export import relu_network_model, write_model
 from onnx_exact.attack.pgd import Effort
 from onnx_exact.decide.rounds import FIRST_EFFORT, LATER_EFFORTS
 from onnx_exact.decide.run import analyze_chain

@@ -10,7 +10,13 @@ import numpy as np
 import onnx
 import pytest
 
-from benchmarks.export import DOMAIN_KEY, Layer, read_metadata, relu_network_model, write_model
+from benchmarks.training.export import (
+    DOMAIN_KEY,
+    Layer,
+    read_metadata,
+    relu_network_model,
+    write_model,
+)
 from tests.benchmarks.helpers import FLOAT32_ATOL, FLOAT32_RTOL, forward, random_layers, run_onnx
 
 

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from onnx import ModelProto, numpy_helper
 
-from benchmarks import fuzz, fuzz_files
-from benchmarks.fuzz_files import tampered
-from benchmarks.fuzz_graphs import random_graph
-from benchmarks.fuzz_operators import OPERATORS
+from benchmarks import fuzz
+from benchmarks.fuzzing import files as fuzz_files
+from benchmarks.fuzzing.files import tampered
+from benchmarks.fuzzing.graphs import random_graph
+from benchmarks.fuzzing.operators import OPERATORS
 from onnx_exact.pipeline import optimize
 
 GRAPHS, FILES = 60, 120

@@ -11,10 +11,11 @@ import numpy as np
 import onnx
 import pytest
 
-from benchmarks import data, networks, train
-from benchmarks.data import Dataset
-from benchmarks.export import DOMAIN_KEY, read_metadata, sha256
-from benchmarks.networks import NetworkSpec
+from benchmarks import train
+from benchmarks.training import data, networks
+from benchmarks.training.data import Dataset
+from benchmarks.training.export import DOMAIN_KEY, read_metadata, sha256
+from benchmarks.training.networks import NetworkSpec
 from tests.benchmarks.helpers import run_onnx
 
 COMMITTED_LIMIT_BYTES = 8 * 10**6

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import networks, train
-from benchmarks.export import relu_network_model, sha256, write_model
-from benchmarks.networks import Job, NetworkSpec
+from benchmarks import train
+from benchmarks.training import networks
+from benchmarks.training.export import relu_network_model, sha256, write_model
+from benchmarks.training.networks import Job, NetworkSpec
 from tests.benchmarks.helpers import random_layers
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import latency, reduce
-from benchmarks.cases import cases
-from benchmarks.networks import MODELS
+from benchmarks import reduce
+from benchmarks.deciding.cases import cases
+from benchmarks.running import latency
+from benchmarks.training.networks import MODELS
 from onnx_exact.graph.read import read_model
 
 CASE = "digits_2x32_l1"

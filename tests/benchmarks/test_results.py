@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from benchmarks import results
+from benchmarks.comparing.contestants import OURS
 from benchmarks.compress import make, simplifiers
-from benchmarks.contestants import OURS
-from benchmarks.findings import (
+from benchmarks.fuzzing.findings import (
     NoLoss,
     architectures,
     best_no_loss,
@@ -23,8 +23,8 @@ from benchmarks.findings import (
     removed,
     slopes,
 )
-from benchmarks.processes import machine
 from benchmarks.reduce import ORIGINAL, Decided, decide
+from benchmarks.running.processes import machine
 from benchmarks.scaling import NOTHING, Point, random_layers, run_point, slope
 from onnx_exact.decide.verdict import Status
 from tests.benchmarks.test_compare import run

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import data, train
-from benchmarks.data import BenchmarkError, Dataset
-from benchmarks.export import read_metadata
-from benchmarks.networks import NetworkSpec
+from benchmarks import train
+from benchmarks.training import data
+from benchmarks.training.data import BenchmarkError, Dataset
+from benchmarks.training.export import read_metadata
+from benchmarks.training.networks import NetworkSpec
 from tests.benchmarks.helpers import run_onnx
 
 needs_torch = pytest.mark.skipif(

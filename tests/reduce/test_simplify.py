@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.inflations import KINDS, Setting, f32, inflated
+from benchmarks.reducing.inflations import KINDS, Setting, f32, inflated
 from onnx_exact.decide.run import Options, analyze_chain
 from onnx_exact.decide.verdict import Stability, Status
 from onnx_exact.network import Affine, Box, Chain

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.compare_summary import Runs, typical
-from benchmarks.compare_tables import INCOMPLETE
-from benchmarks.contestants import CONTESTANTS, OURS
+from benchmarks.comparing.contestants import CONTESTANTS, OURS
+from benchmarks.comparing.summary import Runs, typical
+from benchmarks.comparing.tables import INCOMPLETE
 from benchmarks.scaling import greatest_stage, slope
 
 Entry = dict[str, Any]

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
-from benchmarks.data import CACHE
-from benchmarks.export import read_metadata, sha256
+from benchmarks.training.data import CACHE
+from benchmarks.training.export import read_metadata, sha256
 
-MODELS = Path(__file__).parent.parent / "models"
+MODELS = Path(__file__).parents[2] / "models"
 NETWORKS = CACHE / "networks"
-RECORD = Path(__file__).parent / "networks.json"
+RECORD = Path(__file__).parents[1] / "networks.json"
 PAPER_EPOCHS = 120
 
 _PAPER_HIDDEN: tuple[tuple[int, ...], ...] = (

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.fuzz_tensors import Array, Graph, Tensor
+from benchmarks.fuzzing.tensors import Array, Graph, Tensor
 
 # Values of about this size are what every operator is made for.
 REACH = 4.0

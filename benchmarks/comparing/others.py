@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cases import Case, cases
+from benchmarks.deciding.cases import Case, cases
 
 # Names of cases.
 COMPARED = (

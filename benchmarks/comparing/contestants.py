@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.cases import Case
-from benchmarks.data import DATASETS, BenchmarkError
+from benchmarks.deciding.cases import Case
 from benchmarks.measure import Decide, load
-from benchmarks.networks import read_record
+from benchmarks.training.data import DATASETS, BenchmarkError
+from benchmarks.training.networks import read_record
 from onnx_exact.decide.knowledge import Knowledge
 from onnx_exact.decide.run import Options, analyze_chain
 from onnx_exact.decide.verdict import Evidence, LayerVerdicts, Stability, Status
@@ -86,7 +86,7 @@ def _prepare_published(case: Case) -> Decide:
 
 
 def _prepare_gurobi_at_once(case: Case) -> Decide:
-    from benchmarks import gurobi
+    from benchmarks.comparing import gurobi
 
     gurobi.make_ready(load(case)[0])
     samples = _training_inputs(case)
@@ -101,7 +101,7 @@ def _prepare_gurobi_at_once(case: Case) -> Decide:
 
 
 def _prepare_gurobi_one_by_one(case: Case) -> Decide:
-    from benchmarks import gurobi
+    from benchmarks.comparing import gurobi
 
     gurobi.make_ready(load(case)[0])
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.fuzz_graphs import Operator
-from benchmarks.fuzz_tensors import Graph, Shape, Tensor
+from benchmarks.fuzzing.graphs import Operator
+from benchmarks.fuzzing.tensors import Graph, Shape, Tensor
 
 # -- movement --
 

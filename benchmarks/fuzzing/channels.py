@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from benchmarks.fuzz_tensors import Array, Graph, Tensor
+from benchmarks.fuzzing.tensors import Array, Graph, Tensor
 
 # Sides of images at the start, and channels of a convolution at most.
 SIDES = (5, 6, 8)

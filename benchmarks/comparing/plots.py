@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.compare_summary import Runs, typical
-from benchmarks.contestants import OURS
-from benchmarks.findings import Grown, Rows, accuracy, removed
+from benchmarks.comparing.contestants import OURS
+from benchmarks.comparing.summary import Runs, typical
+from benchmarks.fuzzing.findings import Grown, Rows, accuracy, removed
 
 SHOWN = (OURS, "isa", "per-unit")
 COLOURS = {OURS: "tab:blue", "isa": "tab:orange", "per-unit": "tab:green"}

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cases import ROOT, Case
-from benchmarks.networks import NETWORKS, NetworkSpec, grid, read_record
+from benchmarks.deciding.cases import ROOT, Case
+from benchmarks.training.networks import NETWORKS, NetworkSpec, grid, read_record
 
 
 @dataclass(frozen=True)

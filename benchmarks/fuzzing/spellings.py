@@ -14,7 +14,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from benchmarks.fuzz_tensors import Array
+from benchmarks.fuzzing.tensors import Array
 
 FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16)
 FUNCTIONS = {"Identity", "Sigmoid", "Tanh", "Abs", "Neg", "Softplus"}

@@ -10,8 +10,8 @@ import numpy as np
 from google.protobuf.descriptor import FieldDescriptor  # type: ignore[import-untyped]
 from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
 
-from benchmarks.fuzz_graphs import random_graph
-from benchmarks.fuzz_operators import OPERATORS
+from benchmarks.fuzzing.graphs import random_graph
+from benchmarks.fuzzing.operators import OPERATORS
 from onnx_exact.errors import OnnxExactError
 from onnx_exact.pipeline import optimize_file
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.contestants import SkippedError
+from benchmarks.comparing.contestants import SkippedError
 from onnx_exact.decide.knowledge import Knowledge
 from onnx_exact.decide.propagate import bound_by_intervals
 from onnx_exact.decide.published import Progress

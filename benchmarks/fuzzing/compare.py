@@ -16,7 +16,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
-from benchmarks.fuzz_tensors import Tensor
+from benchmarks.fuzzing.tensors import Tensor
 
 Array = NDArray[Any]
 Feed = dict[str, Array]

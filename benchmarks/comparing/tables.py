@@ -7,9 +7,18 @@ from typing import Any
 
 from rich.table import Table
 
-from benchmarks.compare_summary import Race, Runs, Typical, by_name, measured, median, race, typical
-from benchmarks.contestants import CONTESTANTS, OURS
-from benchmarks.decide_tables import new_table, section, where
+from benchmarks.comparing.contestants import CONTESTANTS, OURS
+from benchmarks.comparing.summary import (
+    Race,
+    Runs,
+    Typical,
+    by_name,
+    measured,
+    median,
+    race,
+    typical,
+)
+from benchmarks.deciding.tables import new_table, section, where
 
 Entry = dict[str, Any]
 

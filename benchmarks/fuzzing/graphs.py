@@ -13,8 +13,8 @@ import numpy as np
 import onnx
 from onnx import ModelProto, helper
 
-from benchmarks.fuzz_dense import REACH, Shared, columns, network
-from benchmarks.fuzz_tensors import Graph, Shape, Tensor
+from benchmarks.fuzzing.dense import REACH, Shared, columns, network
+from benchmarks.fuzzing.tensors import Graph, Shape, Tensor
 
 OPSETS = (11, 12, 13, 14, 15, 17, 18, 20, 21)
 IR_VERSIONS = {11: 6, 12: 7, 13: 7, 14: 7, 15: 8, 17: 8, 18: 8, 20: 9, 21: 10}

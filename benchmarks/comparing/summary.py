@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from benchmarks.contestants import OURS
+from benchmarks.comparing.contestants import OURS
+from benchmarks.deciding.verdicts import Verdicts, disagreements
 from benchmarks.measure import FIRST_STAGE
-from benchmarks.verdicts import Verdicts, disagreements
 
 Entry = dict[str, Any]
 # By case and contestant, one entry for each repeat.

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.networks import MODELS, NETWORKS, NetworkSpec, find
+from benchmarks.training.networks import MODELS, NETWORKS, NetworkSpec, find
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared"
 
 # A range, a file of `SHARED`, or lower and upper side; None for the domain in the file's metadata.

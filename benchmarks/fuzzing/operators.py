@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto, helper
 
-from benchmarks.fuzz_graphs import Operator
-from benchmarks.fuzz_movement import MOVEMENT
-from benchmarks.fuzz_tensors import Graph, Shape, Tensor
+from benchmarks.fuzzing.graphs import Operator
+from benchmarks.fuzzing.movement import MOVEMENT
+from benchmarks.fuzzing.tensors import Graph, Shape, Tensor
 
 BOUNDED, SAME, WIDER = 1.0, 0.0, 8.0
 

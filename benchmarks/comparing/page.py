@@ -8,10 +8,10 @@ from typing import Any
 
 from rich.table import Table
 
-from benchmarks.compare_summary import Runs, median, race, typical
-from benchmarks.contestants import OURS
-from benchmarks.decide_tables import new_table, section
-from benchmarks.findings import (
+from benchmarks.comparing.contestants import OURS
+from benchmarks.comparing.summary import Runs, median, race, typical
+from benchmarks.deciding.tables import new_table, section
+from benchmarks.fuzzing.findings import (
     DATA,
     ORIGINAL,
     Grown,

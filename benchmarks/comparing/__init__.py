@@ -1,0 +1,1 @@
+"""Contestants and tables of `compare`, and the page of `results`."""

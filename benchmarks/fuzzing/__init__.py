@@ -1,0 +1,1 @@
+"""Random graphs, damaged files and how results are judged, for `fuzz`."""

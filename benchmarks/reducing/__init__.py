@@ -1,0 +1,1 @@
+"""Tables of `reduce`, and what `inflate` puts into networks."""

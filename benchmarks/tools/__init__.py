@@ -1,0 +1,1 @@
+"""Other tools and solvers, as functions on files."""
