@@ -14,7 +14,7 @@ from onnx_exact.network.affine import Affine
 from onnx_exact.network.approximate import Approximate, numbers_of
 from onnx_exact.network.chain import Layer
 from onnx_exact.reduce.budget import Refusal, allowance, figures
-from onnx_exact.reduce.state import Decided, State
+from onnx_exact.reduce.state import State
 
 
 def constant_output(state: State) -> Approximate | None:
@@ -66,5 +66,5 @@ def collapse(
         return state, (Refusal("collapse", last.source, reason, figures(moved, allowed)),)
     affine = Affine(np.zeros((width, state.layers[0].layer.affine.n_in)), stored)
     status = np.full(width, Status.ACTIVE, dtype=np.int8)
-    single = Decided(Layer(affine, False), status, stored, stored, last.origin, last.budget)
+    single = last.anew(Layer(affine, False), status=status, lower=stored, upper=stored)
     return state.with_layers(0, len(state.layers), single), ()

@@ -41,7 +41,7 @@ def absorb(state: State, max_deviation: float | None) -> Edit:
     if edit.refused:
         # Those that are 0 move nothing.
         edit = replace(edit, state=_absorbed(state, constant & (box.upper == 0.0), 0.0).state)
-    edit = replace(edit, rounds=edit.state is not state)
+    edit = replace(edit, rounds=edit.state.edits > state.edits)
     return edit if max_deviation is not None else replace(edit, refused=())
 
 

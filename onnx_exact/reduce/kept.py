@@ -96,7 +96,11 @@ def kept_layer(decided: Decided, kept: Kept, fresh: Linear | None) -> Decided:
         status = np.append(status, active)
         lower, upper = np.append(lower, fresh.lower), np.append(upper, fresh.upper)
         budget = budget.widened(fresh.count)
-    return Decided(
-        *(Layer(affine, decided.layer.relu), status, lower, upper),
-        *(decided.origin.then(kept.place, kept.factor), budget),
+    return decided.anew(
+        Layer(affine, decided.layer.relu),
+        status=status,
+        lower=lower,
+        upper=upper,
+        origin=decided.origin.then(kept.place, kept.factor),
+        budget=budget,
     )

@@ -51,8 +51,8 @@ def overflowing(before: State, after: State) -> Refusal | None:
     old = {decided.source: index for index, decided in enumerate(before.layers)}
     for index, decided in enumerate(after.layers):
         source = old[decided.source]
-        same_inputs = index and source and after.layers[index - 1] is before.layers[source - 1]
-        if decided is before.layers[source] and (same_inputs or index == source == 0):
+        same_inputs = index and source and _same(after, index - 1, before, source - 1)
+        if _same(after, index, before, source) and (same_inputs or index == source == 0):
             continue
         if _may_overflow(after, index) and not _may_overflow(before, source):
             reason = (
@@ -60,6 +60,12 @@ def overflowing(before: State, after: State) -> Refusal | None:
             )
             return Refusal("overflow", decided.source, reason)
     return None
+
+
+def _same(after: State, index: int, before: State, place: int) -> bool:
+    """Whether a layer is the one that it was."""
+    new, old = after.layers[index], before.layers[place]
+    return (new.source, new.edition) == (old.source, old.edition)
 
 
 def _may_overflow(state: State, index: int) -> bool:

@@ -213,7 +213,7 @@ def fold(
         if not decided.layer.relu or (decided.status != Status.ACTIVE).any():
             continue
         if index == len(state.layers) - 1:
-            linear = replace(decided, layer=Layer(decided.layer.affine, relu=False))
+            linear = decided.anew(Layer(decided.layer.affine, relu=False))
             return state.with_layers(index, index + 1, linear), tuple(refused)
         first, second = decided.layer.affine, state.layers[index + 1].layer.affine
         after = first.n_in * second.n_out

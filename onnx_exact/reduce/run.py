@@ -161,7 +161,7 @@ def without_last_relu(state: State) -> State:
     last = state.layers[-1]
     if not last.layer.relu or (last.status != Status.ACTIVE).any():
         return state
-    linear = replace(last, layer=Layer(last.layer.affine, relu=False))
+    linear = last.anew(Layer(last.layer.affine, relu=False))
     return state.with_layers(len(state.layers) - 1, len(state.layers), linear)
 
 
@@ -216,7 +216,7 @@ def reduce_chain(
         known = {(r.layer, r.reason) for r in reduction.refused}
         more = (r for r in staying.values() if (r.layer, r.reason) not in known)
         reduction = replace(reduction, refused=(*more, *reduction.refused))
-        if state is start:
+        if not state.edits:
             reduction = replace(reduction, chain=chain)
         # A layer that cannot be written keeps its nodes, which a split network may not leave it.
         if options.goal != SIZE or unstorable(state, 0.0):
@@ -254,7 +254,7 @@ def _reduce(
                 break
             edit = apply(state)
             refused |= {(r.what, r.layer, r.reason): r for r in edit.refused}
-            if edit.state is state or state.thaws(edit.state):
+            if edit.state.edits == state.edits or state.thaws(edit.state):
                 continue
             overflow = overflowing(state, edit.state)
             if overflow is not None:
@@ -262,13 +262,14 @@ def _reduce(
                 continue
             state, rounded = edit.state, rounded or edit.rounds
             counts.update(edit.counts)
-        if deadline.passed or (state is before and (options.simplify or not exactly)):
+        same = state.edits == before.edits
+        if deadline.passed or (same and (options.simplify or not exactly)):
             break
-        if state is before:
-            exactly, state = False, state if state is start else state.budgeted()
-    if options.goal == VERIFY and not (state is start or options.removal or deadline.passed):
+        if same:
+            exactly, state = False, state.budgeted() if state.edits else state
+    if options.goal == VERIFY and state.edits and not (options.removal or deadline.passed):
         lifted = shifted(state, options.max_deviation)
-        rounded, state = rounded or lifted is not state, lifted
+        rounded, state = rounded or lifted.edits > state.edits, lifted
     reduced = state
     state, refusals = store(start, state, folded, options.max_deviation)
     refused |= {(r.what, r.layer, r.reason): r for r in refusals}
@@ -276,7 +277,7 @@ def _reduce(
         not a.layer.affine.equals(b.layer.affine)
         for a, b in zip(state.layers, reduced.layers, strict=False)
     )
-    if state is start:
+    if not state.edits:
         rounded, counts = False, Counter()
     widths = {decided.source: decided.layer.width for decided in state.layers}
     layers = tuple(
@@ -289,7 +290,7 @@ def _reduce(
     )
     return state, Reduction(
         state.chain,
-        state is not start,
+        state.edits > 0,
         not rounded,
         layers,
         tuple(decided.origin for decided in state.layers),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,7 @@ class Decided:
         lower, upper: sound bounds on the pre-activations.
         origin: which layer of the original chain this one stands for, and where its units are now.
         budget: how far each pre-activation may be moved.
+        edition: how often the layer was written anew since it was read.
     """
 
     layer: Layer
@@ -42,6 +44,7 @@ class Decided:
     upper: Array
     origin: UnitMap
     budget: Budget
+    edition: int = 0
 
     @property
     def source(self) -> int:
@@ -67,12 +70,19 @@ class Decided:
             return np.maximum(self.lower, 0.0), np.maximum(self.upper, 0.0)
         return self.lower, self.upper
 
+    @property
+    def is_as_read(self) -> bool:
+        """Whether it is the very layer that was read."""
+        return not self.edition
+
+    def anew(self, layer: Layer, **changes: Any) -> Decided:
+        """Written as another layer, with other things known of it."""
+        return replace(self, layer=layer, edition=self.edition + 1, **changes)
+
     def keep(self, kept: NDArray[np.bool_]) -> Decided:
         """The layer with only the units that `kept` selects."""
-        affine = self.layer.affine.rows(kept)
-        return replace(
-            self,
-            layer=Layer(affine, self.layer.relu),
+        return self.anew(
+            Layer(self.layer.affine.rows(kept), self.layer.relu),
             status=self.status[kept],
             lower=self.lower[kept],
             upper=self.upper[kept],
@@ -82,12 +92,11 @@ class Decided:
 
     def reading(self, kept: NDArray[np.bool_]) -> Decided:
         """The same units without the inputs that `kept` does not select, which they do not need."""
-        affine = self.layer.affine.reading(kept)
-        return replace(self, layer=Layer(affine, self.layer.relu))
+        return self.anew(Layer(self.layer.affine.reading(kept), self.layer.relu))
 
     def with_affine(self, weight: Array | Operator, bias: Array) -> Decided:
         """The same units, computed from other inputs."""
-        return replace(self, layer=Layer(Affine(weight, bias), self.layer.relu))
+        return self.anew(Layer(Affine(weight, bias), self.layer.relu))
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +108,7 @@ class State:
         frozen: layers of the original chain that have to stay as they are.
         exact: layers of the original chain in which no rewrite may round anything.
         gone: where the units are of layers that none stands for any more.
+        edits: how often layers took the place of others.
     """
 
     layers: tuple[Decided, ...]
@@ -107,6 +117,7 @@ class State:
     frozen: frozenset[int] = frozenset()
     exact: frozenset[int] = frozenset()
     gone: tuple[UnitMap, ...] = ()
+    edits: int = 0
 
     @staticmethod
     def of(chain: Chain, stability: Stability, box: Box, dtype: FloatType) -> State:
@@ -187,10 +198,8 @@ class State:
 
     def thaws(self, new: State) -> bool:
         """Whether a layer that has to stay as it is would not."""
-        if not self.frozen:
-            return False
-        kept = {id(decided.layer) for decided in new.layers}
-        return any(d.source in self.frozen and id(d.layer) not in kept for d in self.layers)
+        as_read = {decided.source for decided in new.layers if decided.is_as_read}
+        return any(d.source in self.frozen - as_read for d in self.layers)
 
     def with_layers(self, start: int, stop: int, *new: Decided) -> State:
         """The state with layers[start:stop] replaced by `new`."""
@@ -199,7 +208,7 @@ class State:
         # Of most there is nothing to say.
         gone = (m for origin in gone if ((m := origin.lost()).place < GONE).any())
         layers = (*self.layers[:start], *new, *self.layers[stop:])
-        return replace(self, layers=layers, gone=(*self.gone, *gone))
+        return replace(self, layers=layers, gone=(*self.gone, *gone), edits=self.edits + 1)
 
     def stored(self, values: Array) -> Array:
         """`values` as the model's dtype holds them; inf where they do not fit."""

@@ -42,8 +42,8 @@ def store(
     """
     refused: list[Refusal] = []
     # The very layers that were read, and those of them that are written anew all the same.
-    read = _staying(start, state, [False] * len(folded))
-    staying = _staying(start, state, folded)
+    read = _staying(state, [False] * len(folded), len(start.layers))
+    staying = _staying(state, folded, len(start.layers))
     for index, decided in enumerate(state.layers):
         if index in staying:
             continue
@@ -58,20 +58,19 @@ def store(
     return state, tuple(refused)
 
 
-def _staying(start: State, state: State, folded: Sequence[bool]) -> set[int]:
+def _staying(state: State, folded: Sequence[bool], before: int) -> set[int]:
     """The layers of `state` that keep their nodes.
 
     Those that are the very layers that were read, products with fewer entries than their factors
-    aside unless they may not be written; where there are fewer layers now, only in front of
-    everything that changed and behind it.
+    aside unless they may not be written; where there are fewer layers now than `before`, only in
+    front of everything that changed and behind it.
     """
     count = len(state.layers)
     same = [
-        decided.layer is start.layers[decided.source].layer
-        and (not folded[decided.source] or decided.source in state.frozen)
+        decided.is_as_read and (not folded[decided.source] or decided.source in state.frozen)
         for decided in state.layers
     ]
-    if count == len(start.layers):
+    if count == before:
         return {index for index in range(count) if same[index]}
     front = next((index for index in range(count) if not same[index]), count)
     back = next((index for index in range(count) if not same[count - 1 - index]), count)
