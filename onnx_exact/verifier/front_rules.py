@@ -171,7 +171,8 @@ def _normalized(p: Place) -> Interval | None:
     scale = gain / np.sqrt(variance + step.epsilon)
     ends = [(side - mean) * scale + offset for side in p.x[0]]
     size = np.maximum(*map(np.abs, p.x[0])) + np.abs(mean)
-    error = rounding(size * np.abs(scale) + np.abs(offset), FEW)
+    # Times 0 nothing is rounded.
+    error = np.where(gain == 0.0, 0.0, rounding(size * np.abs(scale) + np.abs(offset), FEW))
     return np.minimum(*ends) - error, np.maximum(*ends) + error
 
 
