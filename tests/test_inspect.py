@@ -173,7 +173,7 @@ def test_channels_that_can_go_are_named() -> None:
         ("residual", "1 of the 6 channels of 't0_0', 't4_0' are constant or not read"),
         ("plain", "stay: they are in the output"),
         ("If", "stay: they are read in a branch, in"),
-        ("grouped", "reads them as a whole"),
+        ("Shape", "reads them as a whole"),
     ],
 )
 def test_what_keeps_channels_is_said(what: str, said: str) -> None:

@@ -102,6 +102,8 @@ def _off(
     index: Index, node: NodeProto, weight: Array, ends: tuple[Array, Array], made: Array
 ) -> float:
     """How far `made` may be from L K in real arithmetic, with K between two ends."""
+    if not all(np.isfinite(end).all() for end in ends):
+        return np.inf
     middle = ends[0] + (ends[1] - ends[0]) / 2
     half = np.maximum(ends[1] - middle, middle - ends[0]) * (1.0 + 2.0**-50)
     exact, reach, size = (

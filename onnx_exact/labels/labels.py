@@ -169,8 +169,14 @@ def _convolved(found: Labelling, node: NodeProto) -> dict[str, Labels] | None:
     sides = (1,) * (rank - 2)
     transposed = node.op_type == "ConvTranspose"
     if group > 1:
-        depthwise = not transposed and group == labels.size == weight.shape[0]
-        return {output: labels.reshape(1, -1, *sides)} if depthwise else None
+        if transposed or labels.size % group or weight.shape[0] % group:
+            return None
+        # A group goes as a whole.
+        parts = labels.reshape(group, -1)
+        first = np.broadcast_to(parts[:, :1], parts.shape)
+        found.join(first, parts)
+        made = np.repeat(parts[:, 0], weight.shape[0] // group)
+        return {output: made.reshape(1, -1, *sides)}
     through = (weight != 0.0).any(axis=tuple(range(2, weight.ndim)))
     through = through.T if transposed else through
     if through.shape[1] != labels.size:

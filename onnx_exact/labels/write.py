@@ -133,7 +133,8 @@ class _Writer:
         group = next((a for a in new.attribute if a.name == "group"), None)
         if group is not None and group.i > 1:
             assert after is not None
-            group.i = int(after.sum())
+            # As many groups as have their channels.
+            group.i = int(after.sum()) * group.i // after.size
             cuts = {0: after}
         else:
             axes = (1, 0) if node.op_type == "Conv" else (0, 1)

@@ -243,7 +243,7 @@ class _Without:
         require_known(plain, f"the weights of {node.op_type}")
         assert numbers is not None
         if options.get("group", 1) > 1:
-            self._depthwise(node, made, weight)
+            self._grouped(node, made, weight)
             return
         turned = node.op_type == "Conv" or bool(options.get("transB", 0))
         to, of = (0, 1) if turned else (1, 0)
@@ -274,13 +274,19 @@ class _Without:
             weight = weight.compress(source.kept, axis=of)
         self._put(node, made, 1, weight)
 
-    def _depthwise(self, node: NodeProto, made: NodeProto, weight: NDArray[Any]) -> None:
-        """A filter of its own for each channel."""
-        cut = self._passed_on(node)
+    def _grouped(self, node: NodeProto, made: NodeProto, weight: NDArray[Any]) -> None:
+        """A kernel of its own for each group of channels, of which each goes as a whole."""
         group = next(a for a in made.attribute if a.name == "group")
-        one = node.op_type == "Conv" and weight.shape[1] == 1 and group.i == len(weight)
-        require_known(one and cut.axis == 1, "channels in groups")
-        group.i = int(cut.kept.sum())
+        source, cut = (self._cuts.get(t) for t in (node.input[0], node.output[0]))
+        if node.op_type != "Conv" or source is None or cut is None:
+            raise UncheckedError("cannot check: channels in groups")
+        require_known(source.axis == cut.axis == 1, "channels in groups")
+        sizes = (weight.shape[1] * group.i, len(weight))
+        require((source.kept.size, cut.kept.size) == sizes, "other channels than the groups have")
+        read, given = (c.kept.reshape(group.i, -1) for c in (source, cut))
+        stay = read[:, :1]
+        require((read == stay).all() and (given == stay).all(), "a part of a group is cut")
+        group.i = int(stay.sum())
         self._put_channels(node, made, cut, range(1, sum(map(bool, node.input))))
 
     def moved(self, node: NodeProto, made: NodeProto) -> None:

@@ -130,6 +130,24 @@ def grouped(net: Net) -> ModelProto:
     return net.model(net.conv(net.conv(x, 6, 6, group=2), 6, 3, dead=[0]))
 
 
+def grouped_and_pruned(net: Net) -> ModelProto:
+    """Three groups of two and four channels: nobody reads what the second one makes."""
+    x = net.conv("x", 2, 6)
+    y = net.conv(x, 6, 12, group=3)
+    weight = net.rng.normal(size=(3, 12, 1, 1))
+    weight[:, 4:8] = 0.0
+    return net.model(net.add("Conv", [y, net.constant(weight)]))
+
+
+def multiplied(net: Net) -> ModelProto:
+    """Two filters for each channel."""
+    x = net.conv("x", 2, 4)
+    y = net.conv(x, 4, 8, group=4)
+    weight = net.rng.normal(size=(3, 8, 1, 1))
+    weight[:, [0, 1, 5]] = 0.0
+    return net.model(net.add("Conv", [y, net.constant(weight)]))
+
+
 def transposed(net: Net) -> ModelProto:
     x = net.conv("x", 2, 6, dead=[1, 4])
     weight, bias = net.rng.normal(size=(6, 4, 2, 2)), np.array([0, -3e4, 0, 0])
@@ -411,6 +429,8 @@ GRAPHS: dict[str, tuple[Callable[[Net], ModelProto], int]] = {
     "channels that nobody reads": (unread, 2),
     "depthwise": (depthwise, 4),
     "grouped": (grouped, 0),
+    "groups that nobody reads": (grouped_and_pruned, 6),
+    "filters that nobody reads": (multiplied, 3),
     "ConvTranspose": (transposed, 3),
     "BatchNormalization": (normalised, 2),
     "residual": (residual, 3),
