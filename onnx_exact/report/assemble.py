@@ -77,6 +77,7 @@ def assemble(
         for r in reduction.refused if reduction else ():
             refused.append(Refusal(located.name, r.layer, r.what, r.reason, r.numbers))
     settings = run.settings
+    narrowed = run.narrowed if reduced is None else reduced.all_narrowed(run)
     return Report(
         command=command,
         version=__version__,
@@ -101,10 +102,10 @@ def assemble(
         left_out=run.left_out,
         channels=tuple(
             ChannelReport(c.node, c.before, c.after)
-            for c in (run.narrowed.channels if run.narrowed else ())
+            for c in (narrowed.channels if narrowed else ())
         ),
-        parameters=run.narrowed.parameters if run.narrowed else None,
-        channels_deviation=0.0 if run.narrowed is None else run.narrowed.deviation,
+        parameters=narrowed.parameters if narrowed else None,
+        channels_deviation=0.0 if narrowed is None else narrowed.deviation,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 from onnx import ModelProto
 
@@ -19,6 +20,7 @@ from onnx_exact.labels.narrow import Narrowed, narrow
 from onnx_exact.methods import DEFAULT_MAX_DEVIATION, DEPLOY, REDUCTIONS
 from onnx_exact.network import Box
 from onnx_exact.settings import Settings
+from onnx_exact.stages.run import Run
 from onnx_exact.validate import Deviation, validate
 
 # Blocks of channels in which onnxruntime lays out what convolutions read and make.
@@ -81,25 +83,64 @@ def narrowed(
 def _until_no_more_goes(
     model: ModelProto, domain: Domain, ranges: Ranges, settings: Settings
 ) -> Narrowed | None:
-    """What is left may have constants of its own.
-
-    Constants that are not 0 stay where less than the usual rounding is asked for, and where there
-    is to be a certificate.
-    """
-    align = settings.align or (BLOCK if settings.goal == DEPLOY else 1)
-    rounds = settings.max_deviation >= DEFAULT_MAX_DEVIATION and settings.certificate is None
-    staying = inside_chains(model, ranges)
-    exact = _exact(model, domain, ranges)
-    found = narrow(model, ranges.of, align, staying, constants=rounds, exact=exact)
-    more = found
+    """What is left may have constants of its own."""
+    found = more = _narrow(model, domain, ranges, settings, inside_chains(model, ranges))
     while found is not None and more is not None:
         checked = settings.certificate is not None
         ranges = Ranges(found.model, domain.boxes, checked=checked)
         staying = inside_chains(found.model, ranges)
-        exact = _exact(found.model, domain, ranges)
-        more = narrow(found.model, ranges.of, align, staying, constants=rounds, exact=exact)
+        more = _narrow(found.model, domain, ranges, settings, staying)
         found = found if more is None else found.then(more)
     return found
+
+
+def _narrow(
+    model: ModelProto, domain: Domain, ranges: Ranges, settings: Settings, staying: set[str]
+) -> Narrowed | None:
+    """Once; constants that are not 0 stay where less than the usual rounding is asked for.
+
+    And where there is to be a certificate.
+    """
+    align = settings.align or (BLOCK if settings.goal == DEPLOY else 1)
+    rounds = settings.max_deviation >= DEFAULT_MAX_DEVIATION and settings.certificate is None
+    exact = _exact(model, domain, ranges)
+    return narrow(model, ranges.of, align, staying, constants=rounds, exact=exact)
+
+
+def once_more(run: Run, new: ModelProto) -> Narrowed | None:
+    """What channels can go of a model whose chains were reduced: some were read by these alone.
+
+    Nothing where a certificate is asked for, which speaks of channels of the original.
+    """
+    settings = run.settings
+    free = settings.certificate is None and settings.reductions == REDUCTIONS[0]
+    if not free or run.source.nbytes > MOST_BYTES:
+        return None
+    ranges = Ranges(new, run.domain.boxes)
+    # What chains are compared by stays.
+    staying = inside_chains(new, ranges) | {chain.input for chain in ranges.chains}
+    try:
+        found = _narrow(new, run.domain, ranges, settings, staying)
+        if found is not None:
+            compared(run, new, runnable(found.model, None, new))
+    except (ValidationError, ModelError, *CHECKER_ERRORS):
+        return None
+    return found
+
+
+def compared(run: Run, old: ModelProto, new: bytes | Path) -> Deviation:
+    """How far apart a model and one without some of its channels are seen to be.
+
+    Raises:
+        ValidationError: by more than another order of summing explains.
+    """
+    settings = run.settings
+    return validate(
+        *(runnable(old, None, old), new, run.inputs, run.domain),
+        rtol=settings.rtol,
+        atol=settings.atol,
+        seed=settings.seed,
+    )
 
 
 def _exact(model: ModelProto, domain: Domain, ranges: Ranges) -> Callable[[str], Box]:

@@ -14,9 +14,11 @@ from onnx_exact.certify.summary import Certified, worst
 from onnx_exact.graph.metadata import stamp
 from onnx_exact.graph.plain import is_plain
 from onnx_exact.graph.splice import splice
+from onnx_exact.labels.narrow import Narrowed
 from onnx_exact.reduce import ReduceOptions, Reduction, reduce_chain
 from onnx_exact.stages.certified import CHECKED, certify, exceeds, lift
 from onnx_exact.stages.meaningful import meaningful, observed_range
+from onnx_exact.stages.narrowed import once_more
 from onnx_exact.stages.provenance import provenance
 from onnx_exact.stages.run import Run
 from onnx_exact.validate import Rewritten
@@ -29,12 +31,29 @@ class Reduced:
     Attributes:
         reductions: of each chain.
         bounds: on how far each is off.
-        model: with all of them in their places; None where nothing changed.
+        spliced: the model with all of them in their places; None where nothing changed.
+        narrowed: channels that could go of it then.
     """
 
     reductions: tuple[Reduction, ...]
     bounds: tuple[Certified, ...]
-    model: ModelProto | None
+    spliced: ModelProto | None
+    narrowed: Narrowed | None = None
+
+    @property
+    def model(self) -> ModelProto | None:
+        """The result; None where nothing changed."""
+        return self.spliced if self.narrowed is None else self.narrowed.model
+
+    def all_narrowed(self, run: Run) -> Narrowed | None:
+        """The channels that went, before the chains were reduced and after."""
+        then = self.narrowed
+        if run.narrowed is None or then is None:
+            return run.narrowed or then
+        # What the chains themselves have lost in between is told by the chains.
+        lost = then.parameters[0] - then.parameters[1]
+        first, last = run.narrowed.parameters
+        return replace(run.narrowed.then(then), parameters=(first, last - lost))
 
     @property
     def worst(self) -> Certified | None:
@@ -66,10 +85,21 @@ def reduce_and_rewrite(run: Run) -> Reduced:
         new = _rewrite(run, reductions)
         refused = {} if new is None else _unreadable(run, new, reductions)
         if not refused:
-            return Reduced(reductions, tuple(bound for _, bound in found), new)
+            bounds = tuple(bound for _, bound in found)
+            return Reduced(reductions, bounds, new, _once_more(run, reductions, new))
         for place, why in refused.items():
             reason = f"no certificate can speak of what it would be: {why}"
             found[place] = _unchanged(run, place, reason)
+
+
+def _once_more(
+    run: Run, reductions: tuple[Reduction, ...], new: ModelProto | None
+) -> Narrowed | None:
+    """What goes of the graph since chains of it were reduced."""
+    if new is None or not any(reduction.changed for reduction in reductions):
+        return None
+    with run.stage("rewrite"):
+        return once_more(run, new)
 
 
 def _unreadable(run: Run, new: ModelProto, reductions: tuple[Reduction, ...]) -> dict[int, str]:

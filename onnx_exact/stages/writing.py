@@ -23,6 +23,7 @@ from onnx_exact.graph.write import copy_unchanged, write_model
 from onnx_exact.inputs.counterexample import save_beside
 from onnx_exact.runtime.outputs import Outputs, reported
 from onnx_exact.stages.certified import mark_of, write_record
+from onnx_exact.stages.narrowed import compared
 from onnx_exact.stages.provenance import copied_metadata
 from onnx_exact.stages.reducing import Reduced
 from onnx_exact.stages.run import Run
@@ -129,7 +130,12 @@ def _validate(run: Run, reduced: Reduced, new: ModelProto, file: Path | None) ->
             points = where.origin.to_graph(stability.witnesses)
             extra += [{where.origin.input: points}] if len(points) else []
     settings = run.settings
-    old = run.source.model
+    old, spliced = run.source.model, reduced.spliced
+    assert spliced is not None
+    seen = run.seen
+    if reduced.narrowed is not None:
+        last = compared(run, spliced, runnable(new, file, old))
+        seen, new, file = last if seen is None else seen.behind(last), spliced, None
     found = validate(
         runnable(old, run.source.file, old),
         runnable(new, file, old),
@@ -142,4 +148,4 @@ def _validate(run: Run, reduced: Reduced, new: ModelProto, file: Path | None) ->
         seed=settings.seed,
         go_on=lambda: run.limit.require("validate"),
     )
-    return found if run.seen is None else found.behind(run.seen)
+    return found if seen is None else found.behind(seen)

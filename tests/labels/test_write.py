@@ -13,7 +13,7 @@ from onnx import helper, numpy_helper
 from onnx_exact.cli import main
 from onnx_exact.pipeline import optimize, optimize_file
 from onnx_exact.report.text import lines
-from tests.labels.graphs import built
+from tests.labels.graphs import Net, built
 from tests.labels.test_constants import flattened, model_of, padded
 from tests.labels.test_graphs import assert_same, narrowed
 
@@ -181,3 +181,22 @@ def test_constants_stay_where_nothing_may_be_rounded() -> None:
     assert report.channels
     assert report.channels_deviation == 0.0
     assert_same(built("plain"), new)
+
+
+def test_what_led_to_a_chain_that_became_constant_goes_in_the_same_run(tmp_path: Path) -> None:
+    """A chain of dead units reads channels that nothing else reads; a second run finds nothing."""
+    net = Net()
+    x = net.conv("x", 2, 4)
+    pooled = net.add("Flatten", [net.add("GlobalMaxPool", [net.conv(x, 4, 6)])])
+    weights = (net.constant(net.rng.normal(size=shape)) for shape in ((6, 5), (5, 3)))
+    first, second = weights
+    hidden = net.add("Relu", [net.add("Gemm", [pooled, first, net.constant(np.full(5, -1e6))])])
+    dead = net.add("Gemm", [hidden, second])
+    kept = net.add("Flatten", [net.add("GlobalMaxPool", [net.conv(x, 4, 3)])])
+    model = net.model(net.add("Add", [dead, kept]))
+    onnx.save(model, tmp_path / "0.onnx")
+    report = optimize_file(tmp_path / "0.onnx", tmp_path / "1.onnx", domain="0:1", align=1)
+    assert report.changed
+    optimize_file(tmp_path / "1.onnx", tmp_path / "2.onnx", align=1)
+    assert (tmp_path / "1.onnx").read_bytes() == (tmp_path / "2.onnx").read_bytes()
+    assert_same(model, onnx.load(tmp_path / "1.onnx"))
