@@ -68,7 +68,7 @@ class _Without:
         self._old, self._new, self._cuts, self._front = old, new, cuts, front
         # Constants that are cut or new, and those that are read as they were.
         self._made: dict[str, TensorProto] = {}
-        self._whole: set[str] = set()
+        self._whole = {value.name for value in old.graph.output}
         # Inputs of the node that is being made which are constants of its own.
         self._own: set[int] = set()
 

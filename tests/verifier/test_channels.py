@@ -261,6 +261,19 @@ def test_an_output_that_would_be_cut_is_refused() -> None:
     assert "would be cut" in against_channels(source_of(model), replace(found, cuts=cuts), domain)
 
 
+def test_a_constant_that_is_given_out_is_not_cut() -> None:
+    model = built("plain")
+    found = honest("plain")
+    assert found is not None
+    weight = next(n for n in model.graph.node if n.op_type == "Conv").input[1]
+    sizes = next(list(t.dims) for t in model.graph.initializer if t.name == weight)
+    for made in (model, found.model):
+        given = onnx.helper.make_tensor_value_info(weight, TensorProto.FLOAT, sizes)
+        made.graph.output.append(given)
+    domain = domain_of_run("0:1", inputs_of(model), {}, rebase=False)
+    assert against_channels(source_of(model), found, domain)
+
+
 def test_a_cut_that_training_would_see_is_refused() -> None:
     """A Dropout that may train draws for all entries."""
     net = Net()
