@@ -184,7 +184,7 @@ def _run(arguments: argparse.Namespace) -> None:
             def deliver(report: Report, outputs: Outputs) -> None:
                 if export is not None:
                     export(report, outputs)
-                _deliver(report, arguments.report, arguments.units, outputs)
+                _deliver(report, arguments.report, arguments.units, outputs, (source, target))
 
             report = pipeline.optimize_file(
                 source, target, in_place=arguments.in_place, deliver=deliver, **options
@@ -215,10 +215,17 @@ def _progress(arguments: argparse.Namespace) -> Iterator[Progress]:
             yield shown
 
 
-def _deliver(report: Report, where: str | None, units: bool, outputs: Outputs) -> None:
+def _deliver(
+    report: Report,
+    where: str | None,
+    units: bool,
+    outputs: Outputs,
+    models: tuple[Path, Path] | None = None,
+) -> None:
     """Writes the report where it is wanted: to a file that appears with the others.
 
-    It is HTML where the file's name ends in .html or .htm, else JSON.
+    It is HTML where the file's name ends in .html or .htm, with the latency of two models, else
+    JSON.
     """
     from onnx_exact.report import to_html, to_json
     from onnx_exact.runtime.outputs import reported
@@ -229,9 +236,20 @@ def _deliver(report: Report, where: str | None, units: bool, outputs: Outputs) -
             raise OutputError(f"the report cannot be printed: {failure.strerror or failure}")
     elif where is not None:
         with reported(Path(where)):
-            html = Path(where).suffix.lower() in HTML
-            text = to_html(report) if html else to_json(report, units=units)
+            if Path(where).suffix.lower() in HTML:
+                text = to_html(report, models and _latency(report, models, outputs))
+            else:
+                text = to_json(report, units=units)
             outputs.place(Path(where)).write_text(text, encoding="utf-8")
+
+
+def _latency(
+    report: Report, models: tuple[Path, Path], outputs: Outputs
+) -> tuple[float, float] | None:
+    """How long the original and the result take, which is not in its place yet."""
+    from onnx_exact.report.latency import latencies
+
+    return latencies(models[0], outputs.made(models[1]), report.domain)
 
 
 def _text(report: Report) -> str:

@@ -19,12 +19,17 @@ from onnx_exact.report.words import FATES, VERDICTS, at_least, at_most, fates, s
 SHOWN = 4
 
 
-def to_html(report: Report) -> str:
-    """The report as the text of an HTML file."""
+def to_html(report: Report, latency: tuple[float, float] | None = None) -> str:
+    """The report as the text of an HTML file.
+
+    Args:
+        report: what to show.
+        latency: seconds that both models take for a row, where they were measured.
+    """
     name = report.source or "model"
     body = [
         f"<header><h1>{_text(name)}</h1><p class=lead>{_text(proved(report))}</p></header>",
-        _tiles(report),
+        _tiles(report, latency),
         _section("Chains", _chains(report)),
         _section("Channels", _table(("convolution", "before", "after"), _channels(report))),
         _section("Deviation and guarantee", _table(("what", "value"), _deviation(report))),
@@ -61,8 +66,8 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def _tiles(report: Report) -> str:
-    """The sizes before and after."""
+def _tiles(report: Report, latency: tuple[float, float] | None) -> str:
+    """The sizes before and after, and how long a run takes."""
     tiles = []
     for name, before, after in sizes(report):
         number, note = f"{before:,}", ""
@@ -72,6 +77,13 @@ def _tiles(report: Report) -> str:
         tiles.append(
             f"<div class=tile><b>{number}</b><span>{name}</span>"
             f"<span class=note>{note}</span></div>"
+        )
+    if latency is not None:
+        first, then = (f"{1e3 * seconds:.3g}" for seconds in latency)
+        tiles.append(
+            f"<div class=tile><b>{first} <span class=to>&rarr;</span> {then}</b>"
+            "<span>milliseconds a row (onnxruntime)</span>"
+            f"<span class=note>{latency[1] / latency[0] - 1.0:+.0%}</span></div>"
         )
     return f"<div class=tiles>{''.join(tiles)}</div>"
 
