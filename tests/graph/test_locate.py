@@ -8,6 +8,7 @@ from onnx import TensorProto, helper
 
 from onnx_exact.graph import locate_chains
 from tests.graph.build import Builder, check_model
+from tests.versions import needs_new_onnx
 
 
 def widths(model: onnx.ModelProto) -> list[list[int]]:
@@ -261,6 +262,7 @@ def test_chains_of_equal_node_names_get_different_names() -> None:
     assert len(set(names)) == 2
 
 
+@needs_new_onnx
 def test_default_domain_may_be_written_out() -> None:
     b = Builder()
     y = b.gemm(b.relu(b.gemm("x", 6, 5)), 5, 2)

@@ -13,6 +13,7 @@ from onnx import ModelProto, TensorProto, helper
 from onnx_exact.errors import ModelError
 from onnx_exact.graph import inputs_of, read_model
 from tests.graph.build import Builder
+from tests.versions import skip_where_onnx_is_wrong
 
 
 def small(ir: int = 8) -> ModelProto:
@@ -85,7 +86,7 @@ def test_truncated_external_data_is_refused(tmp_path: Path) -> None:
     path = saved(tmp_path, save_as_external_data=True, location="weights.bin", size_threshold=0)
     data = (tmp_path / "weights.bin").read_bytes()
     (tmp_path / "weights.bin").write_bytes(data[: len(data) // 2])
-    refused(path, "external data|checker")
+    refused(path, "external data|checker|holds less than that")
 
 
 def test_model_in_memory_without_its_external_data_is_refused(tmp_path: Path) -> None:
@@ -144,6 +145,7 @@ def failing() -> dict[str, ModelProto]:
 
 @pytest.mark.parametrize("name", failing())
 def test_model_that_fails_the_checker_is_refused(tmp_path: Path, name: str) -> None:
+    skip_where_onnx_is_wrong(name == "wrong_shape")
     model = failing()[name]
     refused(model, "fails the ONNX checker|no graph")
     path = tmp_path / "bad.onnx"

@@ -13,6 +13,7 @@ from onnx_exact.graph import Ranges
 from onnx_exact.network import Box
 from tests.graph.build import Builder, run
 from tests.graph.rules.points import points
+from tests.versions import needs_new_onnx
 
 CHANNELS, SIZE = 2, 3
 SHAPE = (CHANNELS, SIZE)
@@ -101,6 +102,7 @@ def node(b: Builder, data: st.DataObject, tensors: list[str]) -> str:
     return b.node("Slice", flat, b.ints(1), b.ints(1 + SIZE), b.ints(2))
 
 
+@needs_new_onnx
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_every_value_in_a_random_graph_is_in_its_interval(data: st.DataObject) -> None:

@@ -15,6 +15,7 @@ from tests.graph.rules.check import trials, violations
 from tests.graph.rules.combination import Combination
 from tests.graph.rules.count import totals
 from tests.graph.rules.grid import GRID
+from tests.versions import skip_where_onnx_is_wrong
 
 GUARANTEES = Path(__file__).parents[2] / "docs" / "guarantees.md"
 
@@ -25,6 +26,7 @@ def test_every_rule_has_a_grid_and_every_grid_a_rule() -> None:
 
 @pytest.mark.parametrize("op", OPERATORS)
 def test_no_value_of_any_runtime_is_outside_its_interval(op: str) -> None:
+    skip_where_onnx_is_wrong(op in ("Conv", "Gather", "OneHot"))
     for combination in GRID[op]:
         for elem_type in combination.types:
             found = violations(combination, elem_type)

@@ -19,6 +19,7 @@ from onnx_exact.verifier.chain import read_chain
 from onnx_exact.verifier.front import Front
 from onnx_exact.verifier.front_rules import RULES
 from onnx_exact.verifier.model import Model
+from tests.versions import skip_where_onnx_is_wrong
 
 POINTS = 300
 SHAPE = (1, 4, 6, 5)
@@ -262,6 +263,7 @@ def run(model: onnx.ModelProto, x: Any) -> Any:
 @pytest.mark.parametrize("what", GRAPHS)
 def test_intervals_hold_at_every_point(what: str) -> None:
     """In onnxruntime too, but for what it rounds in float32."""
+    skip_where_onnx_is_wrong("SAME_" in what)
     model = built(GRAPHS[what], None)
     low = RNG.normal(size=SHAPE)
     high = low + RNG.choice([0.0, 0.1, 2.0], size=SHAPE)
@@ -282,6 +284,7 @@ def test_intervals_hold_at_every_point(what: str) -> None:
 @pytest.mark.parametrize("what", GRAPHS)
 def test_bounds_are_attained_where_entries_are_picked_apart(what: str) -> None:
     """On a single point the intervals are the value, but for what rounding takes."""
+    skip_where_onnx_is_wrong("SAME_" in what)
     if what in LOOSE:
         pytest.skip("bounds over more than the entries that are read")
     model = built(GRAPHS[what], None)
@@ -367,6 +370,7 @@ HONEST = [what for what in GRAPHS if what != "LeakyRelu, falling"]
 
 @pytest.mark.parametrize("what", HONEST)
 def test_chains_behind_it_are_accepted(what: str, tmp_path: Path) -> None:
+    skip_where_onnx_is_wrong("SAME_" in what)
     paths = tmp_path / "old.onnx", tmp_path / "new.onnx", tmp_path / "c.npz"
     onnx.save(behind(GRAPHS[what]), paths[0])
     optimize_file(paths[0], paths[1], domain="-1:1", certificate=paths[2])
