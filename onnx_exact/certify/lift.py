@@ -9,6 +9,7 @@ their bias, and taken off again in the next one:
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +17,7 @@ import numpy as np
 from onnx_exact.certify.bounds import Bounds
 from onnx_exact.certify.deviation import compare
 from onnx_exact.network.affine import Affine, Array
+from onnx_exact.network.approximate import Approximate
 from onnx_exact.network.chain import Chain, Layer
 from onnx_exact.network.domain import Box
 from onnx_exact.reduce import Reduction
@@ -33,6 +35,7 @@ def lifted(
     reduction: Reduction,
     dtype: FloatType,
     deadline: Deadline | None = None,
+    exact: Collection[int] = (),
 ) -> Reduction:
     """The reduction with such units lifted, or as it was.
 
@@ -42,6 +45,7 @@ def lifted(
         reduction: in the chain form.
         dtype: in which the model stores its weights.
         deadline: layers that are left when it passes stay as they are; None for no end.
+        exact: layers of the original in which nothing may be rounded.
     """
     if not box.finite or not reduction.changed or reduction.network is not reduction.chain:
         return reduction
@@ -59,7 +63,8 @@ def lifted(
         missing = np.where(fresh & (low < 0.0) & (-low <= high), -low, 0.0)
         if not missing.any():
             continue
-        new = _lifted(reduction.chain, k, missing, dtype)
+        strict = any(origin.source in exact for origin in reduction.origins[k : k + 2])
+        new = _lifted(reduction.chain, k, missing, dtype, strict)
         if _fits(new, found, box, k, missing, dtype):
             reduction = replace(reduction, chain=new)
     return reduction
@@ -75,17 +80,23 @@ def _fits(chain: Chain, bounds: Bounds, box: Box, k: int, missing: Array, dtype:
     return not (may_overflow(own, *inputs, dtype) or may_overflow(reader, *outputs, dtype))
 
 
-def _lifted(chain: Chain, k: int, missing: Array, dtype: FloatType) -> Chain:
-    """The chain with units of one layer lifted; as it was where a bias does not fit the dtype."""
+def _lifted(chain: Chain, k: int, missing: Array, dtype: FloatType, exact: bool) -> Chain:
+    """The chain with units of one layer lifted; as it was where a bias does not fit the dtype.
+
+    Or, where it has to be `exact`, is rounded.
+    """
     layer, after = chain.layers[k], chain.layers[k + 1]
     bias = layer.affine.bias
     with np.errstate(over="ignore", invalid="ignore"):
         wanted = (bias + (1.0 + MARGIN) * missing).astype(dtype)
         above = np.nextafter(wanted, np.array(np.inf, dtype=dtype)).astype(np.float64)
         new = np.where(missing > 0.0, above, bias)
-        taken = after.affine.bias - after.affine.weight @ (new - bias)
-        stored = taken.astype(dtype).astype(np.float64)
+        more = Approximate(new) + -Approximate(bias)
+        taken = Approximate(after.affine.bias) + -(Approximate(after.affine.weight) @ more)
+        stored = taken.value.astype(dtype).astype(np.float64)
     if not (np.isfinite(new).all() and np.isfinite(stored).all()):
+        return chain
+    if exact and ((stored != taken.value).any() or taken.off.any()):
         return chain
     layers = list(chain.layers)
     layers[k] = Layer(Affine(layer.affine.weight, new), layer.relu)

@@ -83,11 +83,18 @@ def bounds_of(chain: Chain, box: Box, stability: Stability, proof: ChainProof | 
     return Bounds.of(chain, stability, box) if proof is None else proof.bounds
 
 
-def lift(run: Run, place: int, reduction: Reduction) -> Reduction:
-    """The reduction of a chain with new linear units lifted as far as their own bounds need it."""
+def lift(
+    run: Run, place: int, reduction: Reduction, exact: frozenset[int] = frozenset()
+) -> Reduction:
+    """The reduction of a chain with new linear units lifted as far as their own bounds need it.
+
+    Nothing is rounded in the layers `exact`, and nowhere with a deviation of 0.
+    """
     located, where, stability = run.chains[place]
     bounds = bounds_of(located.chain, where.box, stability, run.proofs[place])
-    return lifted(bounds, where.box, reduction, located.dtype, run.limit.until("reduce"))
+    if run.settings.max_deviation == 0.0:
+        exact = frozenset(range(len(located.chain.layers)))
+    return lifted(bounds, where.box, reduction, located.dtype, run.limit.until("reduce"), exact)
 
 
 def certify(run: Run, place: int, reduction: Reduction) -> Certified:

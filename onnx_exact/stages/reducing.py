@@ -137,7 +137,7 @@ def _reduced(run: Run, place: int) -> tuple[Reduction, Certified]:
             )
         run.limit.require("certify")
         with run.stage("certify"):
-            reduction = lift(run, place, reduction)
+            reduction = lift(run, place, reduction, exact)
             return reduction, certify(run, place, reduction)
 
     def extent() -> float:

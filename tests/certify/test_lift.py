@@ -17,6 +17,8 @@ from onnx_exact.reduce.units import GONE
 from onnx_exact.runtime.deadline import Deadline
 from tests.certify.test_deviation import exact_deviation, points_of
 from tests.nets import chain_of, cube
+from tests.oracle.families import network
+from tests.oracle.judge import Known, judge, ways_for
 from tests.oracle.networks import random_case
 
 F32 = np.dtype(np.float32)
@@ -91,3 +93,22 @@ def test_lifting_never_makes_a_network_deviate_further() -> None:
         exact = exact_deviation(case.chain, found.chain, points_of(case.box))
         assert all(a <= Fraction(float(b)) for a, b in zip(exact, after, strict=True))
     assert changed
+
+
+def test_a_lift_rounds_nothing_where_nothing_may_be_rounded() -> None:
+    """In float64 x is lifted by 2^-53 and more, which the bias of its reader, 4, cannot give up."""
+    chain = chain_of(([[1.0]], [-(2.0**-53)]), ([[1.0]], [4.0 + 2.0**-53]))
+    box, wide = cube(1, 0.0, 1.0), np.dtype(np.float64)
+    bounds = Bounds.of(chain, analyze_chain(chain, box, BOUNDS), box)
+    gone = replace(UnitMap.identity(0, 1), place=np.array([GONE]))
+    made = reduce_chain(chain, analyze_chain(chain, box, BOUNDS), box, wide)
+    reduction = replace(made, chain=chain, changed=True, origins=(gone, UnitMap.identity(1, 1)))
+    assert lifted(bounds, box, reduction, wide).chain is not chain
+    assert lifted(bounds, box, reduction, wide, exact={0}).chain is chain
+    assert lifted(bounds, box, reduction, wide, exact={1}).chain is chain
+
+
+def test_a_network_of_which_the_lift_once_rounded_a_bias_is_exact_again() -> None:
+    known = Known.of(network("dyadic", 8905))
+    for way in ways_for(8905):
+        assert judge(known, way).wrong == ()
