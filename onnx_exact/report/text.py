@@ -139,7 +139,7 @@ def _channels(report: Report) -> Iterable[str]:
         fewer = ", ".join(f"{c.node} {c.before:,} to {c.after:,}" for c in report.channels)
         yield (
             f"Channels that are constant or not read are gone ({fewer or 'of inputs alone'}):"
-            f" {before:,} parameters of the graph became {after:,}, before its chains were reduced."
+            f" {before:,} parameters of the graph became {after:,}, without what its chains lost."
         )
 
 
