@@ -121,7 +121,7 @@ def _found(ranges: Ranges, chain: LocatedChain, declared: Domain) -> ChainFound:
     if where.origin is not None and declared.declared:
         source = f"{declared.source}, by the input {where.origin.input!r}"
     elif where.box.finite:
-        source = "declared for the inputs" if declared.declared else "implied by the graph"
+        source = "by the domain of the inputs" if declared.declared else "implied by the graph"
     else:
         source = "not known on every side"
     return ChainFound(
@@ -156,7 +156,8 @@ def _chain_lines(chain: ChainFound) -> Iterator[str]:
     low, high = chain.box.lower, chain.box.upper
     if chain.unbounded is None:
         constant = int((low == high).sum())
-        fixed = f"; {constant:,} of them constant" if constant else ""
+        entries = f"{constant:,} of its {low.size:,} entries" if low.size > 1 else "its only entry"
+        fixed = f"; {entries} constant" if constant else ""
         yield f"  Domain: from {np.min(low):g} to {np.max(high):g} ({chain.source}){fixed}."
     else:
         yield f"  Domain: {chain.source}: {chain.unbounded}."

@@ -77,7 +77,7 @@ def _certified(found: Verification) -> list[str]:
     lines = [
         *filter(None, [cut]),
         f"Checked in float64 with error bounds: {found.count(BOUNDS, SLOPES)} verdicts by bounds,"
-        f" {points} witnesses{branched}, the map to the new units.",
+        f" {points} witness points{branched}, the map to the new units.",
         f"Compared bit by bit: signature, and {found.compared} nodes and constants outside of the"
         " chains.",
     ]

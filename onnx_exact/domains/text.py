@@ -208,7 +208,8 @@ def _data(text: str, name: str | None, inputs: Sequence[InputLike], source: str)
         bounds[spec.name] = _hull(array, spec, margin, source)
         counts.add(len(array))
     points = "points" if len(counts) > 1 else f"{counts.pop()} points"
-    return f"{source}, the box around {points}: no input outside of it is covered", bounds
+    wider = f", {margin:g} wider on every side" if margin else ""
+    return f"{source}, the box around {points}{wider}: no input outside of it is covered", bounds
 
 
 def _for_inputs(

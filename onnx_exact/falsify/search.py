@@ -88,7 +88,8 @@ def search(
     try:
         pairs = [_pair(old, new, domain, value.name) for value in old.graph.output]
     except UncheckedError as error:
-        notes.append(f"No gradients: {error}.")
+        why = str(error).removeprefix("cannot check: ")
+        notes.append(f"Without gradients, at random points alone: {why}.")
     symbolic = all(i.shape is not None and None in i.shape for i in old.inputs)
     sizes = [1] * 8 + [2] * symbolic
     kinds = (None, 0.5, SPARSE)

@@ -34,7 +34,11 @@ class ChannelClass:
 
 
 def classes(
-    model: ModelProto, bounds: Callable[[str], Box], staying: Iterable[str]
+    model: ModelProto,
+    bounds: Callable[[str], Box],
+    staying: Iterable[str],
+    *,
+    constants: bool = True,
 ) -> tuple[ChannelClass, ...]:
     """The classes of a model, in the order of the graph; none without convolutions.
 
@@ -42,11 +46,12 @@ def classes(
         model: not changed.
         bounds: on each of its tensors, over the domain.
         staying: tensors that keep all that they have.
+        constants: whether channels that are constant and not 0 may go.
     """
     index = Index(model)
     if not has_channels(index):
         return ()
-    found = label(index, bounds, frozenset(staying))
+    found = label(index, bounds, frozenset(staying), constants)
     kept = kept_labels(found, 1)
     nodes: dict[tuple[int, ...], list[str]] = {}
     made: dict[tuple[int, ...], Labels] = {}

@@ -104,6 +104,7 @@ def assemble(
             ChannelReport(c.node, c.before, c.after)
             for c in (narrowed.channels if narrowed else ())
         ),
+        channels_in_blocks=run.held_by_blocks,
         parameters=narrowed.parameters if narrowed else None,
         channels_deviation=0.0 if narrowed is None else narrowed.deviation,
     )

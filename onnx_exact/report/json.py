@@ -83,6 +83,7 @@ def to_json_dict(report: Report, *, units: bool = False) -> dict[str, Any]:
         "left_out": list(report.left_out),
         "channels": [asdict(channels) for channels in report.channels],
         "channels_rounded": report.channels_deviation > 0.0,
+        "channels_in_blocks": report.channels_in_blocks,
         "channels_max_abs": report.channels_deviation,
         "graph_parameters": None
         if report.parameters is None

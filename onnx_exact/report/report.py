@@ -229,6 +229,7 @@ class Report:
         left_out: ReLUs and products that are in no chain, with the reason, a line each.
         channels: convolutions that lost some of their channels.
         parameters: entries of the graph's constants before and after that; None where none did.
+        channels_in_blocks: channels that could go and stay, so that blocks of channels are full.
         channels_deviation: how far outputs may be off since some of these were constant and not 0,
             so that their readers got what they made of them, rounded; an upper bound.
     """
@@ -256,6 +257,7 @@ class Report:
     channels: tuple[ChannelReport, ...] = ()
     parameters: tuple[int, int] | None = None
     channels_deviation: float = 0.0
+    channels_in_blocks: int = 0
 
     def __post_init__(self) -> None:
         for name in ("domain", "seconds"):

@@ -25,7 +25,7 @@ from onnx_exact.runtime.limit import TimeLimit
 from onnx_exact.settings import Settings
 from onnx_exact.stages.certified import prove, refuse_infinite
 from onnx_exact.stages.estimate import expected_seconds
-from onnx_exact.stages.narrowed import narrowed
+from onnx_exact.stages.narrowed import held_by_blocks, narrowed
 from onnx_exact.stages.predecide import decide_chain
 from onnx_exact.stages.run import Allowance, Run
 
@@ -56,7 +56,8 @@ def decide(model: ModelLike, settings: Settings, *, reducing: bool) -> Run:
     located = ranges.chains
     seconds["read"] = time.monotonic() - started
     run = Run(settings, source, inputs, domain, first, samples, (), (), (), limit, seconds)
-    run = replace(run, narrowed=cut, seen=seen)
+    blocked = held_by_blocks(source.model, ranges, settings, cut) if reducing else 0
+    run = replace(run, narrowed=cut, seen=seen, held_by_blocks=blocked)
     if settings.certificate is not None:
         for name, box in domain.boxes.items():
             refuse_infinite(box, f"the input {name!r}")

@@ -16,6 +16,7 @@ from onnx_exact.graph.doubled import doubled
 from onnx_exact.graph.kept import not_kept
 from onnx_exact.graph.ranges import Ranges
 from onnx_exact.graph.read import CHECKER_ERRORS, InputSpec, Source, check, one_line
+from onnx_exact.labels.classes import classes
 from onnx_exact.labels.narrow import Narrowed, narrow
 from onnx_exact.methods import DEFAULT_MAX_DEVIATION, DEPLOY, REDUCTIONS
 from onnx_exact.network import Box
@@ -101,10 +102,38 @@ def _narrow(
 
     And where there is to be a certificate.
     """
-    align = settings.align or (BLOCK if settings.goal == DEPLOY else 1)
-    rounds = settings.max_deviation >= DEFAULT_MAX_DEVIATION and settings.certificate is None
+    align, rounds = _align(settings), _rounds(settings)
     exact = _exact(model, domain, ranges)
     return narrow(model, ranges.of, align, staying, constants=rounds, exact=exact)
+
+
+def held_by_blocks(
+    model: ModelProto, ranges: Ranges, settings: Settings, narrowed: Narrowed | None
+) -> int:
+    """How many channels could go and stay, so that blocks are full.
+
+    Args:
+        model: what is left.
+        ranges: of it.
+        settings: of the run.
+        narrowed: what went.
+    """
+    if _align(settings) == 1 or settings.reductions != REDUCTIONS[0]:
+        return 0
+    if narrowed is None and settings.certificate is not None:
+        # They may stay for want of a certificate.
+        return 0
+    staying, rounds = inside_chains(model, ranges), _rounds(settings)
+    found = classes(model, ranges.of, staying, constants=rounds)
+    return sum(each.size - each.stay for each in found)
+
+
+def _align(settings: Settings) -> int:
+    return settings.align or (BLOCK if settings.goal == DEPLOY else 1)
+
+
+def _rounds(settings: Settings) -> bool:
+    return settings.max_deviation >= DEFAULT_MAX_DEVIATION and settings.certificate is None
 
 
 def once_more(run: Run, new: ModelProto) -> Narrowed | None:

@@ -58,6 +58,7 @@ class Run:
         seconds: the time of each stage so far.
         left_out: what is in no chain, with the reason, a line each.
         narrowed: what went of the model before its chains were looked for; `source` is without it.
+        held_by_blocks: channels that could go and stay, so that blocks of channels are full.
         seen: how far apart the models before and after that were.
     """
 
@@ -74,6 +75,7 @@ class Run:
     seconds: dict[str, float]
     left_out: tuple[str, ...] = ()
     narrowed: Narrowed | None = None
+    held_by_blocks: int = 0
     seen: Deviation | None = None
 
     @property

@@ -281,7 +281,7 @@ def test_text_says_how_many_verdicts_are_proved() -> None:
 
 def test_text_says_what_a_slice_of_the_inputs_would_save() -> None:
     text = " ".join(to_text(REPORT).split())
-    assert "inputs 1 to 783 in front of it would save 1 inputs and 660 connections" in text
+    assert "inputs 1 to 783 in front of it would save 1 input and 660 connections" in text
     none = dataclasses.replace(CHAIN, slice=None)
     assert "Slice" not in to_text(changed(chains=(none,)))
 

@@ -136,7 +136,7 @@ def test_an_unbounded_domain_is_searched(tmp_path: Path) -> None:
     old, new = (gemm_model([FIRST, SECOND, ([[w, 3]], [0.5], False)]) for w in (1.0, 1.0 + 1e-7))
     found = compared(tmp_path, old, new, domain="0:inf")
     assert found.method == "search"
-    assert "No gradients" in found.notes[0]
+    assert "Without gradients" in found.notes[0]
 
 
 def test_signatures_are_compared(tmp_path: Path) -> None:
