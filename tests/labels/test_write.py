@@ -12,7 +12,7 @@ from onnx import helper, numpy_helper
 
 from onnx_exact.cli import main
 from onnx_exact.pipeline import optimize, optimize_file
-from onnx_exact.report.text import lines
+from onnx_exact.report.text import lines, to_text
 from tests.labels.graphs import Net, built
 from tests.labels.test_constants import flattened, model_of, padded
 from tests.labels.test_graphs import assert_same, narrowed
@@ -200,3 +200,14 @@ def test_what_led_to_a_chain_that_became_constant_goes_in_the_same_run(tmp_path:
     optimize_file(tmp_path / "1.onnx", tmp_path / "2.onnx", align=1)
     assert (tmp_path / "1.onnx").read_bytes() == (tmp_path / "2.onnx").read_bytes()
     assert_same(model, onnx.load(tmp_path / "1.onnx"))
+
+
+def test_channels_that_only_blocks_keep_are_told() -> None:
+    model = built("plain")
+    _, report = optimize(model, domain="0:1")
+    text = " ".join(to_text(report).split())
+    assert report.channels_in_blocks == 3
+    assert "3 more could go and fill blocks of channels" in text
+    _, report = optimize(model, domain="0:1", align=1)
+    assert report.channels_in_blocks == 0
+    assert "fill blocks" not in to_text(report)
