@@ -41,7 +41,7 @@ BY_CHANNEL = ("AveragePool", "BatchNormalization", "GlobalAveragePool", "GlobalM
 MEANS = ("ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum")
 # fmt: on
 # What sizes that are not known are tried at where data movement is run.
-SIZES = (1, 2, 3)
+SIZES = (0, 1, 2, 3)
 
 
 def without_channels(old: Model, new: Model, cuts: Mapping[str, Cut], front: Front) -> Model:
@@ -74,10 +74,13 @@ class _Without:
 
     def model(self) -> Model:
         """All nodes, one after another."""
+        for node in self._old.nodes:
+            require_known(node.op_type != "Slice" or self._of_known_sizes(node), "an open Slice")
         for value in self._old.graph.output:
             require(value.name not in self._cuts, f"the output {value.name!r} would be cut")
         for tensor, cut in self._cuts.items():
             proper = tensor in self._old.producer and cut.kept.any()
+            require_known(self._old.constant(tensor) is None, f"the constant {tensor!r}, cut")
             require(proper, f"{tensor!r} cannot have lost what the certificate says")
             sizes = {s[cut.axis] if cut.axis < len(s) else -1 for s in self._old.shapes(tensor)}
             require(sizes == {cut.kept.size}, f"{tensor!r} has other entries along that axis")
@@ -103,6 +106,20 @@ class _Without:
             field.extend(values)
         return Model(proto, self._old.name)
 
+    def _of_known_sizes(self, node: NodeProto) -> bool:
+        """Whether a Slice goes along axes of known sizes: others it may cut short at some alone."""
+        trials = self._old.shapes(node.input[0])
+        axes = attributes(node).get("axes")
+        if len(node.input) > 3 and node.input[3]:
+            given = self._old.constant(node.input[3])
+            axes = None if given is None else given.reshape(-1).tolist()
+        elif len(node.input) > 1:
+            starts = self._old.constant(node.input[1])
+            axes = range(len(trials[0])) if starts is None else range(starts.size)
+        rank = len(trials[0])
+        along = range(rank) if axes is None else [axis % rank for axis in axes]
+        return all(len({shape[axis] for shape in trials}) == 1 for axis in along)
+
     def _node(self, node: NodeProto) -> NodeProto:
         made = NodeProto()
         made.CopyFrom(node)
@@ -114,7 +131,10 @@ class _Without:
         if rule is None or not plain:
             raise UncheckedError(f"cannot check: cut channels through {node.op_type}")
         self._own = set()
-        rule(self, node, made)
+        try:
+            rule(self, node, made)
+        except (IndexError, KeyError, TypeError, ValueError) as error:
+            raise UncheckedError(f"cannot check: this {node.op_type}, with cut channels") from error
         self._whole.update(n for slot, n in enumerate(made.input) if slot not in self._own)
         return made
 
@@ -134,7 +154,7 @@ class _Without:
         require_known(
             name and name not in self._old.producer and name not in fed, f"the constant {name!r}"
         )
-        tensor = numpy_helper.from_array(np.ascontiguousarray(values), name)
+        tensor = numpy_helper.from_array(np.array(values, order="C"), name)
         known = self._made.setdefault(name, tensor)
         require_known(
             known.SerializeToString() == tensor.SerializeToString(), f"two constants {name!r}"
@@ -265,8 +285,11 @@ class _Without:
                     self._put(node, made, 2, bias.compress(out.kept, axis=-1))
         if source is not None:
             read = through.any(axis=0) & ~source.kept
-            zero = self._front.zeros(node.input[0], source.axis) if read.any() else source.kept
-            lost = read & ~zero
+            low, high = self._front.along(node.input[0], source.axis)
+            # What is not a number is none times 0 either.
+            known = (np.isfinite(low) & np.isfinite(high)) | source.kept
+            require_known(known.all(), f"nothing bounds {node.input[0]!r}, which lost channels")
+            lost = read & ~((low == 0.0) & (high == 0.0))
             require_known(
                 not lost.any(),
                 f"channel {int(lost.argmax())} of {node.input[0]!r} is read, and may not be 0",
@@ -309,6 +332,9 @@ class _Without:
                 value = (self._new if own else self._old).constant(twin.input[slot])
                 require_known(value is not None, f"where {node.op_type} goes")
                 parameters[slot] = np.asarray(value)
+                old = self._old.constant("".join(node.input[slot : slot + 1]))
+                rank = 1 if old is None else old.ndim
+                require_known(parameters[slot].ndim == rank, f"where {node.op_type} goes")
                 if own:
                     self._put(node, made, slot, np.asarray(value))
         del made.attribute[:]

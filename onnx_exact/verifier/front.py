@@ -21,7 +21,7 @@ from onnx_exact.verifier.intervals import Interval, added, hull
 from onnx_exact.verifier.model import FLOATS, MOST_ENTRIES, Model
 from onnx_exact.verifier.operators import SAME, Layout, attributes
 from onnx_exact.verifier.refusals import require_known
-from onnx_exact.verifier.rounding import Array, Flags
+from onnx_exact.verifier.rounding import Array
 
 # What integers can be, by type.
 WHOLE: dict[int, tuple[float, float]] = {
@@ -100,11 +100,12 @@ class Front:
         )
         return low, high
 
-    def zeros(self, tensor: str, axis: int) -> Flags:
-        """Where a tensor is always 0, along an axis whose size is known."""
+    def along(self, tensor: str, axis: int) -> Interval:
+        """The bounds of a tensor along an axis whose size is known."""
         found, shape = self._of(tensor), self._model.shapes(tensor)[0]
         low, high = hull(found, tuple(k for k in range(len(shape)) if k != axis))
-        return np.broadcast_to(((low == 0.0) & (high == 0.0)).reshape(-1), shape[axis : axis + 1])
+        size = shape[axis : axis + 1]
+        return np.broadcast_to(low.reshape(-1), size), np.broadcast_to(high.reshape(-1), size)
 
     def _of(self, tensor: str) -> Interval:
         """The bounds of a tensor, from those of all that comes before it in the graph."""

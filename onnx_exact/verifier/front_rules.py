@@ -116,6 +116,7 @@ def _cast(p: Place) -> Interval | None:
 
 def anywhere(p: Place) -> Interval:
     """Every entry is one of the first input's, or, as `PICKS` has it, of others."""
+    _require_usual_windows(p)
     read = p.x[PICKS.get(p.node.op_type, slice(1))]
     low, high = zip(*(hull(x, tuple(range(x[0].ndim))) for x in read), strict=True)
     sizes = (1,) * len(p.shapes[0])
@@ -151,8 +152,9 @@ def _resized(p: Place) -> Interval:
     """Each entry is one of its channel's, or lies between some."""
     between = p.options.get("mode", b"nearest") in (b"nearest", b"linear")
     crops = p.options.get("coordinate_transformation_mode") == b"tf_crop_and_resize"
-    pairs = zip(p.sizes(), p.shapes, strict=True)
-    require_known(between and not crops and all(a[:2] == b[:2] for a, b in pairs), "a Resize")
+    scales = p.constant(len(p.node.input) - 1)
+    known = scales is not None and (scales[:2] == 1.0).all() and "axes" not in p.options
+    require_known(between and not crops and known, "a Resize")
     return hull(p.x[0], tuple(range(2, len(p.shapes[0]))))
 
 
@@ -176,9 +178,24 @@ def _normalized(p: Place) -> Interval | None:
     return np.minimum(*ends) - error, np.maximum(*ends) + error
 
 
+def _require_usual_windows(p: Place) -> None:
+    """Runtimes and ONNX's reference differ in windows that miss the image, or of negative pads."""
+    apart = any(d > 1 for d in p.options.get("dilations", ()))
+    same = p.options.get("auto_pad", b"NOTSET") != b"NOTSET"
+    padded = same or any(p.options.get("pads", ())) or p.options.get("ceil_mode", 0)
+    kernel = p.constant(1)
+    shape = p.options.get("kernel_shape") or (() if kernel is None else kernel.shape[2:])
+    pairs = zip(p.options.get("strides", ()), shape, strict=False)
+    far = same and any(stride > size for stride, size in pairs)
+    pools = p.node.op_type.endswith("Pool")
+    turned = p.node.op_type == "ConvTranspose" and (same or "output_shape" in p.options)
+    require_known(not (pools and apart and padded) and not far and not turned, "these windows")
+
+
 def _moved(p: Place) -> Interval:
     """Entries that constants pick, or the largest or least of some: as ONNX's own reference does it
     to the lower and to the upper ends, since none of these operators swaps two numbers."""
+    _require_usual_windows(p)
     data = range(len(p.x)) if p.node.op_type == "Concat" else (0,)
     fixed = [p.model.constant(name) for name in p.node.input]
     known = (v is not None or i in data for i, v in enumerate(fixed) if p.node.input[i])
@@ -211,6 +228,7 @@ def _bilinear(p: Place) -> Interval:
     # Where neither is constant there are no sizes, and no bounds.
     weight, node = np.asarray(p.constant(1 - slot)), p.node
     options = {k: v for k, v in p.options.items() if k not in ("alpha", "beta")}
+    _require_usual_windows(p)
     x = p.whole(slot)
     if node.op_type.startswith("Conv") and not p.spots(slot):
         # Each number of the kernel meets some entry of the image, or what it is padded with.

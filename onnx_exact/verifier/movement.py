@@ -85,6 +85,9 @@ def moves_alike(
     sets = list(opsets)
     try:
         first = run_alone(whole[0], numbered | dict(whole[1]), sets)
+    except Exception:  # of any kind, where sizes do not fit: the original does not run either
+        return not start
+    try:
         then = run_alone(cut[0], left | dict(cut[1]), sets)
     except Exception:  # of any kind, where sizes do not fit
         return False

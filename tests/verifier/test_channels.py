@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -282,3 +282,44 @@ def test_a_cut_that_training_would_see_is_refused() -> None:
     model = net.model(net.conv(y, 6, 3))
     found = narrow(model, bounds_of(model), 1, constants=False)
     assert found is None
+
+
+def refusal(
+    net: Net, output: str, cuts: dict[str, Any], shape: Sequence[Any] = ("N", 2, SIDE, SIDE)
+) -> str:
+    """Why a result that is the original is none for these cuts."""
+    model = net.model(output, shape)
+    found = honest("plain")
+    assert found is not None
+    domain = domain_of_run("0:1", inputs_of(model), {}, rebase=False)
+    return against_channels(source_of(model), replace(found, model=model, cuts=cuts), domain)
+
+
+def test_a_constant_behind_an_identity_is_not_cut() -> None:
+    net = Net()
+    same = net.add("Identity", [net.constant(net.rng.normal(size=(1, 2, 1, 1)))])
+    output = net.add("Add", ["x", same])
+    assert "the constant" in refusal(net, output, {same: {1: np.array([True, False])}})
+
+
+def test_channels_beside_a_slice_along_an_open_axis_stay() -> None:
+    """Its size may be another one between those that are tried."""
+    net = Net()
+    x = net.conv("x", 2, 6, dead=[1])
+    ends = (net.constant(np.array([value])) for value in (3, -3, 3, -1))
+    y = net.add("Slice", [x, *ends])
+    output = net.conv(y, 6, 3)
+    cuts = {"t0_0": {1: np.arange(6) != 1}}
+    assert "an open Slice" in refusal(net, output, cuts, ("N", 2, SIDE, "W"))
+
+
+def test_channels_that_may_not_be_numbers_are_read_even_with_weights_of_0() -> None:
+    net = Net()
+    x = net.add("Conv", ["x", net.constant(net.rng.normal(size=(4, 2, 1, 1)))])
+    root, weight = net.add("Sqrt", [x]), net.rng.normal(size=(3, 4, 1, 1))
+    weight[:, 1] = 0.0
+    model = net.model(net.add("Conv", [root, net.constant(weight)]))
+    found = narrow(model, bounds_of(model), 1, constants=False)
+    assert found is not None
+    domain = domain_of_run("0:1", inputs_of(model), {}, rebase=False)
+    assert "nothing bounds" in against_channels(source_of(model), found, domain)

@@ -645,3 +645,31 @@ def test_intervals_of_images_of_open_size_hold_at_every_size(what: str) -> None:
             slack = 1e-5 * (1.0 + np.abs(y))
             assert (y >= lower - slack).all()
             assert (y <= upper + slack).all()
+
+
+UNUSUAL = {
+    "a Resize that scales channels": node("Resize", "x _ uneven", "y", mode="nearest"),
+    "windows that may miss the image": node(
+        "MaxPool", "x", "y", kernel_shape=[2, 2], dilations=[2, 2], pads=[1] * 4
+    ),
+    "an average of nothing": node(
+        "AveragePool", "x", "y", kernel_shape=[2, 2], dilations=[2, 2], auto_pad="VALID"
+    ),
+    "windows further apart than they are large": node(
+        "MaxPool", "x", "y", kernel_shape=[1, 1], strides=[3, 3], auto_pad="SAME_UPPER"
+    ),
+    "a ConvTranspose of a shape that is asked for": node(
+        "ConvTranspose", "x k4", "y", strides=[4, 4], output_shape=[6, 5]
+    ),
+}
+
+
+@pytest.mark.parametrize("what", UNUSUAL)
+def test_where_runtimes_and_the_reference_differ_nothing_is_bounded(what: str) -> None:
+    uneven = numpy_helper.from_array(np.array([1, 1.24, 2, 2], np.float32), "uneven")
+    model = built([UNUSUAL[what]], None, [uneven])
+    model.opset_import[0].version = 19
+    box = np.zeros(SHAPE), np.ones(SHAPE)
+    lower, upper = Front(Model(model, "a model"), {"x": box})._of("y")
+    assert np.isinf(lower).all()
+    assert np.isinf(upper).all()
