@@ -60,6 +60,8 @@ class Box:
     def sides(self) -> tuple[Array, Array]:
         """Finite lower and upper sides to draw points from; the box's own where it is finite."""
         low, high = self.lower, self.upper
+        if self.finite:
+            return low, high
         anchor = np.where(np.isfinite(low), low, np.where(np.isfinite(high), high, 0.0))
         radius = UNBOUNDED_SAMPLE_RADIUS
         return (

@@ -266,9 +266,12 @@ class NormalForm:
         jump, own = self.jump.value[:, kinks] / room[:, None], rows(kinks) * size
         amount, among = self.amount.value[:, directions] / room[:, None], rows(directions) * size
         linear = amount @ among
+        proposals = [p for p in turnings(jump, own, linear, among, amount) if p.any()]
+        if not proposals:
+            return False
         terms = np.abs(amount) @ np.abs(among)
         best, turned = min(directions.size, self._left(linear, terms)), None
-        for proposal in turnings(jump, own, linear, among, amount):
+        for proposal in proposals:
             more = np.abs(jump[:, proposal]) @ np.abs(own[proposal])
             rank = self._left(linear + jump[:, proposal] @ own[proposal], terms + more)
             if rank < best:

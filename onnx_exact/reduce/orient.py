@@ -6,9 +6,9 @@ left,
 
     (J^T P J o W W^T) x = -diag(J^T P L W^T),    P = (M M^T + e^2)^(-1/2),    M = L + J diag(x) W,
 
-with e halved from one solution to the next. Where what is to be left is known, the directions that
-several readers have, all else is made 0 at once. Only proposals: what they leave is counted by the
-caller.
+with e halved from one solution to the next, until x has settled at 0 and 1. Where what is to be
+left is known, the directions that several readers have, all else is made 0 at once. Only proposals:
+what they leave is counted by the caller.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from onnx_exact.network.affine import Array
 MOST_KINKS, MOST_READERS = 1000, 300
 # The last e, as a share of the first: forty solutions or less.
 LEAST = 2.0**-30
+# How near 0 or 1 shares are, and how near the last ones, where they count as settled.
+SETTLED = 1e-3
 RIDGE = 1e-10
 
 
@@ -79,12 +81,18 @@ def _reweighted(jump: Array, own: Array, linear: Array) -> Array | None:
     weights, share, epsilon = np.eye(len(jump)), None, most
     while epsilon > LEAST * most:
         wanted = -((weights @ jump) * across).sum(axis=0)
-        share = _solved(jump.T @ weights @ jump, gram, wanted)
-        if share is None:
-            return None
+        last, share = share, _solved(jump.T @ weights @ jump, gram, wanted)
+        if share is None or (last is not None and _settled(last, share)):
+            return share
         left = linear + (jump * share) @ own
         values, vectors = np.linalg.eigh(left @ left.T)
         epsilon *= 0.5
         weights = (vectors / np.sqrt(np.maximum(values, 0.0) + epsilon**2)) @ vectors.T
         weights = weights / np.abs(weights).max()
     return share
+
+
+def _settled(last: Array, share: Array) -> bool:
+    """Whether every kink is turned or not, as it was."""
+    off = np.maximum(np.abs(share - np.round(share)), np.abs(share - last))
+    return float(off.max()) < SETTLED

@@ -23,13 +23,15 @@ from onnx_exact.reduce.published import fold, merge
 from onnx_exact.reduce.realise import ALL_KINDS, COLUMNS
 from onnx_exact.reduce.shift import shifted
 from onnx_exact.reduce.split import FormChoice, Split, split
-from onnx_exact.reduce.state import State
+from onnx_exact.reduce.state import Decided, State
 from onnx_exact.reduce.store import store, unstorable
 from onnx_exact.reduce.units import UnitMap
 from onnx_exact.runtime.deadline import Deadline
 from onnx_exact.runtime.threads import one_thread
 
 Rewrite = Callable[[State], Edit]
+# By a layer that was tried: all that this looked at, the layers up to the second behind it.
+Tried = dict[int, tuple[Decided, ...]]
 # What a unit that goes counts as.
 WAYS = ("removed", "negligible", "merged", "folded")
 
@@ -127,7 +129,9 @@ class ReduceOptions:
     simplify: bool = False
 
 
-def _rewrites(state: State, options: ReduceOptions, exactly: bool) -> Iterator[Rewrite]:
+def _rewrites(
+    state: State, options: ReduceOptions, exactly: bool, tried: Tried
+) -> Iterator[Rewrite]:
     """The reductions in their order, each of what the ones before it have left."""
     hidden = range(len(state.layers) - 2, -1, -1)
     published = options.reductions == "published" and not options.removal
@@ -144,13 +148,15 @@ def _rewrites(state: State, options: ReduceOptions, exactly: bool) -> Iterator[R
     elif not options.removal:
         yield lambda now: Edit(without_last_relu(now))
         for index in hidden:
-            yield partial(_rewrite, index=index, options=options, exactly=exactly)
+            yield partial(_rewrite, index=index, options=options, exactly=exactly, tried=tried)
 
 
-def _rewrite(state: State, index: int, options: ReduceOptions, exactly: bool) -> Edit:
-    if index + 1 >= len(state.layers):
-        # The network is constant by now.
+def _rewrite(state: State, index: int, options: ReduceOptions, exactly: bool, tried: Tried) -> Edit:
+    seen = state.layers[: index + 3]
+    if index + 1 >= len(state.layers) or tried.get(index) == seen:
+        # The network is constant by now, or nothing has changed.
         return Edit(state)
+    tried[index] = seen
     limit = state.limit(index, options.max_deviation)
     kinds = (COLUMNS,) if options.goal == VERIFY else ALL_KINDS
     return rewrite(state, index, None if exactly else limit, () if exactly else kinds)
@@ -247,9 +253,10 @@ def _reduce(
     refused: dict[tuple[str, int, str], Refusal] = {}
     # First what is exact: what cancels is no part of any budget.
     exactly = options.reductions != "published" and not options.removal
+    tried: Tried = {}
     while True:
         before = state
-        for apply in _rewrites(state, options, exactly):
+        for apply in _rewrites(state, options, exactly, tried):
             if deadline.passed:
                 break
             edit = apply(state)
@@ -262,11 +269,14 @@ def _reduce(
                 continue
             state, rounded = edit.state, rounded or edit.rounds
             counts.update(edit.counts)
+            # Layers that are no more are not to be kept in memory.
+            for index in [i for i, seen in tried.items() if state.layers[: i + 3] != seen]:
+                del tried[index]
         same = state.edits == before.edits
         if deadline.passed or (same and (options.simplify or not exactly)):
             break
         if same:
-            exactly, state = False, state.budgeted() if state.edits else state
+            exactly, state, tried = False, state.budgeted() if state.edits else state, {}
     if options.goal == VERIFY and state.edits and not (options.removal or deadline.passed):
         lifted = shifted(state, options.max_deviation)
         rounded, state = rounded or lifted.edits > state.edits, lifted

@@ -72,7 +72,8 @@ def run_forward(
             g = affine.apply(read.values)
         finite = finite & _finite(g)
         # Beyond the float64 values lie the exact ones, which the bounds are about.
-        size = np.abs(read.values[finite]).max(axis=0, initial=0.0) + read.errors[FLOAT64]
+        size = _largest(read.values if finite.all() else read.values[finite])
+        size = size + read.errors[FLOAT64]
         errors = {
             kind: forward_error(affine, size, error, kind) for kind, error in read.errors.items()
         }
@@ -96,7 +97,7 @@ def nodes_rounding(
     if located.magnitudes is None:
         return np.zeros(chain.n_out)
     with np.errstate(over="ignore", invalid="ignore"):
-        size, error = np.abs(points).max(axis=0, initial=0.0), np.zeros(chain.n_in)
+        size, error = _largest(points), np.zeros(chain.n_in)
         rows = zip(
             *(chain.layers, located.magnitudes.layers, chain.activations(points), located.sites),
             strict=True,
@@ -106,8 +107,14 @@ def nodes_rounding(
             share = (layer.affine.n_in + 1) * len(site.nodes) * float(np.finfo(dtype).eps)
             rounded = share / (1.0 - share) * terms if share < 1.0 else np.inf
             error = np.abs(layer.affine.weight) @ error + rounded
-            size = np.abs(values).max(axis=0, initial=0.0)
+            size = _largest(values)
     return np.where(np.isfinite(error), error, np.inf)
+
+
+def _largest(values: Array) -> Array:
+    """The largest magnitude of each column."""
+    top, bottom = values.max(axis=0, initial=0.0), values.min(axis=0, initial=0.0)
+    return np.asarray(np.maximum(top, -bottom))
 
 
 def _finite(values: Array) -> NDArray[np.bool_]:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,25 +87,35 @@ class ChainDeviation:
 
 @dataclass(frozen=True, eq=False)
 class _Values:
-    """A chain's inputs and outputs in both models for one feed, as points."""
+    """A chain's inputs and outputs in both models for one feed, as points.
+
+    None stands for values that are those of the field before.
+    """
 
     feed: Feed
     read_before: Array
-    read_after: Array
+    read_after: Array | None
+    within: Array | None
     made_before: Array
     made_after: Array
-    within: Array
     written: Array
     original: Array | None
 
     def part(self, points: slice) -> _Values:
         """Some of the points."""
-        return _Values(
-            self.feed,
-            *(self.read_before[points], self.read_after[points]),
-            *(self.made_before[points], self.made_after[points]),
-            *(self.within[points], self.written[points]),
-            None if self.original is None else self.original[points],
+
+        def cut(array: Array | None) -> Array | None:
+            return None if array is None else array[points]
+
+        return replace(
+            self,
+            read_before=self.read_before[points],
+            read_after=cut(self.read_after),
+            within=cut(self.within),
+            made_before=self.made_before[points],
+            made_after=self.made_after[points],
+            written=self.written[points],
+            original=cut(self.original),
         )
 
 
@@ -143,24 +153,27 @@ class ChainJudge:
         Raises:
             ValidationError: of points that were added so far.
         """
-        read, made = (
-            [_points(values[name], layout) for values in (before, after)]
-            for name, layout in ((self.read, self._into), (self.made, self._out))
-        )
-        if not read[0].size:
+        made = [_points(values[self.made], self._out) for values in (before, after)]
+        read = read_after = _points(before[self.read], self._into)
+        if not read.size:
             return
+        if after[self.read] is not before[self.read]:
+            read_after = _points(after[self.read], self._into)
         # Rounding in front of the chain may leave its domain, where nothing was promised.
-        within = self._chain.box.clip(read[1])
+        inside = self._chain.box.contains(read_after)
+        within = read_after if inside else self._chain.box.clip(read_after)
         shape = after[self.read].shape
         written = _points(self._written.run(_tensor(within, self._into, shape)), self._out)
         original = None
         if self._original is not None:
-            original = _points(self._original.run(_tensor(read[0], self._into, shape)), self._out)
-        values = _Values(feed, read[0], read[1], made[0], made[1], within, written, original)
+            original = _points(self._original.run(_tensor(read, self._into, shape)), self._out)
+        moved = None if read_after is read else read_after
+        clipped = None if inside else within
+        values = _Values(feed, read, moved, clipped, made[0], made[1], written, original)
         at_once = max(1, ENTRIES_AT_ONCE // self._widest)
-        for start in range(0, len(within), at_once):
+        for start in range(0, len(read), at_once):
             self._values.append(values.part(slice(start, start + at_once)))
-            if sum(len(v.within) for v in self._values) >= at_once:
+            if sum(len(v.read_before) for v in self._values) >= at_once:
                 self.judge()
 
     def judge(self) -> None:
@@ -173,13 +186,14 @@ class ChainJudge:
         if not values:
             return
         dtype, chain = self._chain.located.dtype, self._chain.located.chain
-        before, after, within = (
-            _all(values, name) for name in ("read_before", "read_after", "within")
-        )
-        old = run_forward(chain, before, dtype)
-        old_after = old if np.array_equal(before, after) else run_forward(chain, after, dtype)
-        old_within = old_after
-        if not np.array_equal(after, within):
+        before = after = _all(values, "read_before")
+        old = old_after = run_forward(chain, before, dtype)
+        if any(v.read_after is not None for v in values):
+            after = _all(values, "read_after", "read_before")
+            old_after = run_forward(chain, after, dtype)
+        within, old_within = after, old_after
+        if any(v.within is not None for v in values):
+            within = _all(values, "within", "read_after", "read_before")
             old_within = run_forward(chain, within, dtype)
         new = run_forward(self._chain.network, within, dtype)
         self._nodes, self._nodes_as_run = (
@@ -256,7 +270,7 @@ class ChainJudge:
         if not (excess > 0.0).any():
             return
         row, output = np.unravel_index(int(np.nanargmax(excess)), excess.shape)
-        ends = np.cumsum([len(v.within) for v in values])
+        ends = np.cumsum([len(v.read_before) for v in values])
         feed = values[int(np.searchsorted(ends, row, side="right"))].feed
         raise ValidationError(
             f"{what}, entry {output} of {self.made!r} differs by {apart[row, output]:.3g} where"
@@ -284,9 +298,10 @@ class ChainJudge:
         )
 
 
-def _all(values: Sequence[_Values], name: str) -> Array:
-    """One kind of values for all points."""
-    return np.concatenate([getattr(v, name) for v in values])
+def _all(values: Sequence[_Values], *names: str) -> Array:
+    """One kind of values for all points: of each feed the first by these names that there is."""
+    kinds = ([getattr(v, name) for name in names] for v in values)
+    return np.concatenate([next(a for a in kind if a is not None) for kind in kinds])
 
 
 def _points(tensor: NDArray[np.generic], layout: Layout) -> Array:
