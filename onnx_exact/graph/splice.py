@@ -64,10 +64,19 @@ def splice(
         ValueError: a new chain does not fit.
     """
     exchanges = [e for old, new in replacements for e in _exchanges(old, new)]
+    if not exchanges:
+        return _copy(model)
+    index = Index(model)
+    edit, orphans = _edited(index, exchanges)
+    result = _copy(model)
+    _rewrite(result, index, edit, orphans)
+    # The memory of what was deleted in a message comes free with the message alone.
+    return _copy(result)
+
+
+def _copy(model: ModelProto) -> ModelProto:
     result = ModelProto()
     result.CopyFrom(model)
-    if exchanges:
-        _apply(result, Index(model), exchanges)
     return result
 
 
@@ -135,7 +144,8 @@ def _equal_prefix(old: Sequence[_Old], new: Sequence[_New]) -> int:
 # -- the graph --
 
 
-def _apply(result: ModelProto, index: Index, exchanges: Sequence[_Exchange]) -> None:
+def _edited(index: Index, exchanges: Sequence[_Exchange]) -> tuple[_Edit, set[str]]:
+    """What is to be done to the graph, and the constants that nobody reads any more then."""
     edit = _Edit()
     for exchange in exchanges:
         edit.dropped |= {node for site in exchange.sites for node in site.nodes}
@@ -160,7 +170,7 @@ def _apply(result: ModelProto, index: Index, exchanges: Sequence[_Exchange]) -> 
         edit.inserted[exchange.sites[-1].nodes[-1]] = emitted.nodes
         edit.initializers += emitted.initializers
         edit.layouts |= _inner(emitted, run)
-    _rewrite(result, index, edit, orphans)
+    return edit, orphans
 
 
 def _inner(emitted: Emitted, run: Run) -> dict[str, Layout]:

@@ -62,6 +62,10 @@ class Approximate:
         error = None if self.error is None else self.error.reshape(shape)
         return Approximate(self.value.reshape(shape), error)
 
+    def rows(self, rows: slice) -> Approximate:
+        """Some of the rows, not copied."""
+        return Approximate(self.value[rows], None if self.error is None else self.error[rows])
+
     @property
     def rectified(self) -> Approximate:
         """max(x, 0), which makes no error larger."""

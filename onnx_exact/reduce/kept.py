@@ -34,30 +34,44 @@ class Kept:
 
 def kept_units(form: NormalForm, linear: Linear) -> Kept:
     """The kinks of a form, and its directions where these are units that stay."""
-    kinks = {int(k): form.jump.of(int(k)) for k in np.flatnonzero(form.kink)}
+    kept, others = form.kink.copy(), dict[int, Approximate]()
     place, factor = form.place.copy(), form.factor.copy()
     if linear.how == DIRECTIONS:
         for place_, unit in enumerate(linear.units.tolist()):
-            kinks[unit] = Approximate(linear.read[:, place_])
+            others[unit] = Approximate(linear.read[:, place_])
         for kink in np.flatnonzero(np.isin(form.opposite, linear.units)).tolist():
-            _pair(form, kink, kinks, place, factor)
+            _pair(form, kink, others, place, factor)
     for kink in np.flatnonzero(form.turned & form.kink & (form.opposite != GONE)).tolist():
-        del kinks[kink]
-        kinks[int(form.opposite[kink])] = form.over(kink)
+        kept[kink] = False
+        others.pop(kink, None)
+        others[int(form.opposite[kink])] = form.over(kink)
         _move(place, factor, place == kink, form, kink)
-    units = np.array(sorted(kinks), dtype=np.intp)
-    if not units.size and not linear.count:
+    kept[list(others)] = True
+    if not (kept.any() or linear.count):
         # The reader reads nothing any more; `collapse` makes that a constant.
-        units, kinks = np.array([0]), {0: Approximate(np.zeros(len(form.ledger.room)))}
+        kept[0], others[0] = True, Approximate(np.zeros(len(form.ledger.room)))
+    units = np.flatnonzero(kept)
     turned = form.turned[units] & form.kink[units]
-    shape = (len(form.ledger.room), 0)
-    value = np.column_stack([np.zeros(shape), *(kinks[u].value for u in units.tolist())])
-    off = np.column_stack([np.zeros(shape), *(kinks[u].off for u in units.tolist())])
+    columns = _columns(form, units, others)
     # What is linear and goes is not gone with others: others give it.
     moved = np.where(form.units.active, GONE, GONE - 1 - np.arange(place.size))
     moved[units] = np.arange(units.size)
     sign = np.where(np.isin(place, units[turned]), -1.0, 1.0)
-    return Kept(units, turned, Approximate(value, off), moved[place], factor * sign)
+    return Kept(units, turned, columns, moved[place], factor * sign)
+
+
+def _columns(form: NormalForm, units: Index, others: dict[int, Approximate]) -> Approximate:
+    """How units are read: by their jumps, but for others."""
+    columns = form.jump.of(units)
+    value, off = columns.value, columns.error
+    if off is None and any(column.error is not None for column in others.values()):
+        off = columns.off
+    for unit, column in others.items():
+        place = int(np.searchsorted(units, unit))
+        value[:, place] = column.value
+        if off is not None:
+            off[:, place] = column.off
+    return Approximate(value, off)
 
 
 def _pair(

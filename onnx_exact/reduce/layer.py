@@ -16,7 +16,7 @@ from onnx_exact.decide.verdict import Status
 from onnx_exact.network.affine import Array
 from onnx_exact.network.operator import entries_by_blocks
 from onnx_exact.reduce.bounds import functional_bounds
-from onnx_exact.reduce.budget import Refusal, allowance, figures, reach
+from onnx_exact.reduce.budget import Refusal, allowance, figures
 from onnx_exact.reduce.form import NormalForm
 from onnx_exact.reduce.kept import kept_layer, kept_units
 from onnx_exact.reduce.ledger import Ledger, Units
@@ -197,7 +197,7 @@ def _folded(state: State, index: int, form: NormalForm) -> _Proposal:
     constant = ledger.constant + linear.offset
     weight, bias = ledger.stored(linear.weight.value), ledger.stored(constant.value)
     moved = ledger.moved + ledger.rounding(constant)
-    moved = moved + reach(ledger.rounding(linear.weight), form.units.size)
+    moved = moved + ledger.reached(linear.weight, form.units.size)
     dropped = min(form.negligible, len(form.kink))
     counts = {"negligible": dropped, "folded": len(form.kink) - dropped}
     if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
@@ -217,9 +217,9 @@ def _written(state: State, index: int, form: NormalForm, linear: Linear) -> _Pro
     width = kept.units.size + fresh
     heights = np.where(kept.turned, -decided.lower[kept.units], decided.upper[kept.units])
     constant = ledger.constant + linear.added
-    weight, bias = ledger.stored(kept.columns.value), ledger.stored(constant.value)
+    weight, bias = ledger.in_its_type(kept.columns.value), ledger.stored(constant.value)
     moved = ledger.moved + linear.moved + ledger.rounding(constant)
-    moved = moved + reach(ledger.rounding(kept.columns), np.maximum(heights, 0.0))
+    moved = moved + ledger.reached(kept.columns, np.maximum(heights, 0.0))
     gone = decided.layer.width - width
     # A unit may stay, or a linear one come in, where all were constant or dropped.
     folded = min(form.constants, max(gone, 0))
@@ -232,7 +232,7 @@ def _written(state: State, index: int, form: NormalForm, linear: Linear) -> _Pro
         why = f"their numbers are not bounded, or do not fit {state.dtype}"
         return _Proposal(what, (), moved, entries, counts, why)
     if fresh:
-        weight = np.hstack([weight, linear.read])
+        weight = np.hstack([weight, ledger.in_its_type(linear.read)])
     layer = kept_layer(decided, kept, linear if fresh else None)
     reader = replace(after.with_affine(weight, bias), budget=after.budget.spend(moved))
     if fresh:

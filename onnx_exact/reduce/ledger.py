@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from onnx_exact.network.affine import Affine, Array
 from onnx_exact.network.approximate import Approximate
-from onnx_exact.network.operator import Operator, entries_by_blocks
-from onnx_exact.reduce.budget import FloatType, stored, stored_above
+from onnx_exact.network.operator import Operator, entries_by_blocks, row_blocks
+from onnx_exact.reduce.budget import FloatType, reach, stored, stored_above
 from onnx_exact.reduce.collinear import Index
 
 Flags = NDArray[np.bool_]
@@ -68,9 +68,12 @@ class Columns:
 
     def of(self, units: Index | int | list[int]) -> Approximate:
         """Some of the columns, or one."""
-        # A single column would be a view.
-        off = None if self._off is None else self._off[:, units].copy()
-        return Approximate(self.value[:, units].copy(), off)
+        value = self.value[:, units]
+        off = None if self._off is None else self._off[:, units]
+        if isinstance(units, int):
+            # A single column is a view.
+            value, off = value.copy(), None if off is None else off.copy()
+        return Approximate(value, off)
 
     def sizes(self, unit: int) -> Array:
         """The magnitudes of a column, and what they are off by."""
@@ -108,6 +111,13 @@ class Ledger:
         """Values as the dtype holds them."""
         return stored(values, self.dtype)
 
+    def in_its_type(self, values: Array) -> NDArray[np.floating]:
+        """The same in the dtype itself, read-only, so that nobody need copy them."""
+        with np.errstate(over="ignore"):
+            found = values.astype(self.dtype, copy=False)
+        found.flags.writeable = False
+        return found
+
     def stored_above(self, values: Array) -> Array:
         """The least numbers of the dtype that are not below `values`."""
         return stored_above(values, self.dtype)
@@ -115,6 +125,12 @@ class Ledger:
     def rounding(self, exact: Approximate) -> Array:
         """What storing numbers moves them by at most."""
         return np.abs(self.stored(exact.value) - exact.value) + exact.off
+
+    def reached(self, exact: Approximate, magnitude: Array) -> Array:
+        """What storing a matrix moves its products with numbers of these magnitudes by at most."""
+        blocks = row_blocks(*exact.value.shape)
+        moved = [reach(self.rounding(exact.rows(block)), magnitude) for block in blocks]
+        return np.concatenate([np.zeros(0), *moved])
 
     def take(
         self, charge: Array, added: Approximate | None = None, passing: Array | float = 0.0

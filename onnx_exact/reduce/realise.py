@@ -159,7 +159,7 @@ def realisations(
 def _by_directions(form: NormalForm) -> Linear:
     units, directions = form.units, form.directions
     exact = form.amount.of(directions)
-    moved = reach(form.ledger.rounding(exact), units.magnitude[directions])
+    moved = form.ledger.reached(exact, units.magnitude[directions])
     # What is all but active and stays keeps its ReLU.
     depths = np.where(form.units.active, 0.0, np.maximum(-units.lower, 0.0))[directions]
     moved = moved + reach(exact.value, np.where(form.linear[directions], depths, 0.0))

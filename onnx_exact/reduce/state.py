@@ -94,7 +94,7 @@ class Decided:
         """The same units without the inputs that `kept` does not select, which they do not need."""
         return self.anew(Layer(self.layer.affine.reading(kept), self.layer.relu))
 
-    def with_affine(self, weight: Array | Operator, bias: Array) -> Decided:
+    def with_affine(self, weight: NDArray[np.floating] | Operator, bias: Array) -> Decided:
         """The same units, computed from other inputs."""
         return self.anew(Layer(Affine(weight, bias), self.layer.relu))
 

@@ -21,6 +21,7 @@ from onnx_exact.graph.kept import not_kept
 from onnx_exact.graph.metadata import stamp, with_metadata
 from onnx_exact.graph.write import copy_unchanged, write_model
 from onnx_exact.inputs.counterexample import save_beside
+from onnx_exact.runtime.memory import release_memory
 from onnx_exact.runtime.outputs import Outputs, reported
 from onnx_exact.stages.certified import mark_of, write_record
 from onnx_exact.stages.narrowed import compared
@@ -53,6 +54,7 @@ def write(run: Run, reduced: Reduced, target: Path | None, outputs: Outputs) -> 
     Raises:
         ValidationError: the outputs of both models differ; the input that shows it is saved.
     """
+    release_memory()
     if target is None:
         return _in_memory(run, reduced, outputs)
     if reduced.model is None:

@@ -14,6 +14,7 @@ from onnx import ModelProto
 
 from onnx_exact.domains import Domain, InputLike
 from onnx_exact.errors import ModelError, ValidationError
+from onnx_exact.graph.locate import LocatedChain
 from onnx_exact.inputs.feeds import OTHER_SIZES, Feed, feeds, has_other_symbols
 from onnx_exact.validate.judge import ChainDeviation, ChainJudge, Rewritten
 from onnx_exact.validate.outputs import Comparison, Tolerance
@@ -89,8 +90,9 @@ def validate(
         ValidationError: the models do not agree, or the one after cannot be loaded or run.
         ModelError: the model before cannot be loaded, or runs at no point.
     """
+    # Sessions first: what they take while they are made is more than what they keep.
+    pair = _Pair(before, after, [c.located for c in chains])
     judges = _judges(before, original, after, chains)
-    pair = _Pair(before, after, judges)
     comparison = Comparison(Tolerance(rtol, atol, default=not chains))
     rng = np.random.default_rng(seed)
     failure = ""
@@ -151,14 +153,14 @@ class _Pair:
     """Both models, as users run them and with the tensors at the chains as further outputs."""
 
     def __init__(
-        self, before: bytes | Path, after: bytes | Path, judges: Sequence[ChainJudge]
+        self, before: bytes | Path, after: bytes | Path, chains: Sequence[LocatedChain]
     ) -> None:
         names = ("the model", "the rewritten model")
         models, kinds = (before, after), (ModelError, ValidationError)
         plain = [Session(m, k, n) for m, k, n in zip(models, kinds, names, strict=True)]
         if plain[0].outputs != plain[1].outputs:
             raise ValidationError("the rewritten model has other outputs than the original")
-        wanted = dict.fromkeys(name for judge in judges for name in (judge.read, judge.made))
+        wanted = dict.fromkeys(name for chain in chains for name in (chain.input, chain.output))
         hidden = [n for n in wanted if n not in {*plain[0].inputs, *plain[0].outputs}]
         inner: list[Session | None] = [None, None]
         if hidden:
