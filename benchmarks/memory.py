@@ -18,6 +18,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -93,7 +94,18 @@ def random_layers(inputs: int, widths: Sequence[int], seed: int) -> Iterator[Lay
 
 
 def write_network(path: Path, widths: Sequence[int], seed: int) -> None:
-    """Writes a random network of some hidden layers."""
+    """Writes a random network of some hidden layers, in a process of its own.
+
+    The peak of a child begins at what its parent takes when it is started.
+    """
+    child = get_context("spawn").Process(target=_write_network, args=(path, widths, seed))
+    child.start()
+    child.join()
+    if child.exitcode:
+        raise RuntimeError(f"{path}: exit code {child.exitcode}")
+
+
+def _write_network(path: Path, widths: Sequence[int], seed: int) -> None:
     model = relu_network_model(list(random_layers(PIXELS, widths, seed)), {})
     path.write_bytes(model.SerializeToString())
 

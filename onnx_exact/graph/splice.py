@@ -70,6 +70,7 @@ def splice(
     edit, orphans = _edited(index, exchanges)
     result = _copy(model)
     _rewrite(result, index, edit, orphans)
+    del edit
     # The memory of what was deleted in a message comes free with the message alone.
     return _copy(result)
 

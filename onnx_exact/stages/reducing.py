@@ -16,6 +16,7 @@ from onnx_exact.graph.plain import is_plain
 from onnx_exact.graph.splice import splice
 from onnx_exact.labels.narrow import Narrowed
 from onnx_exact.reduce import ReduceOptions, Reduction, reduce_chain
+from onnx_exact.runtime.memory import release_memory
 from onnx_exact.stages.certified import CHECKED, certify, exceeds, lift
 from onnx_exact.stages.meaningful import meaningful, observed_range
 from onnx_exact.stages.narrowed import once_more
@@ -80,6 +81,7 @@ def reduce_and_rewrite(run: Run) -> Reduced:
     found = [_reduced(run, place) for place in range(len(run.chains))]
     if run.limit.until("reduce").passed:
         run.limit.cut("reduce")
+    release_memory()
     while True:
         reductions = tuple(reduction for reduction, _ in found)
         new = _rewrite(run, reductions)

@@ -39,7 +39,7 @@ from onnx_exact.validate.rounding import SeenRounding
 from onnx_exact.validate.written import WrittenChain
 
 # Numbers in one layer of the points that are judged at once: bounds the memory.
-ENTRIES_AT_ONCE = 2**22
+ENTRIES_AT_ONCE = 2**21
 
 
 @dataclass(frozen=True, eq=False)
