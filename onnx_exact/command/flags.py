@@ -154,7 +154,8 @@ def parser_of_all() -> argparse.ArgumentParser:
         metavar="N",
         type=_count,
         help="keep the channels of each convolution a multiple of N, for runtimes that lay them out"
-        " in blocks; 1 keeps the fewest (default: 8, or 1 with --goal verify or size)",
+        " in blocks; 1 keeps the fewest (default: what onnxruntime is fast with, by what reads"
+        " them; 1 with --goal verify or size)",
     )
     # Its place was taken by --goal.
     optimize.add_argument("--form", help=argparse.SUPPRESS)

@@ -7,13 +7,18 @@ import numpy as np
 from onnx_exact.labels.labelling import PINNED, Flags, Labelling
 from onnx_exact.labels.move import Labels
 
+# The least block of channels of onnxruntime, and what the inputs of a convolution are a multiple of
+# from there on: see `python -m benchmarks.blocks`.
+BLOCK, INPUTS = 8, 4
 
-def kept_labels(labelling: Labelling, align: int) -> Flags:
+
+def kept_labels(labelling: Labelling, align: int | None) -> Flags:
     """Which labels stay, shape (labels,).
 
     Args:
         labelling: of a graph.
-        align: what the channels of a convolution are a multiple of, where there are as many.
+        align: what the channels of a convolution are a multiple of, where there are as many; None
+            for what onnxruntime is fast with.
     """
     while True:
         alive = _alive(labelling)
@@ -60,14 +65,20 @@ def _is_sliced(gone: Flags, axis: int) -> bool:
     return bool((gone == gone.all(axis=others, keepdims=True)).all())
 
 
-def _blocks(labelling: Labelling, alive: Flags, align: int) -> Labels | None:
+def _blocks(labelling: Labelling, alive: Flags, align: int | None) -> Labels | None:
     """Labels that stay to fill the last block of a convolution's channels; None: no block lacks."""
-    if align == 1:
-        return None
-    for read in labelling.reads:
-        for labels in (read.outputs, read.inputs):
-            gone = labels[~alive[labels]]
-            lacking = -(labels.size - gone.size) % align
-            if read.convolves and gone.size and lacking:
-                return gone[:1]
+    # Labels, what their number is to be a multiple of, and from which number on.
+    if align is None:
+        wanted = [
+            (labels, BLOCK, 0) if whole else (labels, INPUTS, BLOCK)
+            for labels, whole in labelling.blocks
+        ]
+    else:
+        reads = (read for read in labelling.reads if read.convolves)
+        wanted = [(labels, align, 0) for read in reads for labels in (read.outputs, read.inputs)]
+    for labels, multiple, least in wanted:
+        gone = labels[~alive[labels]]
+        stay = labels.size - gone.size
+        if gone.size and stay % multiple and stay >= least:
+            return gone[:1]
     return None

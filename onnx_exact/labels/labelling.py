@@ -43,6 +43,8 @@ class Labelling:
         steady: by tensor, which labels stand for values that do not depend on the graph's inputs;
             of the shape of its labels.
         reads: of the nodes with weights.
+        blocks: the labels of channels that onnxruntime lays out in blocks, and whether in whole
+            ones alone.
         parent: the label that a label is one with.
         met: the same, without what stays for a reason of its own.
         held: labels that stay for such a reason, and the reason.
@@ -57,6 +59,7 @@ class Labelling:
     of: dict[str, Labels] = field(default_factory=dict)
     steady: dict[str, Flags] = field(default_factory=dict)
     reads: list[Read] = field(default_factory=list)
+    blocks: list[tuple[Labels, bool]] = field(default_factory=list)
     parent: list[int] = field(default_factory=lambda: [PINNED])
     met: list[int] = field(default_factory=lambda: [PINNED])
     held: list[tuple[Labels, str]] = field(default_factory=list)

@@ -28,6 +28,8 @@ ENTRYWISE = {
     *("QuantizeLinear", "DequantizeLinear", "Gelu", "Celu"),
 }
 CONVOLUTIONS = ("Conv", "ConvTranspose")
+# The rank of a tensor of images, of which alone onnxruntime lays channels out in blocks.
+IMAGES = 4
 # Dense networks whose tensors are quantised on the way have no chains.
 NEEDED = (*CONVOLUTIONS, "QuantizeLinear")
 MAKERS = (*CONVOLUTIONS, "Gemm", "MatMul")
@@ -176,11 +178,15 @@ def _convolved(found: Labelling, node: NodeProto) -> dict[str, Labels] | None:
         first = np.broadcast_to(parts[:, :1], parts.shape)
         found.join(first, parts)
         made = np.repeat(parts[:, 0], weight.shape[0] // group)
+        if rank == IMAGES:
+            found.blocks += [(labels, True), (made, True)]
         return {output: made.reshape(1, -1, *sides)}
     through = (weight != 0.0).any(axis=tuple(range(2, weight.ndim)))
     through = through.T if transposed else through
     if through.shape[1] != labels.size:
         return None
+    if rank == IMAGES and not transposed:
+        found.blocks.append((labels, False))
     made = _reads(found, node, labels.reshape(1, -1, *sides), through)
     return {output: made.reshape(1, -1, *sides)}
 

@@ -67,7 +67,7 @@ class Narrowed:
 def narrow(
     model: ModelProto,
     bounds: Callable[[str], Box],
-    align: int,
+    align: int | None,
     staying: Collection[str] = (),
     *,
     constants: bool = True,
@@ -78,7 +78,7 @@ def narrow(
     Args:
         model: not changed.
         bounds: on each of its tensors, over the domain.
-        align: what the channels of a convolution are a multiple of, where there are as many.
+        align: see `onnx_exact.labels.alive.kept_labels`.
         staying: tensors that keep all that they have.
         constants: whether channels that are constant and not 0 may go, which rounds.
         exact: bounds in real arithmetic; None for no others.
@@ -95,7 +95,7 @@ def narrow(
     return _narrowed(label(index, bounds, staying, constants=False), align)
 
 
-def _narrowed(labelling: Labelling, align: int) -> Narrowed | None:
+def _narrowed(labelling: Labelling, align: int | None) -> Narrowed | None:
     index = labelling.index
     while True:
         kept = kept_labels(labelling, align)

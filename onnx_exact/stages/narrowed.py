@@ -24,8 +24,6 @@ from onnx_exact.settings import Settings
 from onnx_exact.stages.run import Run
 from onnx_exact.validate import Deviation, validate
 
-# Blocks of channels in which onnxruntime lays out what convolutions read and make.
-BLOCK = 8
 # Above this both models are too large to be held in memory beside each other.
 MOST_BYTES = 2**30
 
@@ -128,8 +126,8 @@ def held_by_blocks(
     return sum(each.size - each.stay for each in found)
 
 
-def _align(settings: Settings) -> int:
-    return settings.align or (BLOCK if settings.goal == DEPLOY else 1)
+def _align(settings: Settings) -> int | None:
+    return settings.align or (None if settings.goal == DEPLOY else 1)
 
 
 def _rounds(settings: Settings) -> bool:

@@ -12,10 +12,10 @@ from onnx_exact.graph.ranges import Ranges
 from onnx_exact.graph.read import inputs_of
 from onnx_exact.labels.narrow import Narrowed, narrow
 from onnx_exact.validate import validate
-from tests.labels.graphs import GRAPHS, Net, built
+from tests.labels.graphs import GRAPHS, SIDE, Net, built
 
 
-def narrowed(model: ModelProto, align: int = 1) -> Narrowed | None:
+def narrowed(model: ModelProto, align: int | None = 1) -> Narrowed | None:
     domain = domain_of_run("0:1", inputs_of(model), {}, rebase=False)
     return narrow(model, Ranges(model, domain.boxes).of, align)
 
@@ -45,6 +45,49 @@ def test_channels_that_can_go_do(what: str) -> None:
         assert_same(model, found.model)
         assert [n.op_type for n in found.model.graph.node] == [n.op_type for n in model.graph.node]
         assert narrowed(found.model) is None
+
+
+@pytest.mark.parametrize(("dead", "left"), [(1, 32), (4, 28), (19, 16), (22, 12), (24, 8), (27, 5)])
+def test_as_many_channels_stay_as_a_convolution_reads_fast(dead: int, left: int) -> None:
+    net = Net()
+    x = net.conv("x", 2, 32, dead=range(dead))
+    model = net.model(net.head(net.conv(x, 32, 20, dead=range(3)), 20 * SIDE * SIDE))
+    found = narrowed(model, None)
+    assert found is not None
+    assert_same(model, found.model)
+    # What a matrix alone reads may be any number.
+    after = {c.before: c.after for c in found.channels}
+    assert after == ({20: 17} if left == 32 else {32: left, 20: 17})
+    assert narrowed(found.model, None) is None
+
+
+@pytest.mark.parametrize(("dead", "left"), [(4, 32), (13, 24), (19, 16), (27, 8)])
+def test_whole_blocks_of_channels_stay_for_convolutions_of_groups(dead: int, left: int) -> None:
+    net = Net()
+    x = net.conv("x", 2, 32, dead=range(dead))
+    weight, bias = net.rng.normal(size=(32, 1, 3, 3)), np.zeros(32)
+    made = net.add("Conv", [x, net.constant(weight), net.constant(bias)], group=32, pads=[1] * 4)
+    model = net.model(net.conv(net.add("Relu", [made]), 32, 3))
+    found = narrowed(model, None)
+    if left == 32:
+        assert found is None
+        return
+    assert found is not None
+    assert_same(model, found.model)
+    assert {c.after for c in found.channels} == {left}
+
+
+def test_channels_of_other_than_images_need_no_blocks() -> None:
+    net = Net()
+    weights = [net.rng.normal(size=(32, 2, 3)), net.rng.normal(size=(3, 32, 3))]
+    bias = np.where(np.arange(32) < 19, -3e4, 0.0)
+    x = net.add("Conv", ["x", net.constant(weights[0]), net.constant(bias)])
+    model = net.model(
+        net.add("Conv", [net.add("Relu", [x]), net.constant(weights[1])]), ("N", 2, 9)
+    )
+    found = narrowed(model, None)
+    assert found is not None
+    assert [(c.before, c.after) for c in found.channels] == [(32, 13)]
 
 
 @pytest.mark.parametrize("align", [2, 4])
