@@ -96,10 +96,11 @@ def _near(rows: RowsOf, count: int) -> dict[int, Index]:
             later = first + start < second
             found.append(cell[first[later] + start].astype(np.int64) * count + cell[second[later]])
     # Two rows may share many cells.
-    firsts, others = np.divmod(np.unique(np.concatenate(found)), count)
+    pairs = np.sort(np.concatenate(found))
+    firsts, others = np.divmod(pairs[np.diff(pairs, prepend=-1) > 0], count)
     starts = np.flatnonzero(np.diff(firsts, prepend=-1))
-    pairs = zip(firsts[starts].tolist(), np.split(others, starts[1:]), strict=True)
-    return dict(pairs) if starts.size else {}
+    groups = zip(firsts[starts].tolist(), np.split(others, starts[1:]), strict=True)
+    return dict(groups) if starts.size else {}
 
 
 def _cells(rows: RowsOf, count: int) -> list[Index]:

@@ -11,7 +11,6 @@ import numpy as np
 
 from onnx_exact.network.affine import Array
 from onnx_exact.network.approximate import Approximate
-from onnx_exact.reduce.budget import reach
 from onnx_exact.reduce.form import NormalForm
 from onnx_exact.reduce.ledger import Columns
 from onnx_exact.reduce.units import GONE
@@ -93,4 +92,5 @@ def _straightened(form: NormalForm, kink: int, cost: Array) -> bool:
 
 def _cost(columns: Columns, unit: int, height: float) -> Array:
     """What readers are moved by where so much of a unit is left out."""
-    return reach(columns.sizes(unit)[:, None], np.array([height]))
+    sizes = columns.sizes(unit)
+    return np.where(sizes > 0.0, sizes * height, 0.0)
