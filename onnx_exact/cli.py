@@ -227,7 +227,8 @@ def _deliver(
     It is HTML where the file's name ends in .html or .htm, with the latency of two models, else
     JSON.
     """
-    from onnx_exact.report import to_html, to_json
+    from onnx_exact.report import to_json
+    from onnx_exact.report.html import to_html
     from onnx_exact.runtime.outputs import reported
 
     if where == STDOUT:

@@ -1,6 +1,5 @@
-"""What was found, changed and checked: one Report, as values, as JSON, HTML and text."""
+"""What was found, changed and checked: one Report, as values, as JSON and as text."""
 
-from onnx_exact.report.html import to_html
 from onnx_exact.report.json import schema, to_json, to_json_dict
 from onnx_exact.report.report import (
     ChainReport,
@@ -22,7 +21,6 @@ __all__ = [
     "SliceReport",
     "Totals",
     "schema",
-    "to_html",
     "to_json",
     "to_json_dict",
     "to_text",

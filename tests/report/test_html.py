@@ -16,7 +16,8 @@ import pytest
 
 import onnx_exact
 from onnx_exact.cli import main
-from onnx_exact.report import Refusal, Report, to_html
+from onnx_exact.report import Refusal, Report
+from onnx_exact.report.html import to_html
 from onnx_exact.report.words import VERDICTS
 from tests.labels.graphs import built
 from tests.report.test_report import CHAIN, REPORT
