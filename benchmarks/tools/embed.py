@@ -17,6 +17,9 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from onnx_exact.bounds.interval import interval_bounds
+from onnx_exact.network.chain import Chain
+
 # Seconds of the clock that are allowed for one of the processor.
 CLOCK = 20.0
 Array = NDArray[np.float64]
@@ -87,6 +90,47 @@ def scip(
     program.setObjective(
         quicksum(float(c) * y[k] for k, c in enumerate(problem.direction) if c), "maximize"
     )
+    return _solved(program, binaries, seed, limit)
+
+
+def big_m(chain: Chain, problem: Problem, seed: int, limit: float) -> Entry:
+    """Solves with SCIP a big-M model of a chain, its constants from plain intervals."""
+    from pyscipopt import Model, quicksum
+
+    program = Model()
+    program.hideOutput()
+    low, high = problem.lower, problem.upper
+    h = [program.addVar(lb=a, ub=b) for a, b in zip(low, high, strict=True)]
+    binaries = 0
+    for layer in chain.layers:
+        low, high = interval_bounds(layer.affine, low, high)
+        below, made = h, []
+        for unit, row in enumerate(layer.affine.weight):
+            terms = quicksum(float(w) * below[k] for k, w in enumerate(row) if w)
+            g = terms + float(layer.affine.bias[unit])
+            least, most = float(low[unit]), float(high[unit])
+            if not layer.relu or least >= 0.0:
+                value = program.addVar(lb=least, ub=most)
+                program.addCons(value == g)
+            elif most <= 0.0:
+                value = program.addVar(lb=0.0, ub=0.0)
+            else:
+                value, on = program.addVar(lb=0.0, ub=most), program.addVar(vtype="B")
+                binaries += 1
+                program.addCons(value >= g)
+                program.addCons(value <= g - least * (1 - on))
+                program.addCons(value <= most * on)
+            made.append(value)
+        h = made
+        if layer.relu:
+            low, high = np.maximum(low, 0.0), np.maximum(high, 0.0)
+    margin = quicksum(float(c) * y for c, y in zip(problem.direction, h, strict=True) if c)
+    program.setObjective(margin, "maximize")
+    return _solved(program, binaries, seed, limit)
+
+
+def _solved(program: Any, binaries: int, seed: int, limit: float) -> Entry:
+    """What SCIP says of a program within so many seconds."""
     program.setParam("randomization/randomseedshift", seed)
     program.setParam("randomization/permutationseed", seed)
     program.setParam("randomization/permutevars", True)
