@@ -19,6 +19,7 @@ from onnx_exact.reduce.collapse import collapse
 from onnx_exact.reduce.constant_inputs import absorb
 from onnx_exact.reduce.layer import Edit, prune, rewrite
 from onnx_exact.reduce.overflow import overflowing
+from onnx_exact.reduce.places import with_places
 from onnx_exact.reduce.published import fold, merge
 from onnx_exact.reduce.realise import ALL_KINDS, COLUMNS
 from onnx_exact.reduce.shift import shifted
@@ -289,6 +290,13 @@ def _reduce(
     )
     if not state.edits:
         rounded, counts = False, Counter()
+    origins = [decided.origin for decided in state.layers]
+    if rounded:
+        sizes = (start.input_magnitude(origin.source) for origin in origins)
+        origins = [
+            with_places(origin, start.layers[origin.source], size, start.unit_roundoff)
+            for origin, size in zip(origins, sizes, strict=True)
+        ]
     widths = {decided.source: decided.layer.width for decided in state.layers}
     layers = tuple(
         LayerReduction(
@@ -303,7 +311,7 @@ def _reduce(
         state.edits > 0,
         not rounded,
         layers,
-        tuple(decided.origin for decided in state.layers),
+        tuple(origins),
         tuple(refused.values()),
         state.gone,
     )
