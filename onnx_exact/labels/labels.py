@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from onnx import NodeProto, helper
 
+from onnx_exact.graph.constants import Value
 from onnx_exact.graph.index import Index
 from onnx_exact.graph.reasons import described
 from onnx_exact.labels.constants import takes_constants
@@ -157,10 +160,8 @@ def _convolved(found: Labelling, node: NodeProto) -> dict[str, Labels] | None:
     index, source, output = found.index, node.input[0], node.output[0]
     cut = [name for name in node.input[1:3] if name]
     labels = _spread(found, source)
-    weight = index.as_stored(node.input[1]) if index.is_constant(node.input[1]) else None
     value = index.value(node.input[1])
-    if weight is None and value is not None:
-        weight = value.values
+    weight = None if value is None else _weights(value)
     if labels is None or weight is None or not all(can_cut(index, name) for name in cut):
         return None
     if not np.isfinite(weight.astype(np.float64)).all():
@@ -191,6 +192,13 @@ def _convolved(found: Labelling, node: NodeProto) -> dict[str, Labels] | None:
     return {output: made.reshape(1, -1, *sides)}
 
 
+def _weights(value: Value) -> NDArray[Any]:
+    """Numbers that are 0 only where what they stand for is."""
+    if value.error is None:
+        return value.values
+    return np.where((value.values == 0) & (value.error > 0.0), 1, value.values)
+
+
 def _multiplied(found: Labelling, node: NodeProto) -> dict[str, Labels] | None:
     """A product with a constant matrix on the right."""
     index, source = found.index, node.input[0]
@@ -202,7 +210,8 @@ def _multiplied(found: Labelling, node: NodeProto) -> dict[str, Labels] | None:
         return None
     if len(node.input) > 2 and node.input[2] and not can_cut(index, node.input[2]):
         return None
-    matrix = value.values.T if not options.get("transB", 0) else value.values
+    matrix = _weights(value)
+    matrix = matrix if options.get("transB", 0) else matrix.T
     labels = _labels(found, source)
     if labels.ndim < 2 or labels.size != labels.shape[-1]:
         return None

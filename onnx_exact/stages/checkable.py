@@ -32,9 +32,9 @@ from onnx_exact.verifier.check import CLAIM_ROUNDING, read_pair
 from onnx_exact.verifier.claims import check_claims
 from onnx_exact.verifier.clock import Clock
 from onnx_exact.verifier.coverage import compare_outside
+from onnx_exact.verifier.cutting import Cut
 from onnx_exact.verifier.front import Front
 from onnx_exact.verifier.model import Model, names_read
-from onnx_exact.verifier.movement import Cut
 from onnx_exact.verifier.products import Products
 from onnx_exact.verifier.refusals import require_known
 from onnx_exact.verifier.schema import Claims, Tree

@@ -17,10 +17,10 @@ from onnx_exact.verifier.channels import without_channels
 from onnx_exact.verifier.claims import check_claims
 from onnx_exact.verifier.clock import Clock
 from onnx_exact.verifier.coverage import Pair, compare_outside, compare_signatures
+from onnx_exact.verifier.cutting import Cut
 from onnx_exact.verifier.deviation import compare, deviation
 from onnx_exact.verifier.front import Front
 from onnx_exact.verifier.model import Model
-from onnx_exact.verifier.movement import Cut
 from onnx_exact.verifier.products import Products
 from onnx_exact.verifier.refusals import require, require_known
 from onnx_exact.verifier.schema import Certificate, ClaimsReader

@@ -25,6 +25,7 @@ from onnx_exact.verifier.intervals import (
 )
 from onnx_exact.verifier.model import MOST_ENTRIES, Model
 from onnx_exact.verifier.operators import SAME, Attributes, read_step
+from onnx_exact.verifier.quantized import dequantized
 from onnx_exact.verifier.refusals import require_known
 from onnx_exact.verifier.rounding import SMALLEST, Array
 from onnx_exact.verifier.shapes import Shape, run_alone
@@ -56,8 +57,10 @@ class Place:
     output: str
 
     def constant(self, slot: int) -> Array | None:
-        """The numbers of a constant input; None for any other, or none."""
-        return self.model.numbers("".join(self.node.input[slot : slot + 1]))
+        """The numbers of a constant input, quantised perhaps; None for any other, or none."""
+        name = "".join(self.node.input[slot : slot + 1])
+        numbers = self.model.numbers(name)
+        return dequantized(self.model, name) if numbers is None else numbers
 
     def sizes(self, slot: int = 0) -> tuple[Shape, ...]:
         """The shape of an input at every trial."""

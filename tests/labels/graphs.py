@@ -407,6 +407,33 @@ def quantised(net: Net) -> ModelProto:
     return net.model(net.add("Conv", [y, net.constant(last)]))
 
 
+def quantised_and_dead(net: Net) -> ModelProto:
+    """QDQ where weights and biases are quantised, and channels never on."""
+    weight = net.rng.integers(-127, 128, size=(6, 2, 3, 3)).astype(np.int8)
+    bias = np.where(np.isin(np.arange(6), [1, 4]), -(10**6), 10).astype(np.int32)
+    scales = net.constant(net.rng.uniform(0.005, 0.01, size=6))
+    real = net.add("DequantizeLinear", [net.constant(weight), scales], axis=0)
+    offset = net.add("DequantizeLinear", [net.constant(bias), net.constant(np.array(0.001))])
+    step, zero = net.constant(np.array(0.02)), net.constant(np.array(0, np.uint8))
+    x = net.add("Relu", [net.add("Conv", ["x", real, offset], pads=[1] * 4)])
+    y = net.add("DequantizeLinear", [net.add("QuantizeLinear", [x, step, zero]), step, zero])
+    last = net.constant(net.rng.integers(-127, 128, size=(3, 6, 1, 1)).astype(np.int8))
+    return net.model(
+        net.add("Conv", [y, net.add("DequantizeLinear", [last, net.constant(np.array(0.02))])])
+    )
+
+
+def flattened(net: Net) -> ModelProto:
+    """As `x.view(x.size(0), -1)` is exported."""
+    x = net.conv("x", 2, 6, dead=[1, 4])
+    batch = net.add("Gather", [net.add("Shape", [x]), net.constant(np.array(0))])
+    axes = net.constant(np.array([0]))
+    sizes = [net.add("Unsqueeze", [batch, axes]), net.constant(np.array([-1]))]
+    flat = net.add("Reshape", [x, net.add("Concat", sizes, axis=0)])
+    weight = net.constant(net.rng.normal(size=(6 * SIDE * SIDE, 3)))
+    return net.model(net.add("MatMul", [flat, weight]), (1, 2, SIDE, SIDE))
+
+
 def half(net: Net) -> ModelProto:
     return plain(net)
 
@@ -464,6 +491,8 @@ GRAPHS: dict[str, tuple[Callable[[Net], ModelProto], int]] = {
     "all channels dead": (all_dead, 6),
     "one dimension": (one_dimension, 3),
     "QDQ": (quantised, 2),
+    "QDQ of all": (quantised_and_dead, 2),
+    "flattened by its batch": (flattened, 2),
     "float16": (half, 3),
     "set 9": (old_set, 2),
 }

@@ -82,7 +82,7 @@ def test_a_second_run_copies_what_the_first_one_wrote(tmp_path: Path) -> None:
     assert (tmp_path / "1.onnx").read_bytes() == (tmp_path / "2.onnx").read_bytes()
 
 
-@pytest.mark.parametrize(("what", "go"), [("plain", True), ("QDQ", False)])
+@pytest.mark.parametrize(("what", "go"), [("plain", True), ("QDQ", True), ("LSTM in front", False)])
 def test_channels_of_which_a_certificate_cannot_speak_stay(
     what: str, go: bool, tmp_path: Path
 ) -> None:

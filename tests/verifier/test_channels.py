@@ -27,8 +27,8 @@ from onnx_exact.verifier.channels import RULES
 from tests.labels.graphs import GRAPHS, SIDE, Net, built
 from tests.verifier.build import Written, read
 
-# Nothing goes in "grouped"; what LSTM and QDQ make is nothing that the checker knows to be 0.
-STAY = {"grouped", "LSTM in front", "QDQ"}
+# Nothing goes in "grouped"; what LSTM makes is nothing that the checker knows to be 0.
+STAY = {"grouped", "LSTM in front"}
 REFUSED = (NotVerifiedError, UncheckedError)
 CERTIFIED = [what for what in GRAPHS if what not in STAY]
 TRIALS = 25
@@ -323,3 +323,74 @@ def test_channels_that_may_not_be_numbers_are_read_even_with_weights_of_0() -> N
     assert found is not None
     domain = domain_of_run("0:1", inputs_of(model), {}, rebase=False)
     assert "nothing bounds" in against_channels(source_of(model), found, domain)
+
+
+KEPT = np.arange(6) != 1
+
+
+def refusal_without(model: ModelProto, along: dict[str, int], *cut: str) -> str:
+    """Why the model without entry 1 of some constants, along these axes, and of tensors is none."""
+    new = ModelProto()
+    new.CopyFrom(model)
+    for tensor in new.graph.initializer:
+        if tensor.name in along:
+            values = numpy_helper.to_array(tensor).compress(KEPT, axis=along[tensor.name])
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    found = honest("plain")
+    assert found is not None
+    made = replace(found, model=new, cuts={name: {1: KEPT} for name in cut})
+    domain = domain_of_run("0:1", inputs_of(model), {}, rebase=False)
+    return against_channels(source_of(model), made, domain)
+
+
+def quantised_filters(net: Net) -> str:
+    """Filters of which the second one's numbers are 0."""
+    weight = net.rng.integers(1, 127, size=(6, 2, 3, 3)).astype(np.int8)
+    weight[1] = 0
+    constants = net.constant(weight, "stored"), net.constant(np.array(0.01), "scale")
+    return str(net.add("DequantizeLinear", constants))
+
+
+def test_quantised_filters_of_0_go() -> None:
+    net = Net()
+    x = net.add("Relu", [net.add("Conv", ["x", quantised_filters(net)], pads=[1] * 4)])
+    last = net.constant(net.rng.normal(size=(3, 6, 1, 1)), "last")
+    model = net.model(net.add("Conv", [x, last]))
+    assert not refusal_without(model, {"stored": 0, "last": 1}, "t1_0", "t2_0")
+
+
+def test_a_quantised_weight_that_another_node_reads_stays() -> None:
+    net = Net()
+    real = quantised_filters(net)
+    x = net.add("Relu", [net.add("Conv", ["x", real], pads=[1] * 4)])
+    last = net.constant(net.rng.normal(size=(3, 6, 1, 1)), "last")
+    y = net.add("Add", [net.add("Conv", [x, last]), net.add("ReduceMax", [real], keepdims=0)])
+    said = refusal_without(net.model(y), {"stored": 0, "last": 1}, "t1_0", "t2_0")
+    assert "reads beside its input" in said
+
+
+def test_a_quantised_weight_is_not_cut_itself() -> None:
+    net = Net()
+    real = quantised_filters(net)
+    output = net.conv(net.add("Conv", ["x", real], pads=[1] * 4), 6, 3)
+    assert "the constant" in refusal(net, output, {real: {0: KEPT}})
+
+
+@pytest.mark.parametrize("index", [1, -3, 0, 2])
+def test_the_number_of_channels_is_not_read_where_some_have_gone(index: int) -> None:
+    net = Net()
+    x = net.conv("x", 2, 6, dead=[1])
+    size = net.add("Gather", [net.add("Shape", [x]), net.constant(np.array(index))])
+    y = net.add("Add", [net.conv(x, 6, 3), net.add("Cast", [size], to=TensorProto.FLOAT)])
+    said = refusal_without(net.model(y), {"c0": 0, "c1": 0, "c3": 1}, "t0_0", "t1_0")
+    assert ("a size of what is cut" in said) is (index in (1, -3))
+
+
+def test_a_reshape_to_the_number_of_channels_is_refused() -> None:
+    """Whoever reads sizes whole reads that of the channels too."""
+    net = Net()
+    x = net.conv("x", 2, 6, dead=[1])
+    y = net.add("Reshape", [x, net.add("Shape", [x])])
+    model = net.model(net.conv(y, 6, 3))
+    said = refusal_without(model, {"c0": 0, "c1": 0, "c2": 1}, "t0_0", "t1_0", "t3_0")
+    assert "sizes of what is cut" in said

@@ -93,6 +93,21 @@ class Context:
         values = self.index.floats(self.node.input[position])
         return values if values is not None and np.isfinite(values).all() else None
 
+    def weights(self, position: int) -> Array | None:
+        """A constant input in float64 of which every entry is what it is meant to be but for two
+        roundings, such as a quantised weight."""
+        values = self.constant(position)
+        if values is not None or position >= len(self.node.input):
+            return values
+        value = self.index.value(self.node.input[position])
+        if value is None or value.error is None or value.values.dtype.kind != "f":
+            return None
+        sizes = np.abs(value.values.astype(np.float64))
+        near = value.error <= self.kind.epsilon * sizes
+        normal = (sizes == 0.0) | (sizes >= 2.0 * self.kind.smallest_normal)
+        fits = near & normal & np.isfinite(sizes)
+        return value.values.astype(np.float64) if fits.all() else None
+
     def is_everywhere(self, position: int, value: float) -> bool:
         """Whether an input is a constant that has this value in every entry."""
         values = self.index.floats(self.node.input[position])

@@ -19,8 +19,8 @@ from onnx_exact.network.affine import Array
 # entry: 2e9 are a few seconds.
 LARGEST_CONVOLUTION = 2_000_000_000
 # Roundings of a term beside its product and the sums: of the factors of Gemm and with them, or of a
-# scale that a runtime has multiplied the weights by.
-FACTORS = 4
+# scale that a runtime has multiplied the weights by; and of weights that were computed.
+FACTORS = 6
 
 
 def gemm(c: Context) -> Interval | None:
@@ -53,8 +53,8 @@ def matmul(c: Context) -> Interval | None:
 
 def _sides(c: Context) -> tuple[Interval | None, Array | None, int]:
     """The variable, the constant, and which of the inputs the variable is."""
-    slot = 0 if c.constant(1) is not None else 1
-    return c.inputs[slot], c.constant(1 - slot), slot
+    slot = 0 if c.weights(1) is not None else 1
+    return c.inputs[slot], c.weights(1 - slot), slot
 
 
 def _product(
@@ -87,7 +87,7 @@ def _product(
 
 def conv(c: Context) -> Interval | None:
     """A convolution with constant weights, entry by entry where its sizes are known."""
-    weight, shape = c.constant(1), c.shape()
+    weight, shape = c.weights(1), c.shape()
     if weight is None or weight.ndim < 3 or shape is None or c.x.rank != weight.ndim:
         return None
     windows, group = Windows.of(c, weight.shape[2:]), c.integer("group", 1)
@@ -112,7 +112,7 @@ def conv_transpose(c: Context) -> Interval | None:
 
     Every weight meets at most one entry of each channel in every entry of the output.
     """
-    weight, group = c.constant(1), c.integer("group", 1)
+    weight, group = c.weights(1), c.integer("group", 1)
     if weight is None or weight.ndim < 3 or c.x.rank != weight.ndim:
         return None
     if group < 1 or len(weight) % group:
