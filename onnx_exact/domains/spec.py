@@ -63,6 +63,9 @@ def carried_domain(inputs: Sequence[InputLike], metadata: Mapping[str, str]) -> 
     """
     if DOMAIN_KEY not in metadata:
         return None
+    if not any(spec.is_float for spec in inputs) and metadata[DOMAIN_KEY].strip() == "{}":
+        # Of no other inputs anything is said.
+        return _every_finite_input(inputs)
     boxes: dict[str, Box] = {}
     try:
         _add(boxes, _METADATA, parse_json(metadata[DOMAIN_KEY], "domain"), inputs)

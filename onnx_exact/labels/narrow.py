@@ -92,7 +92,9 @@ def narrow(
         fewer = found is None or found.parameters[1] < found.parameters[0]
         if fewer and (found is None or found.deviation < math.inf):
             return found
-    return _narrowed(label(index, bounds, staying, constants=False), align)
+    found = _narrowed(label(index, bounds, staying, constants=False), align)
+    # Shared weights of which one reader needs less than another are copied.
+    return None if found is not None and found.parameters[1] > found.parameters[0] else found
 
 
 def _narrowed(labelling: Labelling, align: int | None) -> Narrowed | None:
@@ -128,10 +130,7 @@ def _composed(first: Cuts, then: Cuts) -> Cuts:
 
 
 def _parameters(model: ModelProto) -> int:
-    total = 0
-    for tensor in model.graph.initializer:
-        entries = 1
-        for size in tensor.dims:
-            entries *= size
-        total += entries
-    return total
+    """Entries of initializers and of Constant nodes."""
+    nodes = (node for node in model.graph.node if node.op_type == "Constant")
+    constants = (a.t for node in nodes for a in node.attribute if a.name == "value")
+    return sum(math.prod(tensor.dims) for tensor in (*model.graph.initializer, *constants))

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
-from onnx_exact.graph.index import Index
+from onnx_exact.graph.index import Index, names_in, subgraphs
 from onnx_exact.graph.kept import keep_words
 
 KINDS = {
@@ -37,6 +37,11 @@ def can_cut(index: Index, tensor: str) -> bool:
     )
     alone = index.sole_reader(tensor) is not None
     return plain and alone and all(_stored(index, name) for name in node.input if name)
+
+
+def _names_inside(node: NodeProto) -> set[str]:
+    """What the bodies of a node name."""
+    return {name for inner in subgraphs(node) for name in names_in(inner)}
 
 
 def _stored(index: Index, tensor: str) -> bool:
@@ -102,6 +107,18 @@ class Cutter:
             if value is not None and value.values.size > 1 and axis in cuts:
                 node.input[slot] = self.cut(scale, {0: cuts[axis]})
         return name
+
+    def drop_unread(self) -> None:
+        """Takes away what was cut and is read whole by nobody any more."""
+        graph, cut = self._graph, {tensor for tensor, _ in self._done}
+        read = {name for node in graph.node for name in (*node.input, *_names_inside(node))}
+        gone = cut - read - self._index.pinned - {value.name for value in graph.input}
+        for field in (graph.initializer, graph.node):
+            for place in reversed(range(len(field))):
+                part = field[place]
+                made = [part.name] if isinstance(part, TensorProto) else list(part.output)
+                if gone.issuperset(made):
+                    del field[place]
 
     def alone(self, tensor: str) -> bool:
         """Whether one node reads an initializer, and nothing else does."""

@@ -62,6 +62,7 @@ class _Writer:
                 self._write(node, self._graph.node[position])
                 self._give_constants(position, node, self._graph.node[position])
         self._adder.insert()
+        self._cutter.drop_unread()
         self._correct_types()
         return self._model
 

@@ -219,7 +219,10 @@ def declared_domain(old: Model, new: Model, asked: DomainLike | None) -> Domain:
     """
     metadata = {} if new.domain_text is None else {DOMAIN_KEY: new.domain_text}
     found = resolve_domain(asked, old.inputs, metadata)
-    require_known(found.declared, f"{new.name} names no domain in its metadata; give --domain")
+    require_known(
+        found.declared or not found.boxes,
+        f"{new.name} names no domain in its metadata; give --domain",
+    )
     return found
 
 

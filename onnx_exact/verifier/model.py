@@ -273,10 +273,16 @@ def _sort(graph: GraphProto) -> None:
 
 
 def _check(proto: ModelProto) -> None:
-    """Raises unless ONNX's own checker accepts the model, whatever shapes its outputs declare."""
+    """Raises unless ONNX's own checker accepts the model, whatever shapes its outputs declare.
+
+    It minds what no runtime minds: a graph without a name, and the long name of the usual domain.
+    """
     require(proto.ByteSize() <= MOST_SERIALISED, "more than 2 GB in memory")
     checked = ModelProto()
     checked.CopyFrom(proto)
+    checked.graph.name = checked.graph.name or "graph"
+    for node in checked.graph.node:
+        node.domain = "" if node.domain in STANDARD else node.domain
     for value in checked.graph.output:
         if value.type.HasField("tensor_type"):
             value.type.tensor_type.shape.SetInParent()
