@@ -19,6 +19,7 @@ import numpy as np
 from onnx import ModelProto, NodeProto
 
 from onnx_exact.errors import NotVerifiedError, UncheckedError
+from onnx_exact.verifier.coverage import require_steady_sizes
 from onnx_exact.verifier.cutting import Cut, Cutting
 from onnx_exact.verifier.front import Front
 from onnx_exact.verifier.model import Model, names_read
@@ -65,8 +66,7 @@ class _Without(Cutting):
 
     def model(self) -> Model:
         """All nodes, one after another."""
-        for node in self.old.nodes:
-            require_known(node.op_type != "Slice" or self._of_known_sizes(node), "an open Slice")
+        require_steady_sizes(self.old)
         for value in self.old.graph.output:
             require(value.name not in self.cuts, f"the output {value.name!r} would be cut")
         for tensor, cut in self.cuts.items():
@@ -94,25 +94,11 @@ class _Without(Cutting):
         for field, values in (
             (graph.node, nodes),
             (graph.initializer, [*stay, *self.made.values()]),
-            (graph.value_info, []),
+            (graph.value_info, [v for v in graph.value_info if v.name not in self.cuts]),
         ):
             del field[:]
             field.extend(values)
         return Model(proto, self.old.name)
-
-    def _of_known_sizes(self, node: NodeProto) -> bool:
-        """Whether a Slice goes along axes of known sizes: others it may cut short at some alone."""
-        trials = self.old.shapes(node.input[0])
-        axes = attributes(node).get("axes")
-        if len(node.input) > 3 and node.input[3]:
-            given = self.old.constant(node.input[3])
-            axes = None if given is None else given.reshape(-1).tolist()
-        elif len(node.input) > 1:
-            starts = self.old.constant(node.input[1])
-            axes = range(len(trials[0])) if starts is None else range(starts.size)
-        rank = len(trials[0])
-        along = range(rank) if axes is None else [axis % rank for axis in axes]
-        return all(len({shape[axis] for shape in trials}) == 1 for axis in along)
 
     def _node(self, node: NodeProto) -> NodeProto:
         made = NodeProto()

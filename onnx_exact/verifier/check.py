@@ -16,7 +16,12 @@ from onnx_exact.verifier.chain import read_chain, read_constant
 from onnx_exact.verifier.channels import without_channels
 from onnx_exact.verifier.claims import check_claims
 from onnx_exact.verifier.clock import Clock
-from onnx_exact.verifier.coverage import Pair, compare_outside, compare_signatures
+from onnx_exact.verifier.coverage import (
+    Pair,
+    compare_outside,
+    compare_signatures,
+    require_steady_sizes,
+)
 from onnx_exact.verifier.cutting import Cut
 from onnx_exact.verifier.deviation import compare, deviation
 from onnx_exact.verifier.front import Front
@@ -97,6 +102,8 @@ def check(
             f"it is of another {key} than {model.name}",
         )
     compare_signatures(old, new)
+    for model in (old, new):
+        require_steady_sizes(model)
     domain = _certified_domain(old, new, certificate, asked)
     cuts = _cuts(certificate)
     if cuts:

@@ -7,14 +7,22 @@ here, or it is the last tensor of a checked chain.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 from onnx import NodeProto, TensorProto, ValueInfoProto
 
 from onnx_exact.verifier.chain import Chain
-from onnx_exact.verifier.model import Model, array_of, names_read
-from onnx_exact.verifier.refusals import require
+from onnx_exact.verifier.model import STANDARD, Model, array_of, names_read
+from onnx_exact.verifier.operators import attributes
+from onnx_exact.verifier.refusals import require, require_known
+
+# What takes out a part of a tensor, of a size that may be any function of the whole one's.
+PARTS = ("Slice", "Split")
+# From here on an end is behind all that there is.
+MOST = 2**31 - 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +54,11 @@ def compare_signatures(old: Model, new: Model, *, meaning: bool = True) -> None:
         ("sparse constants differ", [_serial(m.graph.sparse_initializer) for m in (old, new)]),
     )[: None if meaning else 3]:  # The first three are what a user sees.
         require(found[0] == found[1], f"{old.name} and {new.name}: their {what}")
+    protos = (m for model in (old, new) for m in (model.proto, *model.proto.functions))
+    for sets in (proto.opset_import for proto in protos):
+        versions = {("" if o.domain in STANDARD else o.domain, o.version) for o in sets}
+        one = len({domain for domain, _ in versions}) == len(versions)
+        require_known(one, "two versions of one operator set")
 
 
 def compare_outside(old: Model, new: Model, chains: Sequence[Pair]) -> int:
@@ -65,6 +78,12 @@ def compare_outside(old: Model, new: Model, chains: Sequence[Pair]) -> int:
             _plain(node) == _plain(kept_new[name]),
             f"the nodes that make {name!r} differ outside of the chains",
         )
+    for model, other in ((old, new), (new, old)):
+        said = dict(_typed(other.graph.value_info))
+        for value in model.graph.value_info:
+            same = said.get(value.name) == value.type.SerializeToString(deterministic=True)
+            follows = same or value.name not in model.producer or model.follows(value)
+            require(follows, f"{model.name}: what it says of {value.name!r} does not follow")
     read = old.optional | {name for node in kept_old.values() for name in names_read(node)}
     read |= {value.name for value in old.graph.output} | {chain.source for chain in chains}
     constants = sorted(read & (old.initializers.keys() | new.initializers.keys()))
@@ -75,6 +94,50 @@ def compare_outside(old: Model, new: Model, chains: Sequence[Pair]) -> int:
             f"the constant {name!r} differs, or only one of the models has it",
         )
     return len(kept_old) + len(constants)
+
+
+def require_steady_sizes(model: Model) -> None:
+    """Refuses what may have other sizes between those that are tried than at all of these.
+
+    Raises:
+        UncheckedError: a Slice or Split along an axis whose size is open, or that depends on sizes.
+    """
+    inner = [n for node in model.nodes for n in _inside(node)]
+    inner += [n for f in model.proto.functions for node in f.node for n in (node, *_inside(node))]
+    require_known(not any(n.op_type in PARTS for n in inner), "a Slice or Split in a subgraph")
+    for node in model.nodes:
+        steady = node.op_type not in PARTS or not model.is_standard(node)
+        require_known(steady or _along_known_sizes(model, node), f"an open {node.op_type}")
+
+
+def _along_known_sizes(model: Model, node: NodeProto) -> bool:
+    """Whether all axes along which something is taken out have sizes that are known."""
+    options, trials = attributes(node), model.known_shapes(node.input[0])
+    if not trials:
+        # Nothing is known of the sizes behind it either.
+        return True
+    rank, whole = len(trials[0]), set[int]()
+    axes = [int(options.get("axis", 0)) % rank]
+    if node.op_type == "Slice":
+        slots = dict(zip(("starts", "ends", "axes", "steps"), node.input[1:], strict=False))
+        found: dict[str, Any] = options | {k: model.constant(n) for k, n in slots.items() if n}
+        if any(value is None for value in found.values()):
+            return False
+        starts, ends = (np.ravel(found[name]) for name in ("starts", "ends"))
+        axes = [int(axis) % rank for axis in np.ravel(found.get("axes", range(starts.size)))]
+        steps = np.ravel(found.get("steps", np.ones(starts.size)))
+        parts = zip(axes, starts, ends, steps, strict=True)
+        whole = {a for a, start, end, step in parts if start == 0 and end >= MOST and step == 1}
+    return all(len({shape[a] for shape in trials}) == 1 for a in axes if a not in whole)
+
+
+def _inside(node: NodeProto) -> Iterator[NodeProto]:
+    """The nodes of a node's subgraphs."""
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs):
+            for inner in graph.node:
+                yield inner
+                yield from _inside(inner)
 
 
 def _outside(model: Model, chains: Sequence[Pair], own: Sequence[Chain]) -> dict[str, NodeProto]:
@@ -119,6 +182,8 @@ def _plain(node: NodeProto) -> bytes:
 
 
 def _equal(a: TensorProto, b: TensorProto) -> bool:
-    return (a.data_type, *a.dims) == (b.data_type, *b.dims) and (
-        array_of(a).tobytes() == array_of(b).tobytes()
-    )
+    if (a.data_type, *a.dims) != (b.data_type, *b.dims):
+        return False
+    if a.data_type == TensorProto.STRING:
+        return list(a.string_data) == list(b.string_data)
+    return array_of(a).tobytes() == array_of(b).tobytes()

@@ -121,6 +121,7 @@ class Front:
             # Numbers that float64 has, none of them NaN.
             if values is None or not (
                 values.dtype.kind in "fiub"
+                and np.isfinite(values).all()
                 and np.array_equal(values.astype(np.float64).astype(values.dtype), values)
             ):
                 sizes = (1,) * len(self._model.shapes(tensor)[0])
@@ -143,6 +144,9 @@ class Front:
                     # Sizes may fit nothing, and ONNX's reference fail in any way.
                     shapes, dtype = model.shapes(output), tensor_dtype_to_np_dtype(kind)
                     tensors = [self._leaf(name) for name in node.input if name]
+                    if not all(np.isfinite(side).all() for ends in tensors for side in ends):
+                        # What is not a number is none whatever is done to it.
+                        break
                     place = Place(model, node, attributes(node), tensors, shapes, dtype, output)
                     found = how(place)
                     if _fits(found, shapes):

@@ -110,6 +110,8 @@ def _same(p: Place) -> Interval | None:
 
 def _cast(p: Place) -> Interval | None:
     """Rounding is what it does; it never swaps two numbers."""
+    if p.kind.kind not in "iubf":
+        return None
     if p.kind.kind in "iub":
         (low, high), kind = map(np.trunc, p.x[0]), np.iinfo(p.kind)
         return (low, high) if low.min() >= kind.min and high.max() <= kind.max else None
@@ -205,7 +207,19 @@ def _moved(p: Place) -> Interval:
     require_known(all(known), "which entries are picked")
     sides = ([p.whole(i)[k] if i in data else v for i, v in enumerate(fixed)] for k in (0, 1))
     low, high = (p.run(p.node, side) for side in sides)
+    sizes = zip(low.shape, zip(*p.shapes, strict=True), strict=True)
+    fits = all(size == n[0] for size, n in sizes if len(set(n)) == 1)
+    require_known(fits, "an output of another shape")
     return low, high
+
+
+def _largest(p: Place) -> Interval:
+    """A MaxPool; where ONNX's reference and runtimes differ, each entry is one of its channel's."""
+    usual = p.options.get("auto_pad", b"NOTSET") in (b"NOTSET", b"VALID")
+    if usual and not p.options.get("ceil_mode", 0):
+        return _moved(p)
+    _require_usual_windows(p)
+    return hull(p.x[0], tuple(range(2, len(p.shapes[0]))))
 
 
 def _totalled(p: Place) -> Interval:
@@ -336,7 +350,7 @@ RULES: dict[str, Rule] = {
     "LeakyRelu": _bent,
     "MatMul": _bilinear,
     "Max": _pairwise(lambda a, b: (np.maximum(a[0], b[0]), np.maximum(a[1], b[1]))),
-    "MaxPool": _moved,
+    "MaxPool": _largest,
     "Min": _pairwise(lambda a, b: (np.minimum(a[0], b[0]), np.minimum(a[1], b[1]))),
     "Mul": _pairwise(multiplied),
     "Neg": lambda p: negated(p.x[0]),

@@ -102,6 +102,8 @@ class Model:
                 load_external_data_for_model(proto, str(source.parent))
             _sort(proto.graph)
             _check(proto)
+            apart = any(t.data_location == TensorProto.EXTERNAL for t in _tensors(proto))
+            require(not apart, "numbers in another file that are not read")
         except Exception as error:  # whatever a parser of hostile files may raise
             said = str(getattr(error, "strerror", None) or error) or type(error).__name__
             raise ModelError(
@@ -153,9 +155,11 @@ class Model:
     def told(self) -> dict[tuple[str, int], int]:
         """Sizes of inputs, by name and axis, which the matrix that reads them has; others fail."""
         found = {}
+        needed = self._needed()
         ranks = {v.name: len(v.type.tensor_type.shape.dim) for v in self.graph.input}
         for node in self.nodes:
-            if self.is_standard(node) and node.op_type in ("Gemm", "MatMul"):
+            reads = node.op_type in ("Gemm", "MatMul") and not needed.isdisjoint(node.output)
+            if self.is_standard(node) and reads:
                 source = self._of_its_shape(node.input[0])
                 weight, rank = self._stored.get(node.input[1]), ranks.get(source, 0)
                 if weight is not None and len(weight.dims) == 2 <= rank:
@@ -164,6 +168,29 @@ class Model:
                         "transB" in turned
                     ]
         return found
+
+    def _needed(self) -> set[str]:
+        """The tensors whose numbers outputs depend on: of others a runtime may know the sizes."""
+        found: set[str] = set()
+        left = [value.name for value in self.graph.output]
+        while left:
+            name = left.pop()
+            if name not in found:
+                found.add(name)
+                node = self.nodes[self.producer[name]] if name in self.producer else NodeProto()
+                left += [] if node.op_type in ("Shape", "Size") else names_read(node)
+        return found
+
+    def follows(self, value: onnx.ValueInfoProto) -> bool:
+        """Whether what the file says of a tensor is what follows from the inputs."""
+        tensor, kind = value.type.tensor_type, self.elem_type(value.name)
+        shapes = self.shapes(value.name) if tensor.HasField("shape") else ()
+        said = [size_of(dim) for dim in tensor.shape.dim]
+        return tensor.elem_type in (kind, 0) and all(
+            len(shape) == len(said)
+            and all(a in (b, None) for a, b in zip(said, shape, strict=True))
+            for shape in shapes
+        )
 
     def _of_its_shape(self, tensor: str) -> str:
         """The first tensor in front of this one that has its shape for sure."""
@@ -194,9 +221,13 @@ class Model:
         Raises:
             UncheckedError: they do not follow from those of the inputs.
         """
-        known = tuple(shapes[tensor] for shapes, _ in self._inferred if tensor in shapes)
+        known = self.known_shapes(tensor)
         require_known(len(known) >= TRIALS, f"the shape of {tensor!r} in {self.name}")
         return known
+
+    def known_shapes(self, tensor: str) -> tuple[Shape, ...]:
+        """Its sizes at those trials at which they are known."""
+        return tuple(shapes[tensor] for shapes, _ in self._inferred if tensor in shapes)
 
     def elem_type(self, tensor: str) -> int:
         """The type of its entries, 0 where that is not known."""
@@ -222,7 +253,8 @@ class Model:
                 continue
             if node.op_type == "Identity" and node.input[0] in found:
                 found[node.output[0]] = found[node.input[0]]
-            attribute = node.attribute[0] if node.op_type == "Constant" else None
+            alone = node.op_type == "Constant" and len(node.attribute) == 1
+            attribute = node.attribute[0] if alone else None
             if attribute is None or attribute.name not in _NUMBERS or attribute.ref_attr_name:
                 continue
             value = onnx.helper.get_attribute_value(attribute)
@@ -239,6 +271,14 @@ class Model:
             return None
         require(np.isfinite(value).all(), f"{self.name}: a weight in {tensor!r} is not finite")
         return value.astype(np.float64)
+
+
+def _tensors(message: Any) -> Iterator[TensorProto]:
+    """Every tensor that a message of a file has."""
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for part in [value] if hasattr(value, "ListFields") else value:
+                yield from [part] if isinstance(part, TensorProto) else _tensors(part)
 
 
 def array_of(tensor: TensorProto) -> NDArray[np.generic]:

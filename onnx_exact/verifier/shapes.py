@@ -60,7 +60,7 @@ def infer(model: Model, trial: int) -> tuple[dict[str, Shape], dict[str, int]]:
 
 
 def _once(fixed: ModelProto) -> tuple[dict[str, Shape], dict[str, int]]:
-    found = shape_inference.infer_shapes(fixed, strict_mode=True, data_prop=True).graph
+    found = shape_inference.infer_shapes(fixed, strict_mode=True).graph
     shapes: dict[str, Shape] = {}
     types: dict[str, int] = {}
     for value in (*found.input, *found.value_info, *found.output):
@@ -83,7 +83,10 @@ def _computed(model: Model, fixed: ModelProto, shapes: dict[str, Shape]) -> bool
     known = {t.name: numpy_helper.to_array(t) for t in fixed.graph.initializer}
     left, before, opsets = [], len(known), list(fixed.opset_import)
     for node in fixed.graph.node:
-        value = _value(node, known, shapes, opsets) if model.is_standard(node) else None
+        # Where entries are picked may not depend on sizes: at others it would be another place.
+        fixed_there = all(model.constant(name) is not None for name in node.input[1:] if name)
+        plain = model.is_standard(node) and (node.op_type == "Concat" or fixed_there)
+        value = _value(node, known, shapes, opsets) if plain else None
         if value is None or value.dtype != np.int64 or value.nbytes > SMALL_TENSOR:
             left.append(NodeProto.FromString(node.SerializeToString()))
             continue

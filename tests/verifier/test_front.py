@@ -76,7 +76,7 @@ GRAPHS: dict[str, list[NodeProto]] = {
     "Conv in groups": [node("Conv", "x g", "y", group=2, pads=[1, 1, 1, 1])],
     "Conv, SAME_UPPER": [node("Conv", "x k", "y", auto_pad="SAME_UPPER", strides=[2, 2])],
     "Conv, SAME_LOWER": [node("Conv", "x k", "y", auto_pad="SAME_LOWER", strides=[1, 2])],
-    "MaxPool": [node("MaxPool", "x", "y", kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1)],
+    "MaxPool": [node("MaxPool", "x", "y", kernel_shape=[2, 2], strides=[2, 2])],
     "MaxPool, padded": [node("MaxPool", "x", "y", kernel_shape=[3, 2], pads=[1, 1, 1, 0])],
     "AveragePool": [node("AveragePool", "x", "y", kernel_shape=[3, 2], pads=[1, 1, 1, 0])],
     "AveragePool, pads counted": [
