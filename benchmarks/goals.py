@@ -100,7 +100,7 @@ def measured(case: Case) -> Entry:
                 rows[name]["SCIP"].append(big_m(chain, problem, seed, LIMIT))
             solved = (rows[name]["SCIP"][-1]["value"] for name in files)
             middle = chains[ORIGINAL].forward(((low + high) / 2.0)[None])[0] @ direction
-            best = max(float(middle), *(float(value) for value in solved if value is not None))
+            best = max([float(middle), *(float(value) for value in solved if value is not None)])
             least = best + 0.01 * abs(best) + 0.01
             for name, path in files.items():
                 rows[name]["Marabou"].append(marabou(path, problem, None, least, LIMIT))

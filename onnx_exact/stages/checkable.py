@@ -31,7 +31,11 @@ from onnx_exact.verifier.channels import without_channels
 from onnx_exact.verifier.check import CLAIM_ROUNDING, read_pair
 from onnx_exact.verifier.claims import check_claims
 from onnx_exact.verifier.clock import Clock
-from onnx_exact.verifier.coverage import compare_outside
+from onnx_exact.verifier.coverage import (
+    compare_outside,
+    require_one_version,
+    require_steady_sizes,
+)
 from onnx_exact.verifier.cutting import Cut
 from onnx_exact.verifier.front import Front
 from onnx_exact.verifier.model import Model, names_read
@@ -73,9 +77,11 @@ class Checkable:
         self._reason, self._wider = "", 0.0
         try:
             self._model = Model(source.file or source.model, "the model")
+            require_one_version(self._model)
+            require_steady_sizes(self._model)
             self._front = _front(self._model, domain)
         except OnnxExactError as error:
-            self._reason = str(error)
+            self._reason = str(error).removeprefix("cannot check: ")
 
     def around(self, chain: LocatedChain, where: ChainDomain) -> tuple[ChainDomain, Allowance]:
         """The domain of a chain with all in it that the checker finds, and what it allows."""

@@ -54,9 +54,19 @@ def compare_signatures(old: Model, new: Model, *, meaning: bool = True) -> None:
         ("sparse constants differ", [_serial(m.graph.sparse_initializer) for m in (old, new)]),
     )[: None if meaning else 3]:  # The first three are what a user sees.
         require(found[0] == found[1], f"{old.name} and {new.name}: their {what}")
-    protos = (m for model in (old, new) for m in (model.proto, *model.proto.functions))
-    for sets in (proto.opset_import for proto in protos):
-        versions = {("" if o.domain in STANDARD else o.domain, o.version) for o in sets}
+    for model in (old, new):
+        require_one_version(model)
+
+
+def require_one_version(model: Model) -> None:
+    """Refuses operator sets of which runtimes may take one version or another.
+
+    Raises:
+        UncheckedError: a set is named in two versions.
+    """
+    for proto in (model.proto, *model.proto.functions):
+        sets = ((o.domain, o.version) for o in proto.opset_import)
+        versions = {("" if domain in STANDARD else domain, version) for domain, version in sets}
         one = len({domain for domain, _ in versions}) == len(versions)
         require_known(one, "two versions of one operator set")
 

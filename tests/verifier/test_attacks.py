@@ -12,6 +12,7 @@ import pytest
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from onnx_exact.errors import ModelError, NotVerifiedError, UncheckedError
+from onnx_exact.pipeline import optimize_file
 from onnx_exact.verifier.coverage import (
     compare_outside,
     compare_signatures,
@@ -242,3 +243,23 @@ def test_a_constant_without_a_value_is_none() -> None:
     except onnx.checker.ValidationError:
         pytest.skip("the checker of this onnx refuses it")
     assert read(proto).constant("c") is None
+
+
+def test_where_the_checker_refuses_sizes_a_chain_stays_and_the_report_says_why(
+    tmp_path: Path,
+) -> None:
+    rng = np.random.default_rng(0)
+    weight, bias = rng.normal(size=(5, 8)).astype(np.float32), np.full(8, -1e3, np.float32)
+    nodes = [
+        node("Slice", "x a b", "p"),
+        *(node("Gemm", "p w c", "h"), node("Relu", "h", "r"), node("MatMul", "r v", "y")),
+    ]
+    constants = {k: np.array(v, np.int64) for k, v in ENDS.items()}
+    last = rng.normal(size=(8, 2)).astype(np.float32)
+    proto = model(nodes, ["N", 5], w=weight, c=bias, v=last, **constants)
+    old, new, certificate = (tmp_path / name for name in ("in.onnx", "out.onnx", "c.npz"))
+    onnx.save(proto, old)
+    report = optimize_file(old, new, domain="0:1", certificate=certificate)
+    assert not report.changed
+    assert any("an open Slice" in refusal.reason for refusal in report.refused)
+    assert optimize_file(old, new, domain="0:1").changed
