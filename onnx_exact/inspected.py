@@ -171,7 +171,7 @@ def _class_line(found: ChannelClass) -> str:
     names = f"{shown} and {more:,} more" if more > 0 else shown
     gone = found.size - found.stay
     if not gone:
-        why = found.why or "they are read, with weights other than 0, and are not constant"
+        why = found.why or "they are read, and nothing shows that they are constant"
         return f"All {found.size:,} channels of {names} stay: {why}."
     line = (
         f"{gone:,} of the {found.size:,} channels of {names} are constant or not read: they can go"

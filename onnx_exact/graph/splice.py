@@ -337,13 +337,20 @@ def _replace_initializers(result: ModelProto, new: list[TensorProto], orphans: s
         elif name in orphans:
             del graph.initializer[position]
     graph.initializer.extend(t for t in new if t.name not in set(old))
-    _align_inputs(result, set(old), fresh, orphans & set(old))
+    align_inputs(result, set(old), fresh, orphans & set(old))
 
 
-def _align_inputs(
+def align_inputs(
     result: ModelProto, before: set[str], fresh: dict[str, TensorProto], orphans: set[str]
 ) -> None:
-    """Graph inputs that stand for initializers follow these."""
+    """Graph inputs that stand for initializers follow these.
+
+    Args:
+        result: with its new initializers.
+        before: the names of all initializers that there were.
+        fresh: those that are new, or of another shape.
+        orphans: those that are gone.
+    """
     graph = result.graph
     # Until that version files list initializers among the inputs, but for those of some tools.
     all_listed = before <= {value.name for value in graph.input}

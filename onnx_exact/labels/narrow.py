@@ -86,12 +86,23 @@ def narrow(
     index = Index(model)
     if not has_channels(index):
         return None
-    if constants:
-        found = _narrowed(label(index, bounds, staying, exact=exact), align)
-        # What readers made of constants may be more than what went, or not be bounded behind them.
-        fewer = found is None or found.parameters[1] < found.parameters[0]
-        if fewer and (found is None or found.deviation < math.inf):
-            return found
+    if not constants:
+        return _only_zeros(index, bounds, staying, align)
+    labelling = label(index, bounds, staying, exact=exact)
+    found = _narrowed(labelling, align)
+    if found is None:
+        return None
+    # What readers made of constants may be more than what went, or not be bounded behind them.
+    plain = _only_zeros(index, bounds, staying, align) if labelling.moved else None
+    most = found.parameters[0] if plain is None else plain.parameters[1]
+    fits = found.parameters[1] < most and found.deviation < math.inf
+    return found if fits else plain
+
+
+def _only_zeros(
+    index: Index, bounds: Callable[[str], Box], staying: Collection[str], align: int | None
+) -> Narrowed | None:
+    """The model without channels that are 0 or not read; None where there are none."""
     found = _narrowed(label(index, bounds, staying, constants=False), align)
     # Shared weights of which one reader needs less than another are copied.
     return None if found is not None and found.parameters[1] > found.parameters[0] else found

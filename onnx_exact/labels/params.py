@@ -112,7 +112,8 @@ class Cutter:
         """Takes away what was cut and is read whole by nobody any more."""
         graph, cut = self._graph, {tensor for tensor, _ in self._done}
         read = {name for node in graph.node for name in (*node.input, *_names_inside(node))}
-        gone = cut - read - self._index.pinned - {value.name for value in graph.input}
+        fed = {name for name in cut if self._index.is_overridable(name)}
+        gone = cut - read - self._index.pinned - fed
         for field in (graph.initializer, graph.node):
             for place in reversed(range(len(field))):
                 part = field[place]

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, helper
 
 from onnx_exact.graph.index import Index
+from onnx_exact.graph.splice import align_inputs
 from onnx_exact.labels.constants import Adder, offset, takes_constants
 from onnx_exact.labels.labelling import Flags, Labelling
 from onnx_exact.labels.labels import ENTRYWISE
@@ -63,6 +64,10 @@ class _Writer:
                 self._give_constants(position, node, self._graph.node[position])
         self._adder.insert()
         self._cutter.drop_unread()
+        old = {t.name: list(t.dims) for t in self._index.graph.initializer}
+        new = {t.name: t for t in self._graph.initializer}
+        fresh = {name: t for name, t in new.items() if old.get(name) != list(t.dims)}
+        align_inputs(self._model, set(old), fresh, old.keys() - new.keys())
         self._correct_types()
         return self._model
 

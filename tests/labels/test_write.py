@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import helper, numpy_helper
+from onnx import ModelProto, helper, numpy_helper
 
 from onnx_exact.cli import main
 from onnx_exact.pipeline import optimize, optimize_file
@@ -213,3 +213,87 @@ def test_channels_that_only_blocks_keep_are_told() -> None:
     _, report = optimize(model, domain="0:1", align=1)
     assert report.channels_in_blocks == 0
     assert "fill blocks" not in to_text(report)
+
+
+def entries(model: ModelProto) -> int:
+    """Of initializers and Constant nodes."""
+    nodes = (a.t for n in model.graph.node if n.op_type == "Constant" for a in n.attribute)
+    return sum(int(np.prod(t.dims)) for t in (*model.graph.initializer, *nodes))
+
+
+@pytest.mark.parametrize("what", ["plain", "residual", "depthwise", "U-shaped"])
+def test_weights_in_constant_nodes_go_as_others_do(what: str) -> None:
+    usual, held = optimize(built(what), domain="0:1", align=1)[0], built(what)
+    nodes = [helper.make_node("Constant", [], [t.name], value=t) for t in held.graph.initializer]
+    nodes += held.graph.node
+    del held.graph.initializer[:], held.graph.node[:]
+    held.graph.node.extend(nodes)
+    new, report = optimize(held, domain="0:1", align=1)
+    assert report.parameters is not None
+    assert report.parameters[1] < report.parameters[0] == entries(held)
+    assert entries(new) == report.parameters[1] == entries(usual)
+    assert_same(held, new)
+
+
+def test_weights_that_two_readers_cut_alike_are_not_kept_whole() -> None:
+    net = Net()
+    weight, bias = (net.constant(v) for v in (net.rng.normal(size=(6, 2, 3, 3)), np.zeros(6)))
+    net.tensors[bias][[1, 4]] = -3e4
+    parts = [
+        net.add("Relu", [net.add("Conv", [x, weight, bias], pads=[1] * 4)])
+        for x in ("x", net.add("Neg", ["x"]))
+    ]
+    last = net.constant(net.rng.normal(size=(3, 6, 1, 1)))
+    model = net.model(net.add("Add", [net.add("Conv", [p, last]) for p in parts]))
+    new, report = optimize(model, domain="0:1", align=1)
+    assert report.channels
+    assert entries(new) == report.parameters[1] < entries(model)
+    assert_same(model, new)
+
+
+def test_a_model_does_not_grow_for_weights_that_others_read_whole() -> None:
+    net = Net()
+    weight = net.constant(net.rng.normal(size=(6, 2, 3, 3)))
+    bias = net.constant(np.where(np.arange(6) == 1, -3e4, 0.0))
+    cut = net.add("Relu", [net.add("Conv", ["x", weight, bias], pads=[1] * 4)])
+    whole = net.add("Conv", ["x", weight], pads=[1] * 4)
+    last = [net.constant(net.rng.normal(size=(2, 6, 1, 1))) for _ in range(2)]
+    model = net.model(
+        net.add("Add", [net.add("Conv", [cut, last[0]]), net.add("Conv", [whole, last[1]])])
+    )
+    new, report = optimize(model, domain="0:1", align=1)
+    assert entries(new) <= entries(model)
+    assert not report.channels
+
+
+def test_files_whose_initializers_are_inputs_lose_channels_too(tmp_path: Path) -> None:
+    model = built("set 9")
+    model.ir_version = 3
+    for tensor in model.graph.initializer:
+        kind = helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        model.graph.input.append(kind)
+    onnx.save(model, tmp_path / "in.onnx")
+    report = optimize_file(tmp_path / "in.onnx", tmp_path / "out.onnx", domain="x=0:1", align=1)
+    assert report.channels
+    new = onnx.load(tmp_path / "out.onnx")
+    named = {value.name: value for value in new.graph.input}
+    for tensor in new.graph.initializer:
+        sizes = [d.dim_value for d in named[tensor.name].type.tensor_type.shape.dim]
+        assert sizes == list(tensor.dims)
+    assert len(named) == len(new.graph.initializer) + 1
+
+
+def test_of_two_ways_to_cut_the_smaller_result_is_taken() -> None:
+    """Maps for what readers made of constants may weigh more than the channels."""
+    net = Net()
+    x = net.conv("x", 2, 6)
+    weight, bias = net.rng.normal(size=(6, 6, 3, 3)), np.array([1.0, 0, 0, 0, -3e4, 0])
+    weight[0] = 0.0
+    y = net.add(
+        "Relu", [net.add("Conv", [x, net.constant(weight), net.constant(bias)], pads=[1] * 4)]
+    )
+    model = net.model(net.conv(y, 6, 2, dead=()))
+    with_maps, exact = (
+        optimize(model, domain="0:1", align=1, max_deviation=most)[0] for most in (1.0, 0.0)
+    )
+    assert entries(with_maps) <= entries(exact) < entries(model)
