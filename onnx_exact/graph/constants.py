@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import NodeProto
+from onnx import ModelProto, NodeProto
 
 from onnx_exact.network.affine import Array
 
@@ -62,3 +62,10 @@ def sizes(index: Index, node: NodeProto) -> Value | None:
         return None
     found = [dim.size for dim in shape]
     return Value(np.asarray(found if node.op_type == "Shape" else prod(found), dtype=np.int64))
+
+
+def entries_of(model: ModelProto) -> int:
+    """Entries of all initializers and Constant nodes."""
+    nodes = (node for node in model.graph.node if node.op_type == "Constant")
+    constants = (a.t for node in nodes for a in node.attribute if a.name == "value")
+    return sum(prod(tensor.dims) for tensor in (*model.graph.initializer, *constants))

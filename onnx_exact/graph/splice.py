@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
@@ -171,7 +172,26 @@ def _edited(index: Index, exchanges: Sequence[_Exchange]) -> tuple[_Edit, set[st
         edit.inserted[exchange.sites[-1].nodes[-1]] = emitted.nodes
         edit.initializers += emitted.initializers
         edit.layouts |= _inner(emitted, run)
+    if len(exchanges) > 1:
+        _share(edit, {tensor.name for tensor in index.graph.initializer})
     return edit, orphans
+
+
+def _share(edit: _Edit, before: set[str]) -> None:
+    """Has new constants of the same numbers read under one name: what shared weights does so still.
+
+    Those that have the name of one `before` keep it.
+    """
+    names: dict[tuple[int, tuple[int, ...], bytes], str] = {}
+    alike: dict[str, str] = {}
+    for tensor in sorted(edit.initializers, key=lambda t: t.name not in before):
+        numbers = tensor.data_type, tuple(tensor.dims), sha256(tensor.raw_data).digest()
+        same = names.setdefault(numbers, tensor.name)
+        alike[tensor.name] = tensor.name if tensor.name in before else same
+    edit.initializers = [t for t in edit.initializers if alike[t.name] == t.name]
+    for node in (node for nodes in edit.inserted.values() for node in nodes):
+        for slot, name in enumerate(node.input):
+            node.input[slot] = alike.get(name, name)
 
 
 def _inner(emitted: Emitted, run: Run) -> dict[str, Layout]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import ModelProto
 
+from onnx_exact.graph.constants import entries_of
 from onnx_exact.graph.index import Index
 from onnx_exact.labels.alive import kept_labels
 from onnx_exact.labels.apart import outputs_apart
@@ -125,7 +126,7 @@ def _narrowed(labelling: Labelling, align: int | None) -> Narrowed | None:
             if node.op_type in MAKERS and labels is not None and not kept[labels].all():
                 name = node.name or node.output[0]
                 channels.append(Channels(name, labels.size, int(kept[labels].sum())))
-        parameters = _parameters(index.model), _parameters(made)
+        parameters = entries_of(index.model), entries_of(made)
         off = outputs_apart(Index(made), labelling.bounds, labelling.moved)
         return Narrowed(made, tuple(channels), parameters, off, cuts)
 
@@ -138,10 +139,3 @@ def _composed(first: Cuts, then: Cuts) -> Cuts:
         whole[whole] = kept
         found[axis] = whole
     return found
-
-
-def _parameters(model: ModelProto) -> int:
-    """Entries of initializers and of Constant nodes."""
-    nodes = (node for node in model.graph.node if node.op_type == "Constant")
-    constants = (a.t for node in nodes for a in node.attribute if a.name == "value")
-    return sum(math.prod(tensor.dims) for tensor in (*model.graph.initializer, *constants))

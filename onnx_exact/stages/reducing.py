@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from onnx import ModelProto
 
 from onnx_exact.certify.summary import Certified, worst
+from onnx_exact.graph.constants import entries_of
+from onnx_exact.graph.index import Index
 from onnx_exact.graph.metadata import stamp
 from onnx_exact.graph.plain import is_plain
 from onnx_exact.graph.splice import splice
@@ -85,13 +87,12 @@ def reduce_and_rewrite(run: Run) -> Reduced:
     while True:
         reductions = tuple(reduction for reduction, _ in found)
         new = _rewrite(run, reductions)
-        refused = {} if new is None else _unreadable(run, new, reductions)
+        refused = {} if new is None else _refused(run, new, reductions)
         if not refused:
             bounds = tuple(bound for _, bound in found)
             return Reduced(reductions, bounds, new, _once_more(run, reductions, new))
         for place, why in refused.items():
-            reason = f"no certificate can speak of what it would be: {why}"
-            found[place] = _unchanged(run, place, reason)
+            found[place] = _unchanged(run, place, why)
 
 
 def _once_more(
@@ -113,7 +114,32 @@ def _unreadable(run: Run, new: ModelProto, reductions: tuple[Reduction, ...]) ->
 
     chains = zip(run.chains, reductions, strict=True)
     replaced = {k: (c[0], r.chain) for k, (c, r) in enumerate(chains) if r.changed}
-    return unreadable(run.source, new, replaced)
+    found = unreadable(run.source, new, replaced)
+    words = "no certificate can speak of what it would be"
+    return {place: f"{words}: {why}" for place, why in found.items()}
+
+
+def _refused(run: Run, new: ModelProto, reductions: tuple[Reduction, ...]) -> dict[int, str]:
+    """The places of new chains that are not to be, with the reason."""
+    changed = [place for place, reduction in enumerate(reductions) if reduction.changed]
+    return _unreadable(run, new, reductions) | _growing(run, new, changed)
+
+
+def _growing(run: Run, new: ModelProto, changed: list[int]) -> dict[int, str]:
+    """The places of chains whose weights others read too, where these make a model larger."""
+    model = run.source.model
+    if entries_of(new) <= entries_of(model):
+        return {}
+    index, found = Index(model), {}
+    for place in changed:
+        own = {node for site in run.chains[place][0].sites for node in site.nodes}
+        read = {name for node in own for name in index.nodes[node].input}
+        others = (
+            set(index.readers.get(name, ())) - own for name in read if index.is_constant(name)
+        )
+        if any(others):
+            found[place] = "its weights are shared with others, and the model would grow"
+    return found
 
 
 def _unchanged(run: Run, place: int, reason: str) -> tuple[Reduction, Certified]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from onnx import ModelProto, TensorProto, helper
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from onnx_exact.graph import locate_chains, splice
 from onnx_exact.network import Affine, Chain, Layer
+from onnx_exact.pipeline import optimize
 from tests.graph.build import (
     Builder,
     assert_close,
@@ -373,3 +374,45 @@ def test_rebuilt_float64_model_agrees_with_the_original() -> None:
     after = splice(model, [(located, rescaled(located.chain))])
     feed = feed_for(model)
     assert_close(run(after, feed)[0], run(model, feed)[0], np.float64)
+
+
+def siamese(factor: float) -> ModelProto:
+    """One dense network for two inputs, the second of them a multiple of the first.
+
+    Its second unit is never on where inputs are not negative.
+    """
+    rng = np.random.default_rng(3)
+    constants = {
+        "w": rng.normal(size=(5, 12)),
+        "b": np.where(np.arange(12) == 1, -0.1, 0.0),
+        "v": rng.normal(size=(12, 2)),
+        "s": np.array(factor),
+    }
+    constants["w"][:, 1] = -1.0
+    nodes = [helper.make_node("Mul", ["x", "s"], ["z"])]
+    for source, made in (("x", "p"), ("z", "q")):
+        nodes += [
+            helper.make_node("Gemm", [source, "w", "b"], [f"g{made}"]),
+            helper.make_node("Relu", [f"g{made}"], [f"h{made}"]),
+            helper.make_node("MatMul", [f"h{made}", "v"], [made]),
+        ]
+    nodes.append(helper.make_node("Sub", ["p", "q"], ["y"]))
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", size])
+        for name, size in (("x", 5), ("y", 2))
+    ]
+    stored = [numpy_helper.from_array(v.astype(np.float32), k) for k, v in constants.items()]
+    graph = helper.make_graph(nodes, "siamese", ends[:1], ends[1:], stored)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+@pytest.mark.parametrize("factor", [1.0, -1.0])
+def test_chains_that_share_their_weights_do_not_make_a_model_grow(factor: float) -> None:
+    model = siamese(factor)
+    new, report = optimize(model, domain="0:1")
+    before, after = (sum(int(np.prod(t.dims)) for t in m.graph.initializer) for m in (model, new))
+    if report.changed:
+        assert after < before
+    else:
+        assert any("shared with others" in refusal.reason for refusal in report.refused)
+    assert report.changed is (factor == 1.0)
