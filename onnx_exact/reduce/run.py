@@ -221,7 +221,8 @@ def reduce_chain(
             *(folded or [False] * len(chain.layers), deadline or Deadline()),
         )
         known = {(r.layer, r.reason) for r in reduction.refused}
-        more = (r for r in staying.values() if (r.layer, r.reason) not in known)
+        said = (*staying.values(), *_dead_outputs(start))
+        more = (r for r in said if (r.layer, r.reason) not in known)
         reduction = replace(reduction, refused=(*more, *reduction.refused))
         if not state.edits:
             reduction = replace(reduction, chain=chain)
@@ -231,6 +232,16 @@ def reduce_chain(
         form, forms = split(state, options.max_deviation)
         reduction = replace(reduction, forms=forms)
         return reduction if form is None else _in_split_form(reduction, state, form)
+
+
+def _dead_outputs(start: State) -> tuple[Refusal, ...]:
+    """What stays of a last layer since more than layers read it."""
+    last = start.layers[-1]
+    dead = int((last.status == Status.INACTIVE).sum()) if last.layer.relu else 0
+    if not dead:
+        return ()
+    reason = "they are outputs of the chain, of which others know how many there are"
+    return (Refusal("removing stably inactive units", last.source, reason, {"units": float(dead)}),)
 
 
 def _in_split_form(reduction: Reduction, state: State, form: Split) -> Reduction:

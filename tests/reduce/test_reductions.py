@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from onnx_exact.decide.run import Options, analyze_chain
 from onnx_exact.decide.verdict import LayerVerdicts, Stability, Status
-from onnx_exact.network import Affine, Chain, Layer
+from onnx_exact.network import Affine, Box, Chain, Layer
 from onnx_exact.network.affine import Array
-from onnx_exact.reduce import ReduceOptions
+from onnx_exact.reduce import ReduceOptions, reduce_chain
+from onnx_exact.reduce.simplify import by_intervals
 from tests.nets import chain_of, cube, random_chain
 from tests.oracle.networks import Case
 from tests.oracle.regions import enumerate_regions, largest_difference
@@ -275,3 +276,15 @@ def test_any_network_with_any_units_undecided_computes_the_same(
     scale = 1.0 + max(float(np.abs(b).max()) for b in (partly.output_lower, partly.output_upper))
     limit = Fraction(0) if reduction.removal_only else Fraction(1e-12) * Fraction(scale)
     assert max(moved) <= limit
+
+
+def test_dead_outputs_of_a_chain_stay_and_are_told() -> None:
+    """How many there are is known to others."""
+    weight, bias = np.eye(3), np.array([-2.0, 0.5, -2.0])
+    chain = Chain((Layer(Affine(weight, bias), relu=True),))
+    box = Box(np.zeros(3), np.ones(3))
+    found = reduce_chain(chain, by_intervals(chain, box), box, np.dtype(np.float32))
+    assert not found.changed
+    (refusal,) = found.refused
+    assert "outputs of the chain" in refusal.reason
+    assert refusal.numbers == {"units": 2.0}
