@@ -15,7 +15,7 @@ from onnx_exact.graph.index import Index
 from onnx_exact.graph.reasons import described
 from onnx_exact.labels.constants import takes_constants
 from onnx_exact.labels.labelling import Flags, Labelling, Read
-from onnx_exact.labels.move import MOVES, Labels, compressed, run_on
+from onnx_exact.labels.move import MOVES, Labels, compressed, picks_first_size, run_on
 from onnx_exact.labels.params import can_cut
 from onnx_exact.labels.steady import always_zero, pass_steady, steady_labels
 from onnx_exact.network import Box
@@ -100,6 +100,8 @@ def _labelled(found: Labelling, node: NodeProto) -> dict[str, Labels] | None:
     if not read or any(found.rank(n) is None for n in (*read, *filter(None, node.output))):
         return None
     op = node.op_type
+    if op == "Shape" and picks_first_size(index, node):
+        return {}
     if op in ENTRYWISE:
         return _entrywise(found, node, read)
     if op in ("Conv", "ConvTranspose"):
@@ -298,7 +300,9 @@ def _moved(found: Labelling, node: NodeProto, read: list[str]) -> dict[str, Labe
     moved = range(len(node.input)) if node.op_type == "Concat" else (0,)
     if any(node.input[i] not in read for i in moved):
         return None
-    if any(n and i not in moved and not index.is_constant(n) for i, n in enumerate(node.input)):
+    computed = node.op_type == "Reshape"
+    fixed = (n for i, n in enumerate(node.input) if n and i not in moved)
+    if not all(index.is_constant(name) or computed for name in fixed):
         return None
     arrays = []
     for i in moved:

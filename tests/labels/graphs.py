@@ -423,15 +423,25 @@ def quantised_and_dead(net: Net) -> ModelProto:
     )
 
 
-def flattened(net: Net) -> ModelProto:
+def flattened(
+    net: Net, shape: Sequence[Any] = ("N", 2, SIDE, SIDE), features: int = -1
+) -> ModelProto:
     """As `x.view(x.size(0), -1)` is exported."""
     x = net.conv("x", 2, 6, dead=[1, 4])
     batch = net.add("Gather", [net.add("Shape", [x]), net.constant(np.array(0))])
     axes = net.constant(np.array([0]))
-    sizes = [net.add("Unsqueeze", [batch, axes]), net.constant(np.array([-1]))]
+    sizes = [net.add("Unsqueeze", [batch, axes]), net.constant(np.array([features]))]
     flat = net.add("Reshape", [x, net.add("Concat", sizes, axis=0)])
     weight = net.constant(net.rng.normal(size=(6 * SIDE * SIDE, 3)))
-    return net.model(net.add("MatMul", [flat, weight]), (1, 2, SIDE, SIDE))
+    return net.model(net.add("MatMul", [flat, weight]), shape)
+
+
+def flattened_of_one(net: Net) -> ModelProto:
+    return flattened(net, (1, 2, SIDE, SIDE))
+
+
+def flattened_to_a_number(net: Net) -> ModelProto:
+    return flattened(net, features=6 * SIDE * SIDE)
 
 
 def half(net: Net) -> ModelProto:
@@ -483,7 +493,7 @@ GRAPHS: dict[str, tuple[Callable[[Net], ModelProto], int]] = {
     "the same with global pooling": (dynamic_size_and_global_pool, 3),
     "a fixed batch": (fixed_batch, 2),
     "Reshape": (reshaped, 2),
-    "Reshape by computed sizes": (reshaped_by_sizes, 2),
+    "Reshape by computed sizes": (reshaped_by_sizes, 3),
     "Shape": (one_position, 1),
     "If": (branches, 2),
     "LSTM in front": (recurrent, 2),
@@ -492,7 +502,9 @@ GRAPHS: dict[str, tuple[Callable[[Net], ModelProto], int]] = {
     "one dimension": (one_dimension, 3),
     "QDQ": (quantised, 2),
     "QDQ of all": (quantised_and_dead, 2),
-    "flattened by its batch": (flattened, 2),
+    "flattened": (flattened, 2),
+    "flattened, a fixed batch": (flattened_of_one, 2),
+    "flattened to a number": (flattened_to_a_number, 0),
     "float16": (half, 3),
     "set 9": (old_set, 2),
 }
