@@ -170,9 +170,13 @@ class Model:
         return found
 
     def _needed(self) -> set[str]:
-        """The tensors whose numbers outputs depend on: of others a runtime may know the sizes."""
+        """The tensors that are computed for their numbers: of others a runtime may know the sizes.
+
+        What nobody reads is computed as well.
+        """
+        read = {name for node in self.nodes for name in names_read(node)}
+        left = [value.name for value in self.graph.output] + sorted(self.producer.keys() - read)
         found: set[str] = set()
-        left = [value.name for value in self.graph.output]
         while left:
             name = left.pop()
             if name not in found:

@@ -11,6 +11,7 @@ import onnx
 import pytest
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from onnx_exact.cli import main
 from onnx_exact.errors import ModelError, NotVerifiedError, UncheckedError
 from onnx_exact.pipeline import optimize_file
 from onnx_exact.verifier.coverage import (
@@ -108,6 +109,12 @@ def test_sizes_that_are_any_function_of_others_are_not_known(nodes: list[NodePro
     found = read(model(nodes, ["N", 4], table=np.arange(20_000), **constants))
     with pytest.raises(UncheckedError, match="shape"):
         found.shapes("y")
+
+
+def test_a_matrix_whose_product_nobody_reads_tells_a_size() -> None:
+    """It is multiplied by all the same, and fails where it does not fit."""
+    nodes = [node("MatMul", "x w", "dead"), node("Relu", "x", "y")]
+    assert read(model(nodes, ["N", "M"], w=np.ones((4, 1), np.float32))).told == {("x", 1): 4}
 
 
 def test_a_matrix_of_which_only_the_size_is_read_tells_no_size() -> None:
@@ -262,4 +269,5 @@ def test_where_the_checker_refuses_sizes_a_chain_stays_and_the_report_says_why(
     report = optimize_file(old, new, domain="0:1", certificate=certificate)
     assert not report.changed
     assert any("an open Slice" in refusal.reason for refusal in report.refused)
+    assert main(["verify", str(old), str(new), "--certificate", str(certificate)]) == 0
     assert optimize_file(old, new, domain="0:1").changed

@@ -8,7 +8,7 @@ from pathlib import Path
 
 VERIFIER = Path(__file__).parents[2] / "onnx_exact" / "verifier"
 # What it takes to check chains, and channels that went.
-MOST = 1_653
+MOST = 1_654
 MOST_FOR_CHANNELS = 373
 CHANNELS = ("channels.py", "cutting.py", "movement.py", "quantized.py")
 
