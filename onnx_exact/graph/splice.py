@@ -185,7 +185,9 @@ def _share(edit: _Edit, before: set[str]) -> None:
     names: dict[tuple[int, tuple[int, ...], bytes], str] = {}
     alike: dict[str, str] = {}
     for tensor in sorted(edit.initializers, key=lambda t: t.name not in before):
-        numbers = tensor.data_type, tuple(tensor.dims), sha256(tensor.raw_data).digest()
+        # What is not stored as bytes is like nothing else.
+        stored = tensor.raw_data or tensor.name.encode()
+        numbers = tensor.data_type, tuple(tensor.dims), sha256(stored).digest()
         same = names.setdefault(numbers, tensor.name)
         alike[tensor.name] = tensor.name if tensor.name in before else same
     edit.initializers = [t for t in edit.initializers if alike[t.name] == t.name]

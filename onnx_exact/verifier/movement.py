@@ -160,7 +160,10 @@ def _integers(cutting: Cutting, tensor: str, size: int, depth: int = 0) -> NDArr
     require_known(cutting.old.is_standard(node), "where Reshape goes")
     if node.op_type == "Shape" and not node.attribute:
         return np.array(_at_size(cutting, node.input[0], size), np.int64)
-    require_known(node.op_type in COMPUTED, "where Reshape goes")
+    # As for shapes: where entries are picked may not depend on sizes.
+    fixed = all(cutting.old.constant(name) is not None for name in node.input[1:] if name)
+    picks = node.op_type in COMPUTED and (node.op_type == "Concat" or fixed)
+    require_known(picks, "where Reshape goes")
     read = {name: _integers(cutting, name, size, depth + 1) for name in node.input if name}
     return np.asarray(run_alone(node, read, cutting.old.proto.opset_import)[0])
 

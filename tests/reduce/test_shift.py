@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onnx_exact.bounds.interval import interval_bounds
+from benchmarks.goals import unstable
 from onnx_exact.decide.run import Options, analyze_chain
 from onnx_exact.decide.verdict import Status
 from onnx_exact.domains import resolve_domain
@@ -34,13 +34,7 @@ DEEP = [SHARED / "models" / f"ACASXU_run2a_{net}_batch_2000.onnx" for net in ("1
 
 
 def unstable_by_intervals(chain: Chain, box: Box) -> int:
-    low, high, found = box.lower, box.upper, 0
-    for layer in chain.layers:
-        low, high = interval_bounds(layer.affine, low, high)
-        if layer.relu:
-            found += int(((low < 0.0) & (high > 0.0)).sum())
-            low, high = np.maximum(low, 0.0), np.maximum(high, 0.0)
-    return found
+    return unstable(chain, box.lower, box.upper)
 
 
 def left(path: Path, where: str, goal: str) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from pathlib import Path
 VERIFIER = Path(__file__).parents[2] / "onnx_exact" / "verifier"
 # What it takes to check chains, and channels that went.
 MOST = 1_654
-MOST_FOR_CHANNELS = 373
+MOST_FOR_CHANNELS = 375
 CHANNELS = ("channels.py", "cutting.py", "movement.py", "quantized.py")
 
 
